@@ -1,0 +1,52 @@
+"""Checks of scores and settings, done once at the door."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from calibration.errors import ScoresError, SettingsError
+
+FloatArray = NDArray[np.float64]
+
+
+def rate(name: str, value: float) -> float:
+    """`value` as a float strictly between 0 and 1, or SettingsError."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise SettingsError(f"{name} is {value!r}: expected a number above 0 and below 1") from None
+    if not (math.isfinite(number) and 0.0 < number < 1.0):
+        raise SettingsError(f"{name} is {number:g}: expected a number above 0 and below 1, such as 0.01")
+    return number
+
+
+def finite(name: str, values: ArrayLike) -> FloatArray:
+    """`values` as float64 of the same shape, every one finite, or ScoresError."""
+    try:
+        raw = np.asarray(values)
+    except ValueError as error:
+        raise ScoresError(f"{name} are ragged ({error}): pass one array of numbers") from None
+    if raw.dtype.kind not in "fiu" and raw.size:
+        raise ScoresError(f"{name} have dtype {raw.dtype}: expected real numbers")
+    array: FloatArray = raw.astype(np.float64)
+    bad = ~np.isfinite(array)
+    if bad.any():
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise ScoresError(
+            f"{name} hold {int(bad.sum())} NaN or infinite values (first at {list(first)}): "
+            "find the frame that gave it; nothing is decided on such a score"
+        )
+    return array
+
+
+def sample(name: str, values: ArrayLike, least: int = 2) -> FloatArray:
+    """`values` as a sorted float64 [n] copy, n >= `least`, every one finite, or ScoresError."""
+    array = finite(name, values)
+    if array.ndim != 1:
+        raise ScoresError(f"{name} have shape {list(array.shape)}: expected one score per frame, shape [n]")
+    if array.size < least:
+        raise ScoresError(f"{name} hold {array.size}: at least {least} are needed; add normal frames")
+    return np.sort(array)

@@ -1,0 +1,105 @@
+"""What a threshold promises, in numbers and in one line for an operator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from calibration import rank
+from calibration.beta import beta_quantile
+
+KINDS = ("confident", "mean", "none", "tail", "cross")
+
+
+@dataclass(frozen=True)
+class Promise:
+    """The false-reject rate (share of normal frames rejected) that a threshold promises.
+
+    `kind`: "confident" (alpha holds with the confidence), "mean" (alpha holds on average over calibration
+    sets), "none" (too few normals: nothing is rejected), "tail" (a fitted model), "cross" (an out-of-fold
+    estimate). `exceedances`: k, the calibration scores allowed strictly above the threshold (ties leave
+    fewer). `mean_rate`: the expected rate, (k + 1) / (n + 1). `interval`: the true rate lies in it with the
+    confidence (equal tails of Beta(k + 1, n - k); it starts at 0 where scores tie at the threshold).
+    `rate_bound`: the rate is at most this with the confidence (one-sided). `attained_confidence`: with it,
+    the rate is at most alpha. `needs_mean`, `needs_confident`: the fewest normals for alpha on average, and
+    with the confidence. `smallest_alpha`, `smallest_confident_alpha`: what these n normals can promise at
+    best. Rates are in [0, 1].
+    """
+
+    kind: str
+    alpha: float
+    confidence: float
+    n: int
+    exceedances: int
+    mean_rate: float
+    interval: tuple[float, float]
+    rate_bound: float
+    attained_confidence: float
+    needs_mean: int
+    needs_confident: int
+    smallest_alpha: float
+    smallest_confident_alpha: float
+    sentence: str
+
+
+def percent(rate: float) -> str:
+    """A rate as text: 0.01 is "1%"."""
+    return f"{100.0 * rate:.3g}%" if rate <= 0.99 else f"{100.0 * rate:.6g}%"
+
+
+def conformal_promise(
+    n: int, k: int | None, alpha: float, confidence: float, *, tied: bool = False, constant: bool = False
+) -> Promise:
+    """The promise of the threshold with `k` of `n` exceedances (rank.py); k None: an infinite threshold."""
+    if k is None:
+        rates = (0.0, (0.0, 0.0), 0.0, 1.0)
+        kind = "none"
+    else:
+        side = (1.0 - confidence) / 2.0
+        low = 0.0 if tied else beta_quantile(side, k + 1, n - k)
+        rates = (
+            (k + 1) / (n + 1),
+            (low, beta_quantile(1.0 - side, k + 1, n - k)),
+            beta_quantile(confidence, k + 1, n - k),
+            rank.attained_confidence(n, k, alpha),
+        )
+        kind = "confident" if rates[3] >= confidence else "mean"
+    promise = Promise(
+        kind=kind,
+        alpha=alpha,
+        confidence=confidence,
+        n=n,
+        exceedances=k or 0,
+        mean_rate=rates[0],
+        interval=rates[1],
+        rate_bound=rates[2],
+        attained_confidence=rates[3],
+        needs_mean=rank.needs_for_mean(alpha),
+        needs_confident=rank.needs_for_confidence(alpha, confidence),
+        smallest_alpha=1.0 / (n + 1),
+        smallest_confident_alpha=rank.smallest_confident_alpha(n, confidence),
+        sentence="",
+    )
+    sentence = _sentence(promise)
+    if constant:
+        sentence += "; all calibration scores are equal, so check the detector"
+    return replace(promise, sentence=sentence)
+
+
+def _sentence(p: Promise) -> str:
+    alpha, sure = percent(p.alpha), percent(p.confidence)
+    if p.kind == "confident":
+        return (
+            f"rejects at most {alpha} of normal frames with {sure} confidence: {p.n} normals, "
+            f"{p.exceedances} of them above the threshold, {percent(p.mean_rate)} expected"
+        )
+    if p.kind == "mean":
+        return (
+            f"needs {p.needs_confident} normals for {alpha} at {sure}; you have {p.n}: "
+            f"{percent(p.mean_rate)} of normal frames rejected on average, at most {alpha} with "
+            f"{percent(p.attained_confidence)} confidence, at most {percent(p.rate_bound)} with {sure}"
+        )
+    return (
+        f"needs {p.needs_mean} normals for {alpha} on average and {p.needs_confident} for {alpha} at {sure}; "
+        f"you have {p.n}: nothing is rejected; they can promise {percent(p.smallest_alpha)} on average, "
+        f"{percent(p.smallest_confident_alpha)} at {sure}"
+    )

@@ -1,0 +1,61 @@
+"""Which order statistic becomes the threshold, and how many normals a promise needs.
+
+n sorted normal scores and a threshold at the (n - k)-th of them: k scores may lie strictly above it. For
+normals drawn alike (exchangeable), the true false-reject rate of that threshold is Beta(k + 1, n - k) for a
+continuous score law, and stochastically below it with ties, because only scores strictly above the threshold
+are rejected.
+"""
+
+from __future__ import annotations
+
+import math
+
+from calibration.beta import beta_cdf
+
+
+def attained_confidence(n: int, k: int, alpha: float) -> float:
+    """P(Beta(k + 1, n - k) <= alpha): how sure it is that k exceedances of n keep the rate under alpha."""
+    return beta_cdf(alpha, k + 1, n - k)
+
+
+def mean_rank(n: int, alpha: float) -> int | None:
+    """The largest k with (k + 1) / (n + 1) <= alpha: the split-conformal quantile; None where none is."""
+    k = int(alpha * (n + 1)) + 1
+    while k >= 0 and (k + 1) / (n + 1) > alpha:
+        k -= 1
+    return k if k >= 0 else None
+
+
+def confident_rank(n: int, alpha: float, confidence: float) -> int | None:
+    """The largest k < n with P(Beta(k + 1, n - k) <= alpha) >= confidence; None where there is none."""
+    if attained_confidence(n, 0, alpha) < confidence:
+        return None
+    low, high = 0, n  # low holds, high does not
+    while high - low > 1:
+        middle = (low + high) // 2
+        if attained_confidence(n, middle, alpha) >= confidence:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def needs_for_mean(alpha: float) -> int:
+    """The fewest normals with 1 / (n + 1) <= alpha: 99 for 1 %."""
+    n = max(1, math.floor(1.0 / alpha) - 2)
+    while 1 / (n + 1) > alpha:
+        n += 1
+    return n
+
+
+def needs_for_confidence(alpha: float, confidence: float) -> int:
+    """The fewest normals with 1 - (1 - alpha)^n >= confidence: 299 for 1 % at 95 %."""
+    n = max(1, math.floor(math.log1p(-confidence) / math.log1p(-alpha)) - 1)
+    while -math.expm1(n * math.log1p(-alpha)) < confidence:
+        n += 1
+    return n
+
+
+def smallest_confident_alpha(n: int, confidence: float) -> float:
+    """The smallest alpha that n normals promise with the confidence: 1 - (1 - confidence)^(1 / n)."""
+    return -math.expm1(math.log1p(-confidence) / n)

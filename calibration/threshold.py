@@ -1,0 +1,169 @@
+"""The front door: normal scores in, thresholds and what they promise out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os import PathLike
+from typing import IO
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from calibration import checks, rank, storage
+from calibration.checks import FloatArray
+from calibration.errors import SettingsError
+from calibration.promise import Promise, conformal_promise
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Thresholds fitted to the scores of held-out normal frames, and their promise.
+
+    `scores`: float64 [n], ascending, read-only. A score above `threshold` is rejected; one above
+    `unsure_threshold` and at most `threshold` is unsure; `unsure_threshold <= threshold`. `threshold` is +inf
+    where n is too small for alpha. `subject`: what gave the scores, such as a bundle's digest ("" where
+    nothing was said).
+    """
+
+    scores: FloatArray
+    threshold: float
+    unsure_threshold: float
+    unsure_alpha: float
+    promise: Promise
+    subject: str = ""
+
+    @property
+    def n(self) -> int:
+        """The number of calibration normals."""
+        return int(self.scores.size)
+
+    @property
+    def alpha(self) -> float:
+        """The target false-reject rate."""
+        return self.promise.alpha
+
+    @property
+    def confidence(self) -> float:
+        """The confidence asked for the promise."""
+        return self.promise.confidence
+
+    def p_values(self, scores: ArrayLike) -> FloatArray:
+        """Conformal p-values, float64 of the scores' shape: (1 + #{calibration scores >= s}) / (n + 1).
+
+        For a new normal, P(p <= t) <= t for every t (Vovk, Gammerman & Shafer 2005). ScoresError on NaN or
+        infinity.
+        """
+        s = checks.finite("scores", scores)
+        at_least = self.n - np.searchsorted(self.scores, s, side="left")
+        return np.asarray((1.0 + at_least) / (self.n + 1.0), dtype=np.float64)
+
+    def decide(self, scores: ArrayLike) -> NDArray[np.str_]:
+        """The words "pass", "unsure", "reject", of the scores' shape. ScoresError on NaN or infinity."""
+        s = checks.finite("scores", scores)
+        words = np.where(s > self.unsure_threshold, "unsure", "pass")
+        return np.asarray(np.where(s > self.threshold, "reject", words), dtype=np.str_)
+
+    def at(
+        self,
+        alpha: float,
+        confidence: float | None = None,
+        *,
+        unsure_alpha: float | None = None,
+        tail: bool = False,
+    ) -> Calibration:
+        """The same scores under another alpha; the confidence is kept unless given."""
+        return fit(
+            self.scores,
+            alpha,
+            self.confidence if confidence is None else confidence,
+            unsure_alpha=unsure_alpha,
+            tail=tail,
+            subject=self.subject,
+        )
+
+    def save(self, target: str | PathLike[str] | IO[bytes]) -> None:
+        """Write one npz (no pickle) to a path, aside and renamed, or into a binary file."""
+        storage.write(
+            target,
+            {"scores": self.scores, "thresholds": np.array([self.threshold, self.unsure_threshold])},
+            {"unsure_alpha": self.unsure_alpha, "subject": self.subject},
+            self.promise,
+        )
+
+    @classmethod
+    def load(cls, source: str | PathLike[str] | IO[bytes], *, subject: str | None = None) -> Calibration:
+        """Read what `save` wrote, from a path or a seekable binary file.
+
+        CalibrationFileError for a missing, foreign or corrupt file, and, where `subject` is given, for a
+        calibration of another subject.
+        """
+        arrays, meta, promise = storage.read(source)
+        stored = str(meta["subject"])
+        if subject is not None and stored != subject:
+            raise storage.refuse(
+                source, f"it belongs to {stored or 'no named subject'}, not to {subject}: calibrate again"
+            )
+        scores = arrays["scores"]
+        scores.flags.writeable = False
+        threshold, unsure = (float(v) for v in arrays["thresholds"])
+        return cls(scores, threshold, unsure, float(meta["unsure_alpha"]), promise, stored)
+
+
+def default_unsure_alpha(alpha: float) -> float:
+    """Five times alpha, and never nearer to 1 than halfway: 0.05 for 0.01."""
+    return min(5.0 * alpha, (1.0 + alpha) / 2.0)
+
+
+def fit(
+    normal_scores: ArrayLike,
+    alpha: float = 0.01,
+    confidence: float = 0.95,
+    *,
+    unsure_alpha: float | None = None,
+    tail: bool = False,
+    subject: str = "",
+) -> Calibration:
+    """Thresholds from the scores of n normal frames that the detector never saw (split conformal).
+
+    `normal_scores`: real numbers [n], n >= 2, higher is more anomalous. `alpha`: the share of normal frames
+    that may be rejected. `confidence`: how sure that promise shall be. The threshold is the (n - k)-th
+    smallest score for the largest k with P(Beta(k + 1, n - k) <= alpha) >= confidence; where there is none,
+    the largest score if 1 / (n + 1) <= alpha; else +inf, and nothing is rejected. k depends on n alone, never
+    on the scores. `unsure_alpha` (default five times alpha): the share of normal frames that may be unsure or
+    rejected, on average; the split-conformal quantile, or the largest score where n is too small for it.
+    ScoresError, SettingsError. Vovk (2012), Conditional validity of inductive conformal predictors.
+    """
+    alpha = checks.rate("alpha", alpha)
+    confidence = checks.rate("confidence", confidence)
+    unsure_alpha = _unsure_alpha(alpha, unsure_alpha)
+    scores = checks.sample("normal scores", normal_scores)
+    if tail:
+        raise SettingsError("tail=True is not there yet: use tail=False")
+    return conformal(scores, alpha, confidence, unsure_alpha, subject)
+
+
+def _unsure_alpha(alpha: float, unsure_alpha: float | None) -> float:
+    if unsure_alpha is None:
+        return default_unsure_alpha(alpha)
+    checked = checks.rate("unsure_alpha", unsure_alpha)
+    if checked < alpha:
+        raise SettingsError(f"unsure_alpha is {checked:g}, below alpha {alpha:g}: expected alpha or more")
+    return checked
+
+
+def conformal(
+    scores: FloatArray, alpha: float, confidence: float, unsure_alpha: float, subject: str
+) -> Calibration:
+    """`fit` without its checks: `scores` are sorted float64 [n], the rates lie in (0, 1)."""
+    n = int(scores.size)
+    k = rank.confident_rank(n, alpha, confidence)
+    if k is None and rank.mean_rank(n, alpha) is not None:
+        k = 0
+    threshold = float("inf") if k is None else float(scores[n - 1 - k])
+    k_unsure = rank.mean_rank(n, unsure_alpha)
+    unsure = float(scores[n - 1 - min(k_unsure or 0, n - 1)])
+    scores.flags.writeable = False
+    tied = bool(np.count_nonzero(scores == threshold) > 1)
+    constant = bool(scores[0] == scores[-1])
+    promise = conformal_promise(n, k, alpha, confidence, tied=tied, constant=constant)
+    return Calibration(scores, threshold, min(unsure, threshold), unsure_alpha, promise, subject)
