@@ -1,0 +1,77 @@
+"""What every reader returns: labelled samples; and the few steps over folders that readers share."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ahl_train.errors import DataError
+
+GOOD = "good"
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image, or one patch of an image, with its label."""
+
+    path: Path
+    label: int  # 0 normal, 1 anomaly
+    kind: str  # "good" or the anomaly class
+    mask: Path | None = None  # non-zero where anomalous; a mask of the whole file, `crop` applies to it too
+    split: Literal["train", "test"] | None = None  # only where the set itself says so
+    crop: tuple[int, int, int, int] | None = None  # left, top, right, bottom, in pixels
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A set as it lies on disk, in a fixed order; `protocol.split` deals it out."""
+
+    name: str
+    samples: tuple[Sample, ...]
+    root: Path
+    licence: str = "the owner's"  # a name of the licence, with what it forbids
+
+    @property
+    def normals(self) -> tuple[Sample, ...]:
+        return tuple(s for s in self.samples if s.label == 0)
+
+    @property
+    def anomalies(self) -> tuple[Sample, ...]:
+        return tuple(s for s in self.samples if s.label == 1)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The anomaly classes, sorted."""
+        return tuple(sorted({s.kind for s in self.samples if s.label == 1}))
+
+    def counts(self) -> dict[str, int]:
+        """Samples per class, `good` included."""
+        return dict(sorted(Counter(s.kind for s in self.samples).items()))
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Image files directly in a folder, by suffix, sorted by name; DataError if there is no such folder."""
+    if not folder.is_dir():
+        raise DataError(f"no folder {folder}: check the path and the layout (docs/data.md)")
+    return sorted(
+        f
+        for f in folder.iterdir()
+        if f.suffix.lower() in SUFFIXES and not f.name.startswith(".") and f.is_file()
+    )
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Folders directly in a folder, hidden ones left out, sorted by name."""
+    if not folder.is_dir():
+        return []
+    return sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
+
+
+def need_normals(name: str, root: Path, samples: Iterable[Sample]) -> tuple[Sample, ...]:
+    """The samples as a tuple; DataError if none of them is normal."""
+    found = tuple(samples)
+    if not any(s.label == 0 for s in found):
+        raise DataError(f"{name}: no normal images under {root}: the layout that is read is in docs/data.md")
+    return found

@@ -1,0 +1,47 @@
+"""ELPV: 2,624 electroluminescence images of solar cells, from the package `elpv-dataset`."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from ahl_train.datasets.base import GOOD, Dataset, Sample, need_normals
+from ahl_train.errors import DataError
+
+LICENCE = "CC BY-NC-SA 4.0 (no commercial use)"
+
+
+def read(root: Path | None = None) -> Dataset:
+    """Cells of defect probability 0 (normal) and 1 (anomaly: mono or poly); the doubtful ones are left out.
+
+    root: a folder with `labels.csv` and `images/`, or one that holds it as `data/`, `utils/` or
+    `src/elpv_dataset/data/`; None for the installed package.
+    """
+    folder = _package() if root is None else _folder(root)
+    samples = []
+    for number, line in enumerate((folder / "labels.csv").read_text().splitlines(), start=1):
+        if not (fields := line.split()):
+            continue
+        try:
+            name, probability, kind = fields[0], float(fields[1]), fields[2]
+        except (IndexError, ValueError):
+            raise DataError(
+                f"{folder / 'labels.csv'}, line {number}: expected path, probability and type, got {line!r}"
+            ) from None
+        if probability == 0:
+            samples.append(Sample(folder / name, 0, GOOD))
+        elif probability == 1:
+            samples.append(Sample(folder / name, 1, kind))
+    return Dataset("elpv", need_normals("elpv", folder, samples), folder, LICENCE)
+
+
+def _package() -> Path:
+    spec = find_spec("elpv_dataset")
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError("elpv: the package elpv-dataset is not installed: pip install 'ahl[demo]'")
+    return Path(spec.submodule_search_locations[0]) / "data"
+
+
+def _folder(root: Path) -> Path:
+    for folder in (root, root / "data", root / "utils", root / "src" / "elpv_dataset" / "data"):
+        if (folder / "labels.csv").is_file():
+            return folder
+    raise DataError(f"elpv: no labels.csv in {root}: give the folder that holds labels.csv and images/")

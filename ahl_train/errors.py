@@ -1,0 +1,25 @@
+"""The errors of training: one tree; each message says what was wrong, where, and the way out."""
+
+
+class TrainError(Exception):
+    """Root of the tree: the command line prints its message as one line and exits 2."""
+
+
+class DataError(TrainError):
+    """Images, masks, labels or folders that cannot serve as asked."""
+
+
+class ConfigError(TrainError):
+    """A setting with a value that is unknown, out of range or in conflict with another."""
+
+
+class WeightsError(TrainError):
+    """Backbone weights that are missing or belong to another architecture."""
+
+
+class RunError(TrainError):
+    """A run folder that cannot be written, resumed or read back."""
+
+
+class MissingExtraError(TrainError):
+    """A part of the library whose extra is not installed."""

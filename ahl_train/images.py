@@ -1,0 +1,108 @@
+"""Image files to pixels, and to the list of those that cannot be read."""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from ahl_runtime.decode import ImageError, decode
+from ahl_train.datasets import Dataset, Sample, load_dataset
+from ahl_train.errors import DataError
+
+__all__ = ["Dataset", "Sample", "Unreadable", "load", "load_dataset", "load_mask", "verify"]
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A sample whose image cannot be decoded, and why."""
+
+    sample: Sample
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.sample.path}: {self.reason}"
+
+
+def load(source: Sample | Path) -> NDArray[np.uint8]:
+    """uint8 [H, W, 3] RGB, decoded as on the device and cut to the sample's crop; DataError if unreadable."""
+    sample = source if isinstance(source, Sample) else Sample(source, 0, "")
+    return _cut(_decode(sample.path), sample)
+
+
+def load_mask(sample: Sample, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
+    """bool [H, W], true where anomalous: all false for a normal, None for an anomaly without a mask.
+
+    shape: (H, W) of the sample's image. DataError if the mask is unreadable or of another size.
+    """
+    if sample.mask is None:
+        return np.zeros(shape, bool) if sample.label == 0 else None
+    try:
+        with Image.open(sample.mask) as image:
+            mask = _cut(np.asarray(image.convert("L")) > 0, sample)
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        raise DataError(f"mask {sample.mask} cannot be read: {error}") from error
+    if mask.shape != shape:
+        raise DataError(f"mask {sample.mask} is {mask.shape} (H, W), its image {sample.path} is {shape}")
+    return mask
+
+
+def verify(samples: Iterable[Sample]) -> tuple[list[Sample], list[Unreadable]]:
+    """Decode every sample fully: those that can be read, in order, and those that cannot, with the reason.
+
+    DataError if not one normal, or not one anomaly, of those given can be read. Patches of one file that
+    follow each other cost one decoding.
+    """
+    given = list(samples)
+    files = [list(group) for _, group in groupby(given, key=lambda s: s.path)]
+    with ThreadPoolExecutor() as pool:
+        checked = [result for results in pool.map(_check, files) for result in results]
+    good = [s for s in checked if isinstance(s, Sample)]
+    bad = [u for u in checked if isinstance(u, Unreadable)]
+    for label, group in ((0, "normal"), (1, "anomalous")):
+        failed = [u for u in bad if u.sample.label == label]
+        if failed and not any(s.label == label for s in good):
+            raise DataError(f"none of the {len(failed)} {group} images can be read; the first is {failed[0]}")
+    return good, bad
+
+
+def _check(patches: list[Sample]) -> list[Sample | Unreadable]:
+    """The patches of one file, each as it is or as unreadable."""
+    try:
+        image = _decode(patches[0].path)
+    except DataError as error:
+        return [Unreadable(s, str(error)) for s in patches]
+    results: list[Sample | Unreadable] = []
+    for sample in patches:
+        try:
+            _cut(image, sample)
+            results.append(sample)
+        except DataError as error:
+            results.append(Unreadable(sample, str(error)))
+    return results
+
+
+def _decode(path: Path) -> NDArray[np.uint8]:
+    try:
+        return decode(path)
+    except (ImageError, OSError) as error:
+        raise DataError(f"{path} cannot be read as an image: {error}") from error
+
+
+def _cut(pixels: NDArray[Scalar], sample: Sample) -> NDArray[Scalar]:
+    if sample.crop is None:
+        return pixels
+    left, top, right, bottom = sample.crop
+    height, width = pixels.shape[:2]
+    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
+        raise DataError(
+            f"{sample.path}: crop {sample.crop} does not lie within its {width} x {height} pixels"
+        )
+    return pixels[top:bottom, left:right]
