@@ -1,15 +1,32 @@
 """Thresholds from normal scores that keep their promise, and an alarm when the line changes. numpy only."""
 
+from calibration.conformal import (
+    Mondrian,
+    benjamini_hochberg,
+    cross_bound,
+    cross_p_values,
+    fit_cross,
+    fit_mondrian,
+)
 from calibration.errors import CalibrationError, CalibrationFileError, ScoresError, SettingsError
 from calibration.promise import Promise
+from calibration.tail import TailFit, fit_tail
 from calibration.threshold import Calibration, fit
 
 __all__ = [
     "Calibration",
     "CalibrationError",
     "CalibrationFileError",
+    "Mondrian",
     "Promise",
     "ScoresError",
     "SettingsError",
+    "TailFit",
+    "benjamini_hochberg",
+    "cross_bound",
+    "cross_p_values",
     "fit",
+    "fit_cross",
+    "fit_mondrian",
+    "fit_tail",
 ]

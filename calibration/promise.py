@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from calibration import rank
 from calibration.beta import beta_quantile
+from calibration.tail import TailFit
 
 KINDS = ("confident", "mean", "none", "tail", "cross")
 
@@ -47,7 +50,13 @@ def percent(rate: float) -> str:
 
 
 def conformal_promise(
-    n: int, k: int | None, alpha: float, confidence: float, *, tied: bool = False, constant: bool = False
+    n: int,
+    k: int | None,
+    alpha: float,
+    confidence: float,
+    *,
+    tied: bool = False,
+    constant: bool | np.bool_ = False,
 ) -> Promise:
     """The promise of the threshold with `k` of `n` exceedances (rank.py); k None: an infinite threshold."""
     if k is None:
@@ -83,6 +92,36 @@ def conformal_promise(
     if constant:
         sentence += "; all calibration scores are equal, so check the detector"
     return replace(promise, sentence=sentence)
+
+
+def tail_promise(fit: TailFit, confidence: float) -> Promise:
+    """What a fitted tail claims: every rate in it comes from the model's own bootstrap."""
+    side = (1.0 - confidence) / 2.0
+    low, high, bound = (float(q) for q in np.quantile(fit.rates, [side, 1.0 - side, confidence]))
+    needs = (rank.needs_for_mean(fit.alpha), rank.needs_for_confidence(fit.alpha, confidence))
+    badly = "; it fits badly" if fit.fit_p < 0.05 else ""
+    return Promise(
+        kind="tail",
+        alpha=fit.alpha,
+        confidence=confidence,
+        n=fit.n,
+        exceedances=0,
+        mean_rate=float(fit.rates.mean()),
+        interval=(low, high),
+        rate_bound=bound,
+        attained_confidence=float((fit.rates <= fit.alpha).mean()),
+        needs_mean=needs[0],
+        needs_confident=needs[1],
+        smallest_alpha=1.0 / (fit.n + 1),
+        smallest_confident_alpha=rank.smallest_confident_alpha(fit.n, confidence),
+        sentence=(
+            f"a model, not a guarantee: a Pareto tail through the {fit.exceedances.size} largest "
+            f"of {fit.n} normals aims at {percent(fit.alpha)} of normal frames rejected; by its own "
+            f"bootstrap {percent(float(fit.rates.mean()))} on average, {percent(low)} to {percent(high)} "
+            f"at {percent(confidence)} (fit p = {fit.fit_p:.2g}{badly}); a promise needs {needs[0]} normals "
+            f"on average, {needs[1]} at {percent(confidence)}"
+        ),
+    )
 
 
 def _sentence(p: Promise) -> str:

@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from calibration import checks, rank, storage
 from calibration.checks import FloatArray
 from calibration.errors import SettingsError
-from calibration.promise import Promise, conformal_promise
+from calibration.promise import Promise, conformal_promise, tail_promise
+from calibration.tail import fit_tail
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,15 +132,29 @@ def fit(
     the largest score if 1 / (n + 1) <= alpha; else +inf, and nothing is rejected. k depends on n alone, never
     on the scores. `unsure_alpha` (default five times alpha): the share of normal frames that may be unsure or
     rejected, on average; the split-conformal quantile, or the largest score where n is too small for it.
-    ScoresError, SettingsError. Vovk (2012), Conditional validity of inductive conformal predictors.
+    `tail`: where the threshold would be +inf, take it from a generalised Pareto tail instead (tail.py), a
+    model and no guarantee; n >= 20. ScoresError, SettingsError. Vovk (2012), Conditional validity of
+    inductive conformal predictors.
     """
     alpha = checks.rate("alpha", alpha)
     confidence = checks.rate("confidence", confidence)
     unsure_alpha = _unsure_alpha(alpha, unsure_alpha)
     scores = checks.sample("normal scores", normal_scores)
-    if tail:
-        raise SettingsError("tail=True is not there yet: use tail=False")
-    return conformal(scores, alpha, confidence, unsure_alpha, subject)
+    n = int(scores.size)
+    k = rank.confident_rank(n, alpha, confidence)
+    if k is None and rank.mean_rank(n, alpha) is not None:
+        k = 0
+    if k is None and tail:
+        model = fit_tail(scores, alpha, confidence)
+        threshold, promise = model.threshold, tail_promise(model, confidence)
+    else:
+        threshold = float("inf") if k is None else float(scores[n - 1 - k])
+        tied = bool(np.count_nonzero(scores == threshold) > 1)
+        promise = conformal_promise(n, k, alpha, confidence, tied=tied, constant=scores[0] == scores[-1])
+    k_unsure = rank.mean_rank(n, unsure_alpha)
+    unsure = min(threshold, float(scores[n - 1 - min(k_unsure or 0, n - 1)]))
+    scores.flags.writeable = False
+    return Calibration(scores, threshold, unsure, unsure_alpha, promise, subject)
 
 
 def _unsure_alpha(alpha: float, unsure_alpha: float | None) -> float:
@@ -149,21 +164,3 @@ def _unsure_alpha(alpha: float, unsure_alpha: float | None) -> float:
     if checked < alpha:
         raise SettingsError(f"unsure_alpha is {checked:g}, below alpha {alpha:g}: expected alpha or more")
     return checked
-
-
-def conformal(
-    scores: FloatArray, alpha: float, confidence: float, unsure_alpha: float, subject: str
-) -> Calibration:
-    """`fit` without its checks: `scores` are sorted float64 [n], the rates lie in (0, 1)."""
-    n = int(scores.size)
-    k = rank.confident_rank(n, alpha, confidence)
-    if k is None and rank.mean_rank(n, alpha) is not None:
-        k = 0
-    threshold = float("inf") if k is None else float(scores[n - 1 - k])
-    k_unsure = rank.mean_rank(n, unsure_alpha)
-    unsure = float(scores[n - 1 - min(k_unsure or 0, n - 1)])
-    scores.flags.writeable = False
-    tied = bool(np.count_nonzero(scores == threshold) > 1)
-    constant = bool(scores[0] == scores[-1])
-    promise = conformal_promise(n, k, alpha, confidence, tied=tied, constant=constant)
-    return Calibration(scores, threshold, min(unsure, threshold), unsure_alpha, promise, subject)

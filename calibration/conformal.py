@@ -1,0 +1,189 @@
+"""Conformal beyond one held-out set: out-of-fold scores, a threshold per source, false discoveries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from calibration import checks
+from calibration.checks import FloatArray
+from calibration.errors import ScoresError
+from calibration.promise import percent
+from calibration.threshold import Calibration, fit
+
+
+def fit_cross(
+    scores_by_fold: Sequence[ArrayLike],
+    alpha: float = 0.01,
+    confidence: float = 0.95,
+    *,
+    unsure_alpha: float | None = None,
+    tail: bool = False,
+    subject: str = "",
+) -> Calibration:
+    """Thresholds where every normal both trains and calibrates, from K >= 2 folds of scores [n_k].
+
+    `scores_by_fold[k]`: the scores of fold k's normals by the model trained without that fold. The threshold
+    is `fit`'s, from all n scores together; it is meant for the final model, trained on every fold, and for
+    that model it is an estimate: the promise's kind is "cross" (or "tail", "none"), its interval and
+    confidence treat the scores as independent, and the sentence states the bound that holds for the fold
+    models used together (`cross_bound`). ScoresError, SettingsError.
+    """
+    folds = _folds(scores_by_fold)
+    pooled = fit(
+        np.concatenate(folds), alpha, confidence, unsure_alpha=unsure_alpha, tail=tail, subject=subject
+    )
+    promise = pooled.promise
+    origin = f"{promise.n} normals in {len(folds)} folds, each scored by a model that did not see it"
+    if promise.kind in ("none", "tail"):
+        return replace(pooled, promise=replace(promise, sentence=f"{promise.sentence} ({origin})"))
+    bound = cross_bound(promise.mean_rate, [f.size for f in folds])
+    sentence = (
+        f"an out-of-fold estimate, not a guarantee: {percent(promise.mean_rate)} of normal frames rejected "
+        f"on average ({origin}); only the fold models together are bounded, at {percent(bound)} on average; "
+        f"{promise.needs_mean} held-out normals would promise {percent(promise.alpha)} on average, "
+        f"{promise.needs_confident} at {percent(promise.confidence)}"
+    )
+    return replace(pooled, promise=replace(promise, kind="cross", sentence=sentence))
+
+
+def cross_p_values(scores_by_fold: Sequence[ArrayLike], fold_scores: ArrayLike) -> FloatArray:
+    """Cross-conformal p-values (CV+; with one normal per fold, jackknife+), float64 [m].
+
+    `fold_scores`: [m, K], each new frame scored by each of the K fold models. p = (1 + the number of
+    calibration normals whose out-of-fold score is at least what their own fold's model gives the new frame) /
+    (n + 1). P(p <= alpha) <= `cross_bound(alpha, fold sizes)` for a normal frame. ScoresError. Vovk (2015),
+    Cross-conformal predictors; Barber, Candes, Ramdas & Tibshirani (2021), Annals of Statistics 49.
+    """
+    folds = _folds(scores_by_fold)
+    new = checks.finite("fold scores", fold_scores)
+    if new.ndim != 2 or new.shape[1] != len(folds):
+        raise ScoresError(
+            f"fold scores have shape {list(new.shape)}: expected [frames, {len(folds)}], "
+            "one column per fold model"
+        )
+    count = np.ones(new.shape[0])
+    for k, fold in enumerate(folds):
+        count += fold.size - np.searchsorted(fold, new[:, k], side="left")
+    return np.asarray(count / (1 + sum(f.size for f in folds)), dtype=np.float64)
+
+
+def cross_bound(alpha: float, fold_sizes: Sequence[int]) -> float:
+    """The most that P(p <= alpha) can be for a cross-conformal p-value of a normal frame; near 2 * alpha.
+
+    The smaller of two bounds for n normals in K folds. (1) 2 * (alpha * (n + 1) + K - 1) / (n + K): p is a
+    weighted mean of the folds' own p-values, and such a mean is at most t with probability at most 2 t
+    whatever their dependence (Vovk & Wang 2020, Biometrika 107). (2) for equal folds 2 * alpha + (1 - K / n)
+    / (K + 1), which is 2 * alpha for jackknife+ (Barber et al. 2021, theorems 1 and 4).
+    """
+    alpha = checks.rate("alpha", alpha)
+    K, n = len(fold_sizes), sum(fold_sizes)
+    if K < 2 or min(fold_sizes) < 1:
+        raise ScoresError(
+            f"fold sizes are {list(fold_sizes)}: expected at least 2 folds of at least 1 normal"
+        )
+    bound = 2.0 * (alpha * (n + 1) + K - 1) / (n + K)
+    if len(set(fold_sizes)) == 1:
+        bound = min(bound, 2.0 * alpha + (1.0 - K / n) / (K + 1))
+    return min(1.0, bound)
+
+
+def _folds(scores_by_fold: Sequence[ArrayLike]) -> list[FloatArray]:
+    folds = [checks.sample(f"fold {k}'s scores", f, least=1) for k, f in enumerate(scores_by_fold)]
+    if len(folds) < 2:
+        raise ScoresError(f"{len(folds)} fold given: at least 2 are needed; use fit for one held-out set")
+    return folds
+
+
+@dataclass(frozen=True, eq=False)
+class Mondrian:
+    """One calibration per source (camera, product): each keeps its own promise (Vovk et al. 2005, 4.5)."""
+
+    by_source: Mapping[str, Calibration]
+
+    def p_values(self, scores: ArrayLike, sources: Sequence[str]) -> FloatArray:
+        """Conformal p-values, float64 [N], each against its own source's normals. ScoresError."""
+        s, groups = self._groups(scores, sources)
+        out = np.empty(s.shape)
+        for source, rows in groups.items():
+            out[rows] = self.by_source[source].p_values(s[rows])
+        return out
+
+    def decide(self, scores: ArrayLike, sources: Sequence[str]) -> NDArray[np.str_]:
+        """The words "pass", "unsure", "reject", [N], each by its own source's thresholds. ScoresError."""
+        s, groups = self._groups(scores, sources)
+        out = np.empty(s.shape, dtype="<U6")
+        for source, rows in groups.items():
+            out[rows] = self.by_source[source].decide(s[rows])
+        return out
+
+    def _groups(
+        self, scores: ArrayLike, sources: Sequence[str]
+    ) -> tuple[FloatArray, dict[str, NDArray[np.intp]]]:
+        s = checks.finite("scores", scores)
+        groups = _rows(s, sources)
+        unknown = sorted(set(groups) - set(self.by_source))
+        if unknown:
+            raise ScoresError(
+                f"no calibration for source {unknown[0]!r}: known are {sorted(self.by_source)}; "
+                "calibrate it first"
+            )
+        return s, groups
+
+
+def fit_mondrian(
+    scores: ArrayLike,
+    sources: Sequence[str],
+    alpha: float = 0.01,
+    confidence: float = 0.95,
+    *,
+    unsure_alpha: float | None = None,
+    tail: bool = False,
+    subject: str = "",
+) -> Mondrian:
+    """`fit` for each source: `scores` [n] and `sources` (n names), at least 2 normals each. ScoresError."""
+    s = checks.finite("normal scores", scores)
+    fitted = {}
+    for source, rows in _rows(s, sources).items():
+        try:
+            fitted[source] = fit(
+                s[rows], alpha, confidence, unsure_alpha=unsure_alpha, tail=tail, subject=subject
+            )
+        except ScoresError as error:
+            raise ScoresError(f"source {source!r}: {error}") from None
+    if not fitted:
+        raise ScoresError("normal scores hold 0: at least 2 of each source are needed")
+    return Mondrian(MappingProxyType(fitted))
+
+
+def _rows(scores: FloatArray, sources: Sequence[str]) -> dict[str, NDArray[np.intp]]:
+    if scores.ndim != 1 or isinstance(sources, str) or len(sources) != scores.size:
+        raise ScoresError(
+            f"scores of shape {list(scores.shape)} and {len(sources)} sources: "
+            "expected one name per score, shape [n]"
+        )
+    names = np.asarray(list(sources), dtype=np.str_)
+    return {str(name): np.flatnonzero(names == name) for name in np.unique(names)}
+
+
+def benjamini_hochberg(p_values: ArrayLike, q: float = 0.05) -> NDArray[np.bool_]:
+    """Which frames of a batch to reject so that at most a share q of them is normal, on average; bool [N].
+
+    Rejects the k smallest p-values for the largest k with p_(k) <= q * k / N (Benjamini & Hochberg 1995). It
+    holds for conformal p-values against one shared calibration set, which depend on each other positively
+    (Bates, Candes, Lei, Romano & Sesia 2023, Annals of Statistics 51). ScoresError, SettingsError.
+    """
+    q = checks.rate("q", q)
+    p = checks.finite("p-values", p_values)
+    if p.ndim != 1:
+        raise ScoresError(f"p-values have shape {list(p.shape)}: expected [N]")
+    if p.size and (p.min() < 0.0 or p.max() > 1.0):
+        raise ScoresError(f"p-values run from {p.min():g} to {p.max():g}: expected 0 to 1")
+    ordered = np.sort(p)
+    holds = np.flatnonzero(ordered <= q * np.arange(1, p.size + 1) / max(1, p.size))
+    cut = ordered[holds[-1]] if holds.size else -1.0
+    return np.asarray(p <= cut, dtype=np.bool_)
