@@ -1,0 +1,21 @@
+"""What can go wrong on the device: one exception tree, each message with what, where and the way out."""
+
+
+class RuntimeFault(Exception):  # noqa: N818 (RuntimeError is Python's own)
+    """Anything that the runtime refuses or cannot do; catch this one."""
+
+
+class ImageError(RuntimeFault):
+    """An image that is missing, damaged, too large, or not uint8 [H, W, 3] where pixels are handed over."""
+
+
+class BundleError(RuntimeFault):
+    """A bundle that is missing, damaged, altered, of another format version, or that cannot be written."""
+
+
+class EngineError(RuntimeFault):
+    """An engine that is not there, refuses the model, or fails on a frame."""
+
+
+class OutputError(RuntimeFault):
+    """A result that cannot be written."""
