@@ -75,9 +75,7 @@ def perlin_mask(shape: tuple[int, int], rng: Generator) -> Mask:
 
 def random_texture(donor: Pixels, rng: Generator) -> Pixels:
     """The donor rolled, then after three different changes out of nine: stands in for a texture set."""
-    rolled = np.roll(
-        donor, (int(rng.integers(donor.shape[0])), int(rng.integers(donor.shape[1]))), axis=(0, 1)
-    )
+    rolled = np.roll(donor, (int(rng.integers(donor.shape[0])), int(rng.integers(donor.shape[1]))), axis=(0, 1))
     picture = Image.fromarray(rolled)
     for i in rng.choice(len(_CHANGES), size=3, replace=False):
         picture = _CHANGES[i](picture, rng)
@@ -166,12 +164,7 @@ def _fit(donor: Pixels, image: Pixels) -> Pixels:
 
 def _check(*images: Pixels) -> None:
     for image in images:
-        if (
-            image.dtype != np.uint8
-            or image.ndim != 3
-            or image.shape[2] != 3
-            or min(image.shape[:2]) < MIN_SIDE
-        ):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < MIN_SIDE:
             raise DataError(
                 f"augmentation needs uint8 [H, W, 3] with sides of {MIN_SIDE} px or more, "
                 f"got {image.dtype} {list(image.shape)}"

@@ -9,10 +9,10 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from ahl_runtime.decode import ImageError, decode
 from ahl_train.datasets import Dataset, Sample, load_dataset
+from ahl_train.datasets.masks import read_mask
 from ahl_train.errors import DataError
 
 __all__ = ["Dataset", "Sample", "Unreadable", "load", "load_dataset", "load_mask", "verify"]
@@ -44,11 +44,7 @@ def load_mask(sample: Sample, shape: tuple[int, int]) -> NDArray[np.bool_] | Non
     """
     if sample.mask is None:
         return np.zeros(shape, bool) if sample.label == 0 else None
-    try:
-        with Image.open(sample.mask) as image:
-            mask = _cut(np.asarray(image.convert("L")) > 0, sample)
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise DataError(f"mask {sample.mask} cannot be read: {error}") from error
+    mask = _cut(read_mask(sample.mask), sample)
     if mask.shape != shape:
         raise DataError(f"mask {sample.mask} is {mask.shape} (H, W), its image {sample.path} is {shape}")
     return mask
@@ -91,9 +87,19 @@ def _check(patches: list[Sample]) -> list[Sample | Unreadable]:
 
 def _decode(path: Path) -> NDArray[np.uint8]:
     try:
-        return decode(path)
-    except (ImageError, OSError) as error:
-        raise DataError(f"{path} cannot be read as an image: {error}") from error
+        return _decode_array(path) if path.suffix == ".npy" else decode(path)
+    except ImageError as error:  # it names the file
+        raise DataError(str(error)) from error
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as an image ({error}): replace the file") from error
+
+
+def _decode_array(path: Path) -> NDArray[np.uint8]:
+    """Mastcam's files: [H, W, bands] of 8-bit numbers, mostly kept as floats; the first three bands are colour."""
+    bands = np.load(path, allow_pickle=False)
+    if bands.ndim != 3 or bands.shape[2] < 3 or bands.dtype.kind not in "fu":
+        raise ValueError(f"expected numbers [H, W, 3 or more bands], got {bands.dtype} {list(bands.shape)}")
+    return np.clip(np.rint(np.nan_to_num(bands[..., :3])), 0, 255).astype(np.uint8)
 
 
 def _cut(pixels: NDArray[Scalar], sample: Sample) -> NDArray[Scalar]:
@@ -102,7 +108,5 @@ def _cut(pixels: NDArray[Scalar], sample: Sample) -> NDArray[Scalar]:
     left, top, right, bottom = sample.crop
     height, width = pixels.shape[:2]
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-        raise DataError(
-            f"{sample.path}: crop {sample.crop} does not lie within its {width} x {height} pixels"
-        )
+        raise DataError(f"{sample.path}: crop {sample.crop} does not lie within its {width} x {height} pixels")
     return pixels[top:bottom, left:right]

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from ahl_train.datasets import Dataset, Sample
+from ahl_train.datasets.base import quarter
 from ahl_train.errors import DataError
 
 Setting = Literal["general", "hard"]
@@ -59,7 +60,8 @@ def split(
     drawn = np.random.default_rng([seed, 2]).permutation(len(candidates))
     seen = tuple(candidates[i] for i in drawn[:shots])
     rest = tuple(candidates[i] for i in sorted(drawn[shots:]))
-    tested = rest if setting == "general" else others
+    shown = {(s.path, s.crop) for s in seen}  # a picture under two classes is not tested on once it was shown
+    tested = tuple(s for s in (rest if setting == "general" else others) if (s.path, s.crop) not in shown)
     return Split(train, held_out, seen, test_normal + tested, setting, seen_class, shots, seed)
 
 
@@ -67,14 +69,10 @@ def _deal_normals(dataset: Dataset, seed: int) -> tuple[tuple[Sample, ...], tupl
     """Train and test normals."""
     normals = dataset.normals
     if not normals:
-        raise DataError(
-            f"{dataset.name}: no normal images in {dataset.root}: put some in train/good (docs/data.md)"
-        )
-    own = tuple(s for s in normals if s.split == "test")
-    if own and len(own) < len(normals):
+        raise DataError(f"{dataset.name}: no normal images in {dataset.root}: put some in train/good (docs/data.md)")
+    if own := dataset.own_test_normals():
         return tuple(s for s in normals if s.split != "test"), own
-    n_test = (len(normals) + 2) // 4  # the nearest to a quarter; gives Table 1's counts
-    return _draw(normals, n_test, [seed, 0])[::-1]
+    return _draw(normals, quarter(len(normals)), [seed, 0])[::-1]
 
 
 def _hold_out(
@@ -97,9 +95,7 @@ def _candidates(
     anomalies = dataset.anomalies
     if setting == "general":
         if seen_class is not None:
-            raise DataError(
-                f"seen_class {seen_class!r} goes with the hard setting: leave it out, or choose hard"
-            )
+            raise DataError(f"seen_class {seen_class!r} goes with the hard setting: leave it out, or choose hard")
         return anomalies, ()
     if len(dataset.classes) < 2:
         raise DataError(
@@ -110,14 +106,10 @@ def _candidates(
         raise DataError(
             f"{dataset.name}: unknown seen_class {seen_class!r}: choose one of {', '.join(dataset.classes)}"
         )
-    return tuple(s for s in anomalies if s.kind == seen_class), tuple(
-        s for s in anomalies if s.kind != seen_class
-    )
+    return tuple(s for s in anomalies if s.kind == seen_class), tuple(s for s in anomalies if s.kind != seen_class)
 
 
-def _draw(
-    samples: tuple[Sample, ...], count: int, seed: list[int]
-) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+def _draw(samples: tuple[Sample, ...], count: int, seed: list[int]) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
     """`count` samples at random and the remaining ones, each in the dataset's order."""
     drawn = set(np.random.default_rng(seed).permutation(len(samples))[:count].tolist())
     return (

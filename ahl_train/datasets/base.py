@@ -31,7 +31,8 @@ class Dataset:
     name: str
     samples: tuple[Sample, ...]
     root: Path
-    licence: str = "the owner's"  # a name of the licence, with what it forbids
+    licence: str = "the owner's"
+    notes: tuple[str, ...] = ()  # what was left out, or is odd, in these files
 
     @property
     def normals(self) -> tuple[Sample, ...]:
@@ -50,15 +51,23 @@ class Dataset:
         """Samples per class, `good` included."""
         return dict(sorted(Counter(s.kind for s in self.samples).items()))
 
+    def own_test_normals(self) -> tuple[Sample, ...]:
+        """The test normals of the set's own split; empty where it has no normals on both sides."""
+        test = tuple(s for s in self.normals if s.split == "test")
+        return test if len(test) < len(self.normals) else ()
+
+
+def quarter(normals: int) -> int:
+    """The test's share of normals that are dealt 3:1: the nearest to a quarter, which gives Table 1's counts."""
+    return (normals + 2) // 4
+
 
 def image_files(folder: Path) -> list[Path]:
     """Image files directly in a folder, by suffix, sorted by name; DataError if there is no such folder."""
     if not folder.is_dir():
         raise DataError(f"no folder {folder}: check the path and the layout (docs/data.md)")
     return sorted(
-        f
-        for f in folder.iterdir()
-        if f.suffix.lower() in SUFFIXES and not f.name.startswith(".") and f.is_file()
+        f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith(".") and f.is_file()
     )
 
 
@@ -67,6 +76,14 @@ def subfolders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
+
+
+def locate(name: str, root: Path, places: Iterable[str], wanted: str) -> Path:
+    """The first of `places` under root that holds `wanted`; DataError if none does."""
+    for place in places:
+        if (root / place / wanted).exists():
+            return root / place
+    raise DataError(f"{name}: no {wanted} in {root}: give the folder that holds it (docs/data.md)")
 
 
 def need_normals(name: str, root: Path, samples: Iterable[Sample]) -> tuple[Sample, ...]:

@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-from ahl_train.datasets.base import GOOD, Dataset, Sample, need_normals
+from ahl_train.datasets.base import GOOD, Dataset, Sample, locate, need_normals
 from ahl_train.errors import DataError
 
 LICENCE = "CC BY-NC-SA 4.0 (no commercial use)"
@@ -15,7 +15,8 @@ def read(root: Path | None = None) -> Dataset:
     root: a folder with `labels.csv` and `images/`, or one that holds it as `data/`, `utils/` or
     `src/elpv_dataset/data/`; None for the installed package.
     """
-    folder = _package() if root is None else _folder(root)
+    places = ("", "data", "utils", "src/elpv_dataset/data")
+    folder = package() if root is None else locate("elpv", root, places, "labels.csv")
     samples = []
     for number, line in enumerate((folder / "labels.csv").read_text().splitlines(), start=1):
         if not (fields := line.split()):
@@ -33,15 +34,9 @@ def read(root: Path | None = None) -> Dataset:
     return Dataset("elpv", need_normals("elpv", folder, samples), folder, LICENCE)
 
 
-def _package() -> Path:
+def package() -> Path:
+    """The folder of the installed package that holds labels.csv and images/; DataError if not installed."""
     spec = find_spec("elpv_dataset")
     if spec is None or not spec.submodule_search_locations:
         raise DataError("elpv: the package elpv-dataset is not installed: pip install 'ahl[demo]'")
     return Path(spec.submodule_search_locations[0]) / "data"
-
-
-def _folder(root: Path) -> Path:
-    for folder in (root, root / "data", root / "utils", root / "src" / "elpv_dataset" / "data"):
-        if (folder / "labels.csv").is_file():
-            return folder
-    raise DataError(f"elpv: no labels.csv in {root}: give the folder that holds labels.csv and images/")

@@ -13,7 +13,5 @@ def read(root: Path) -> Dataset:
     """Read one category. DataError for the folder of all of them: the paper trains and tests each apart."""
     inside = [f.name for f in subfolders(root) if (f / "train" / GOOD).is_dir()]
     if inside:
-        raise DataError(
-            f"mvtec: {root} holds {len(inside)} categories: name one, e.g. mvtec:{root / inside[0]}"
-        )
+        raise DataError(f"mvtec: {root} holds {len(inside)} categories: name one, e.g. mvtec:{root / inside[0]}")
     return folder.read(root, name=f"mvtec/{root.name}", licence=LICENCE)

@@ -18,9 +18,7 @@ def photo(height, width, seed=0, grey=False):
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 @settings(max_examples=40, deadline=None)
-@given(
-    height=st.integers(16, 90), width=st.integers(16, 90), grey=st.booleans(), seed=st.integers(0, 2**32 - 1)
-)
+@given(height=st.integers(16, 90), width=st.integers(16, 90), grey=st.booleans(), seed=st.integers(0, 2**32 - 1))
 def test_only_the_mask_changes(name, height, width, grey, seed):
     image, donor = photo(height, width, grey=grey), photo(50, 70, 1)
     before = image.copy()
@@ -40,9 +38,7 @@ def test_only_the_mask_changes(name, height, width, grey, seed):
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_the_seed_decides(name):
     image, donor = photo(64, 64), photo(64, 64, 1)
-    first, again, other = (
-        AUGMENTATIONS[name](image, np.random.default_rng(seed), donor) for seed in (1, 1, 2)
-    )
+    first, again, other = (AUGMENTATIONS[name](image, np.random.default_rng(seed), donor) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first[0], again[0])
     np.testing.assert_array_equal(first[1], again[1])
     assert (first[1] != other[1]).any()
@@ -67,10 +63,7 @@ def test_cutmix_takes_the_donor_and_cutpaste_the_image():
 
 
 def test_cutpaste_gives_boxes_and_scars():
-    shares = [
-        AUGMENTATIONS["cutpaste"](photo(256, 256), np.random.default_rng(seed))[1].mean()
-        for seed in range(60)
-    ]
+    shares = [AUGMENTATIONS["cutpaste"](photo(256, 256), np.random.default_rng(seed))[1].mean() for seed in range(60)]
     scars = sum(share < 0.01 for share in shares)
     assert 15 < scars < 45
     assert max(shares) > 0.05
