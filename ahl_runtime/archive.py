@@ -1,0 +1,123 @@
+"""The zip around a bundle: one fixed layout, so that each byte of it can be checked against what is expected.
+
+Members are stored one after another, without compression, comments, extra fields or gaps, their names ASCII.
+Any zip program can list and read it, but only `pack` writes it: a file that any other program wrote is refused.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+
+MAX_MEMBERS = 256
+
+_LOCAL = struct.Struct("<4s5H3I2H")
+_CENTRAL = struct.Struct("<4s6H3I5H2I")
+_END = struct.Struct("<4s4H2IH")
+_VERSION = 20
+_DATE = 0x21  # 1 January 1980: the layout depends on the members alone
+_MODE = 0o100644 << 16
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
+_DAMAGED = (
+    zipfile.BadZipFile,
+    struct.error,
+    ValueError,
+    OSError,
+    EOFError,
+    OverflowError,
+    NotImplementedError,
+    MemoryError,
+)
+
+
+class Refused(Exception):  # noqa: N818 (never leaves the package: bundle.py turns it into a BundleError)
+    """Why these bytes are not a bundle's zip."""
+
+
+def check_name(name: str) -> str:
+    """`name`, if it is a plain relative path inside the bundle; else Refused."""
+    if not _NAME.fullmatch(name) or len(name) > 200:
+        raise Refused(
+            f"member {name[:200]!r} is not a plain relative path (letters, digits, '.', '_', '-', '/'; no '..')"
+        )
+    return name
+
+
+def pack(members: Mapping[str, bytes]) -> Iterator[bytes]:
+    """The zip's bytes, in order, for members of less than 4 GiB together."""
+    central = b""
+    offset = 0
+    for name, body in members.items():
+        crc = zlib.crc32(body)
+        local = _local(name, len(body), crc)
+        central += _central_entry(name, len(body), crc, offset)
+        offset += len(local) + len(body)
+        yield local
+        yield body
+    yield central + _end(len(members), len(central), offset)
+
+
+def unpack(data: bytes) -> dict[str, memoryview]:
+    """The members of a zip that `pack` wrote, as views into `data`, in its order; Refused, with the reason."""
+    members: dict[str, memoryview] = {}
+    view = memoryview(data)
+    central = b""
+    offset = 0
+    for info in _listed(data):
+        name = info.filename
+        start = offset + _LOCAL.size + len(name)
+        body = view[start : start + info.file_size]
+        crc = zlib.crc32(body)
+        if view[offset:start] != _local(name, len(body), crc):
+            raise Refused(f"member {name!r} is damaged or was packed again by another program")
+        central += _central_entry(name, len(body), crc, offset)
+        members[name] = body
+        offset = start + len(body)
+    if view[offset:] != central + _end(len(members), len(central), offset):
+        raise Refused("it holds bytes outside its members: cut, appended to, or packed again")
+    return members
+
+
+def _listed(data: bytes) -> list[zipfile.ZipInfo]:
+    """The zip's own list of members, each refused that a bundle cannot hold."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            infos = archive.infolist()
+    except _DAMAGED as error:
+        raise Refused(f"not a bundle, or one cut short ({error})") from error
+    if len(infos) > MAX_MEMBERS:
+        raise Refused(f"{len(infos)} members, the limit is {MAX_MEMBERS}")
+    seen: set[str] = set()
+    for info in infos:
+        name = check_name(info.orig_filename)
+        if name in seen:
+            raise Refused(f"member {name!r} is there twice")
+        seen.add(name)
+        if info.flag_bits & 1:
+            raise Refused(f"member {name!r} is encrypted")
+        if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+            raise Refused(f"member {name!r} is compressed: it was packed again by another program")
+        if info.file_size > len(data):
+            raise Refused(f"member {name!r} claims {info.file_size} bytes, more than the file has")
+    return infos
+
+
+def _local(name: str, size: int, crc: int) -> bytes:
+    head = _LOCAL.pack(b"PK\3\4", _VERSION, 0, 0, 0, _DATE, crc, size, size, len(name), 0)
+    return head + name.encode("ascii")
+
+
+def _central_entry(name: str, size: int, crc: int, offset: int) -> bytes:
+    made_by = 3 << 8 | _VERSION  # Unix, so that unpacked members are readable files
+    head = _CENTRAL.pack(
+        b"PK\1\2", made_by, _VERSION, 0, 0, 0, _DATE, crc, size, size, len(name), 0, 0, 0, 0, _MODE, offset
+    )
+    return head + name.encode("ascii")
+
+
+def _end(count: int, size: int, offset: int) -> bytes:
+    return _END.pack(b"PK\5\6", 0, 0, count, count, size, offset, 0)

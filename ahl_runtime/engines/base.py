@@ -1,0 +1,48 @@
+"""What all engines share: pixels are checked on the way in, scores on the way out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ahl_runtime.errors import EngineError
+from ahl_runtime.types import Outputs
+
+
+class CheckedEngine(ABC):
+    """An engine implements `_run`; everyone calls `infer`."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """As `ahl-runtime check` prints it."""
+
+    @abstractmethod
+    def _run(self, images: NDArray[np.uint8]) -> Outputs:
+        """`images`: uint8 [N, H, W, 3], C-contiguous, checked. EngineError."""
+
+    def infer(self, images: NDArray[np.uint8]) -> Outputs:
+        """Score `images`, uint8 [N, H, W, 3], RGB, all of one size.
+
+        EngineError for other pixels, and for outputs that are not those of the graph: other shapes or types, or
+        a score that is NaN or infinite, on which nothing may be decided.
+        """
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
+            raise EngineError(f"{self.name}: expected uint8 [N, H, W, 3], got {images.dtype} {list(images.shape)}")
+        outputs = self._run(np.ascontiguousarray(images))
+        self._check(outputs, len(images))
+        return outputs
+
+    def _check(self, outputs: Outputs, n: int) -> None:
+        for name, dimensions in (("score", 1), ("anomaly_map", 3), ("head_scores", 2)):
+            array = getattr(outputs, name)
+            if array.dtype != np.float32 or array.ndim != dimensions or len(array) != n or 0 in array.shape:
+                raise EngineError(
+                    f"{self.name}: {name} is {array.dtype} {list(array.shape)} for {n} frames, "
+                    f"expected float32 of {dimensions} dimensions: export the bundle again"
+                )
+        bad = int(np.count_nonzero(~np.isfinite(outputs.score)))
+        if bad:
+            raise EngineError(f"{self.name}: {bad} of {n} scores are NaN or infinite: export the bundle again")
