@@ -96,10 +96,10 @@ def _decode(path: Path) -> NDArray[np.uint8]:
 
 def _decode_array(path: Path) -> NDArray[np.uint8]:
     """Mastcam's files: [H, W, bands] of 8-bit numbers, mostly kept as floats; the first three bands are colour."""
-    bands = np.load(path, allow_pickle=False)
+    bands: NDArray[np.float64] | NDArray[np.uint8] = np.load(path, allow_pickle=False)
     if bands.ndim != 3 or bands.shape[2] < 3 or bands.dtype.kind not in "fu":
         raise ValueError(f"expected numbers [H, W, 3 or more bands], got {bands.dtype} {list(bands.shape)}")
-    return np.clip(np.rint(np.nan_to_num(bands[..., :3])), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(np.nan_to_num(bands[..., :3])), 0, 255), np.uint8)
 
 
 def _cut(pixels: NDArray[Scalar], sample: Sample) -> NDArray[Scalar]:
