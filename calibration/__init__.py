@@ -8,7 +8,15 @@ from calibration.conformal import (
     fit_cross,
     fit_mondrian,
 )
-from calibration.errors import CalibrationError, CalibrationFileError, ScoresError, SettingsError
+from calibration.drift import Drift, DriftReport
+from calibration.errors import (
+    CalibrationError,
+    CalibrationFileError,
+    ScoresError,
+    SettingsError,
+    StateError,
+)
+from calibration.frames import FrameStatistics, frame_statistics
 from calibration.promise import Promise
 from calibration.tail import TailFit, fit_tail
 from calibration.threshold import Calibration, fit
@@ -17,10 +25,14 @@ __all__ = [
     "Calibration",
     "CalibrationError",
     "CalibrationFileError",
+    "Drift",
+    "DriftReport",
+    "FrameStatistics",
     "Mondrian",
     "Promise",
     "ScoresError",
     "SettingsError",
+    "StateError",
     "TailFit",
     "benjamini_hochberg",
     "cross_bound",
@@ -29,4 +41,5 @@ __all__ = [
     "fit_cross",
     "fit_mondrian",
     "fit_tail",
+    "frame_statistics",
 ]

@@ -34,9 +34,7 @@ def fit_cross(
     models used together (`cross_bound`). ScoresError, SettingsError.
     """
     folds = _folds(scores_by_fold)
-    pooled = fit(
-        np.concatenate(folds), alpha, confidence, unsure_alpha=unsure_alpha, tail=tail, subject=subject
-    )
+    pooled = fit(np.concatenate(folds), alpha, confidence, unsure_alpha=unsure_alpha, tail=tail, subject=subject)
     promise = pooled.promise
     origin = f"{promise.n} normals in {len(folds)} folds, each scored by a model that did not see it"
     if promise.kind in ("none", "tail"):
@@ -63,8 +61,7 @@ def cross_p_values(scores_by_fold: Sequence[ArrayLike], fold_scores: ArrayLike) 
     new = checks.finite("fold scores", fold_scores)
     if new.ndim != 2 or new.shape[1] != len(folds):
         raise ScoresError(
-            f"fold scores have shape {list(new.shape)}: expected [frames, {len(folds)}], "
-            "one column per fold model"
+            f"fold scores have shape {list(new.shape)}: expected [frames, {len(folds)}], one column per fold model"
         )
     count = np.ones(new.shape[0])
     for k, fold in enumerate(folds):
@@ -83,9 +80,7 @@ def cross_bound(alpha: float, fold_sizes: Sequence[int]) -> float:
     alpha = checks.rate("alpha", alpha)
     K, n = len(fold_sizes), sum(fold_sizes)
     if K < 2 or min(fold_sizes) < 1:
-        raise ScoresError(
-            f"fold sizes are {list(fold_sizes)}: expected at least 2 folds of at least 1 normal"
-        )
+        raise ScoresError(f"fold sizes are {list(fold_sizes)}: expected at least 2 folds of at least 1 normal")
     bound = 2.0 * (alpha * (n + 1) + K - 1) / (n + K)
     if len(set(fold_sizes)) == 1:
         bound = min(bound, 2.0 * alpha + (1.0 - K / n) / (K + 1))
@@ -121,16 +116,13 @@ class Mondrian:
             out[rows] = self.by_source[source].decide(s[rows])
         return out
 
-    def _groups(
-        self, scores: ArrayLike, sources: Sequence[str]
-    ) -> tuple[FloatArray, dict[str, NDArray[np.intp]]]:
+    def _groups(self, scores: ArrayLike, sources: Sequence[str]) -> tuple[FloatArray, dict[str, NDArray[np.intp]]]:
         s = checks.finite("scores", scores)
         groups = _rows(s, sources)
         unknown = sorted(set(groups) - set(self.by_source))
         if unknown:
             raise ScoresError(
-                f"no calibration for source {unknown[0]!r}: known are {sorted(self.by_source)}; "
-                "calibrate it first"
+                f"no calibration for source {unknown[0]!r}: known are {sorted(self.by_source)}; calibrate it first"
             )
         return s, groups
 
@@ -150,9 +142,7 @@ def fit_mondrian(
     fitted = {}
     for source, rows in _rows(s, sources).items():
         try:
-            fitted[source] = fit(
-                s[rows], alpha, confidence, unsure_alpha=unsure_alpha, tail=tail, subject=subject
-            )
+            fitted[source] = fit(s[rows], alpha, confidence, unsure_alpha=unsure_alpha, tail=tail, subject=subject)
         except ScoresError as error:
             raise ScoresError(f"source {source!r}: {error}") from None
     if not fitted:
@@ -163,8 +153,7 @@ def fit_mondrian(
 def _rows(scores: FloatArray, sources: Sequence[str]) -> dict[str, NDArray[np.intp]]:
     if scores.ndim != 1 or isinstance(sources, str) or len(sources) != scores.size:
         raise ScoresError(
-            f"scores of shape {list(scores.shape)} and {len(sources)} sources: "
-            "expected one name per score, shape [n]"
+            f"scores of shape {list(scores.shape)} and {len(sources)} sources: expected one name per score, shape [n]"
         )
     names = np.asarray(list(sources), dtype=np.str_)
     return {str(name): np.flatnonzero(names == name) for name in np.unique(names)}

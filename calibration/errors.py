@@ -13,5 +13,9 @@ class SettingsError(CalibrationError):
     """A setting outside its range, such as an alpha of 0 or 1."""
 
 
+class StateError(CalibrationError):
+    """A drift alarm's saved state that is damaged or belongs to another calibration."""
+
+
 class CalibrationFileError(CalibrationError):
     """A calibration file that is missing, foreign, corrupt, or of another subject."""

@@ -40,6 +40,16 @@ def confident_rank(n: int, alpha: float, confidence: float) -> int | None:
     return low
 
 
+def chosen_rank(n: int, alpha: float, confidence: float) -> int | None:
+    """The k of `fit`: the confident one where there is one, else 0, and always with (k + 1) / (n + 1) <= alpha.
+
+    None where even k = 0 breaks alpha on average. (The mean binds where the confidence is little more than a
+    half.)
+    """
+    on_average = mean_rank(n, alpha)
+    return None if on_average is None else min(on_average, confident_rank(n, alpha, confidence) or 0)
+
+
 def needs_for_mean(alpha: float) -> int:
     """The fewest normals with 1 / (n + 1) <= alpha: 99 for 1 %."""
     n = max(1, math.floor(1.0 / alpha) - 2)
@@ -49,13 +59,13 @@ def needs_for_mean(alpha: float) -> int:
 
 
 def needs_for_confidence(alpha: float, confidence: float) -> int:
-    """The fewest normals with 1 - (1 - alpha)^n >= confidence: 299 for 1 % at 95 %."""
-    n = max(1, math.floor(math.log1p(-confidence) / math.log1p(-alpha)) - 1)
+    """The fewest normals with 1 - (1 - alpha)^n >= confidence, and alpha on average: 299 for 1 % at 95 %."""
+    n = max(needs_for_mean(alpha), math.floor(math.log1p(-confidence) / math.log1p(-alpha)) - 1)
     while -math.expm1(n * math.log1p(-alpha)) < confidence:
         n += 1
     return n
 
 
 def smallest_confident_alpha(n: int, confidence: float) -> float:
-    """The smallest alpha that n normals promise with the confidence: 1 - (1 - confidence)^(1 / n)."""
-    return -math.expm1(math.log1p(-confidence) / n)
+    """The smallest alpha that n normals promise with the confidence: 1 - (1 - confidence)^(1 / n), or 1 / (n + 1)."""
+    return max(-math.expm1(math.log1p(-confidence) / n), 1.0 / (n + 1))

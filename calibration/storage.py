@@ -14,13 +14,15 @@ from typing import IO, Any
 
 import numpy as np
 
+from calibration import frames
 from calibration.checks import FloatArray
 from calibration.errors import CalibrationFileError
 from calibration.promise import KINDS, Promise
 
 FORMAT = 1
 _KIND = "ahl-calibration"
-_REQUIRED = ("scores", "thresholds")
+_REQUIRED = {"scores", "thresholds"}
+_FRAMES = {"frame_template", "frame_values"}
 _LIMIT = 1 << 30  # bytes; a calibration is kilobytes
 
 
@@ -63,10 +65,7 @@ def read(source: str | PathLike[str] | IO[bytes]) -> tuple[dict[str, FloatArray]
     try:
         with zipfile.ZipFile(source) as archive:
             infos = archive.infolist()
-            if (
-                any(i.compress_type != zipfile.ZIP_STORED for i in infos)
-                or sum(i.file_size for i in infos) > _LIMIT
-            ):
+            if any(i.compress_type != zipfile.ZIP_STORED for i in infos) or sum(i.file_size for i in infos) > _LIMIT:
                 raise refuse(source, "not a calibration file (compressed or too large)")
             raw = {i.filename.removesuffix(".npy"): _member(archive, i) for i in infos}
     except OSError as error:
@@ -87,9 +86,7 @@ def read(source: str | PathLike[str] | IO[bytes]) -> tuple[dict[str, FloatArray]
             raise ValueError("another kind of file")
         version = header.pop("format")
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise refuse(
-            source, f"not a calibration file ({error}): expected what Calibration.save wrote"
-        ) from error
+        raise refuse(source, f"not a calibration file ({error}): expected what Calibration.save wrote") from error
     if version != FORMAT:
         raise refuse(source, f"format {version}, this program reads {FORMAT}: update it or calibrate again")
     try:
@@ -114,7 +111,7 @@ def _promise(raw: dict[str, Any]) -> Promise:
 
 
 def _check(arrays: dict[str, Any], meta: dict[str, Any], promise: Promise) -> None:
-    if set(arrays) != set(_REQUIRED):
+    if set(arrays) not in (_REQUIRED, _REQUIRED | _FRAMES):
         raise ValueError(f"its members are {sorted(arrays)}")
     if set(meta) != {"unsure_alpha", "subject"} or not isinstance(meta["subject"], str):
         raise ValueError(f"its settings are {sorted(meta)}")
@@ -127,6 +124,12 @@ def _check(arrays: dict[str, Any], meta: dict[str, Any], promise: Promise) -> No
         raise ValueError("its scores are not sorted")
     if thresholds.shape != (2,) or np.isnan(thresholds).any() or thresholds[1] > thresholds[0]:
         raise ValueError("its thresholds are not in order")
+    if set(arrays) >= _FRAMES:
+        template, values = arrays["frame_template"], arrays["frame_values"]
+        if template.shape != (2, frames.GRID) or values.ndim != 2 or values.shape[1] != len(frames.NAMES):
+            raise ValueError("its frame statistics have other shapes")
+        if len(values) < frames.FEWEST or not (np.isfinite(template).all() and np.isfinite(values).all()):
+            raise ValueError("its frame statistics are too few or not finite")
     rates = (promise.alpha, promise.confidence, meta["unsure_alpha"])
     if promise.kind not in KINDS or not all(math.isfinite(r) and 0 < r < 1 for r in rates):
         raise ValueError("its rates are outside 0 to 1")

@@ -73,8 +73,7 @@ def fit_tail(scores: ArrayLike, alpha: float = 0.001, confidence: float = 0.95, 
     m = int(y.size)
     if m < FEWEST:
         raise ScoresError(
-            f"only {m} normal scores lie above {u:g} (ties): a tail needs {FEWEST}; "
-            "add normals or use tail=False"
+            f"only {m} normal scores lie above {u:g} (ties): a tail needs {FEWEST}; add normals or use tail=False"
         )
     zeta = _zeta(m, n)
     if alpha >= zeta:

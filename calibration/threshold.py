@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import IO
 
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from calibration import checks, rank, storage
 from calibration.checks import FloatArray
 from calibration.errors import SettingsError
+from calibration.frames import FrameReference, FrameStatistics, frame_reference
 from calibration.promise import Promise, conformal_promise, tail_promise
 from calibration.tail import fit_tail
 
@@ -32,6 +34,7 @@ class Calibration:
     unsure_alpha: float
     promise: Promise
     subject: str = ""
+    frames: FrameReference | None = None
 
     @property
     def n(self) -> int:
@@ -73,7 +76,7 @@ class Calibration:
         tail: bool = False,
     ) -> Calibration:
         """The same scores under another alpha; the confidence is kept unless given."""
-        return fit(
+        again = fit(
             self.scores,
             alpha,
             self.confidence if confidence is None else confidence,
@@ -81,12 +84,20 @@ class Calibration:
             tail=tail,
             subject=self.subject,
         )
+        return replace(again, frames=self.frames)
+
+    def with_frames(self, frames: Sequence[FrameStatistics]) -> Calibration:
+        """The same calibration, holding the statistics of n >= 30 normal frames for the drift alarm. ScoresError."""
+        return replace(self, frames=frame_reference(frames))
 
     def save(self, target: str | PathLike[str] | IO[bytes]) -> None:
         """Write one npz (no pickle) to a path, aside and renamed, or into a binary file."""
+        arrays = {"scores": self.scores, "thresholds": np.array([self.threshold, self.unsure_threshold])}
+        if self.frames is not None:
+            arrays |= {"frame_template": self.frames.template, "frame_values": self.frames.values}
         storage.write(
             target,
-            {"scores": self.scores, "thresholds": np.array([self.threshold, self.unsure_threshold])},
+            arrays,
             {"unsure_alpha": self.unsure_alpha, "subject": self.subject},
             self.promise,
         )
@@ -107,7 +118,10 @@ class Calibration:
         scores = arrays["scores"]
         scores.flags.writeable = False
         threshold, unsure = (float(v) for v in arrays["thresholds"])
-        return cls(scores, threshold, unsure, float(meta["unsure_alpha"]), promise, stored)
+        frames = None
+        if "frame_values" in arrays:
+            frames = FrameReference(arrays["frame_template"], arrays["frame_values"])
+        return cls(scores, threshold, unsure, float(meta["unsure_alpha"]), promise, stored, frames)
 
 
 def default_unsure_alpha(alpha: float) -> float:
@@ -141,9 +155,7 @@ def fit(
     unsure_alpha = _unsure_alpha(alpha, unsure_alpha)
     scores = checks.sample("normal scores", normal_scores)
     n = int(scores.size)
-    k = rank.confident_rank(n, alpha, confidence)
-    if k is None and rank.mean_rank(n, alpha) is not None:
-        k = 0
+    k = rank.chosen_rank(n, alpha, confidence)
     if k is None and tail:
         model = fit_tail(scores, alpha, confidence)
         threshold, promise = model.threshold, tail_promise(model, confidence)

@@ -39,9 +39,7 @@ def test_the_ends_of_the_interval() -> None:
 @given(n=st.integers(2, 1500), alpha=st.floats(0.001, 0.9), confidence=st.floats(0.5, 0.999))
 def test_confident_rank_is_the_largest_that_holds(n: int, alpha: float, confidence: float) -> None:
     k = rank.confident_rank(n, alpha, confidence)
-    sure = [
-        stats.binom.sf(j, n, alpha) for j in (0 if k is None else k, n - 1 if k == n - 1 else (k or 0) + 1)
-    ]
+    sure = [stats.binom.sf(j, n, alpha) for j in (0 if k is None else k, n - 1 if k == n - 1 else (k or 0) + 1)]
     if k is None:
         assert sure[0] < confidence + 1e-9
     else:
@@ -49,9 +47,7 @@ def test_confident_rank_is_the_largest_that_holds(n: int, alpha: float, confiden
         assert k == n - 1 or sure[1] < confidence + 1e-9
 
 
-@pytest.mark.parametrize(
-    ("n", "alpha", "k"), [(99, 0.01, 0), (98, 0.01, None), (199, 0.01, 1), (99, 0.29, 28)]
-)
+@pytest.mark.parametrize(("n", "alpha", "k"), [(99, 0.01, 0), (98, 0.01, None), (199, 0.01, 1), (99, 0.29, 28)])
 def test_mean_rank_is_exact_at_the_edge(n: int, alpha: float, k: int | None) -> None:
     assert rank.mean_rank(n, alpha) == k
 

@@ -22,8 +22,7 @@ def fitted() -> Calibration:
 def same(a: Calibration, b: Calibration) -> bool:
     return (
         np.array_equal(a.scores, b.scores)
-        and (a.threshold, a.unsure_threshold, a.unsure_alpha)
-        == (b.threshold, b.unsure_threshold, b.unsure_alpha)
+        and (a.threshold, a.unsure_threshold, a.unsure_alpha) == (b.threshold, b.unsure_threshold, b.unsure_alpha)
         and (a.promise, a.subject) == (b.promise, b.subject)
     )
 
@@ -168,9 +167,7 @@ def rewrite(fitted: Calibration, **changes: object) -> io.BytesIO:
         ({"unsure_alpha": 2.0}, "rates"),
     ],
 )
-def test_a_file_that_contradicts_itself_is_refused(
-    fitted: Calibration, change: dict[str, object], words: str
-) -> None:
+def test_a_file_that_contradicts_itself_is_refused(fitted: Calibration, change: dict[str, object], words: str) -> None:
     assert same(fitted, Calibration.load(rewrite(fitted)))
     with pytest.raises(CalibrationFileError, match=words):
         Calibration.load(rewrite(fitted, **change))
