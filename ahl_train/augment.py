@@ -43,8 +43,9 @@ def draem(image: Pixels, rng: Generator, donor: Pixels) -> tuple[Pixels, Mask]:
     mask = perlin_mask(image.shape[:2], rng)
     texture = random_texture(_fit(donor, image), rng)
     opacity = rng.uniform(0.2, 1.0)
-    blend = image + opacity * (texture.astype(np.float32) - image)
-    return np.where(mask[..., None], np.rint(blend).astype(np.uint8), image), mask
+    inside, augmented = image[mask].astype(np.float32), image.copy()
+    augmented[mask] = np.rint(inside + opacity * (texture[mask] - inside))
+    return augmented, mask
 
 
 AUGMENTATIONS: dict[str, Augmentation] = {"cutmix": cutmix, "cutpaste": cutpaste, "draem": draem}

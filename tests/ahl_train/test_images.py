@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ahl_runtime import decode
+from ahl_train.datasets import base
 from ahl_train.errors import DataError
 from ahl_train.images import Sample, load, load_dataset, load_mask, verify
 
@@ -85,3 +87,7 @@ def test_a_group_without_one_readable_file_is_fatal(picture, tmp_path):
     with pytest.raises(DataError, match=r"none of the 1 anomalous images can be read.*b\.png"):
         verify([Sample(path, 0, "good"), Sample(tmp_path / "b.png", 1, "hole")])
     assert verify([Sample(path, 0, "good")]) == ([Sample(path, 0, "good")], [])
+
+
+def test_the_decoder_reads_what_the_readers_list():
+    assert decode.SUFFIXES == base.SUFFIXES
