@@ -1,0 +1,109 @@
+"""The settings of a run: frozen, validated together, every wrong one reported at once."""
+
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from ahl_train.augment import AUGMENTATIONS
+from ahl_train.backbone import DEFAULT
+from ahl_train.errors import ConfigError
+from ahl_train.hadg import Overlap
+
+Grouping = Literal["clusters", "random"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast CDL runs (METHOD, CDL)."""
+
+    epochs: int
+    inner_steps: int  # gradient steps of each phi_i on its support, per epoch
+    outer_steps: int  # steps of g on the query losses, per epoch
+    batch: int  # a third each of normal, seen and pseudo samples
+    watched: int  # query samples per group that psi watches
+    pseudo: int | None  # pseudo anomalies of a support or query set, at most; None: half of its normals
+    inner_lr: float = 2e-4
+    outer_lr: float = 2e-3
+    weight_decay: float = 1e-4
+    decay_every: int = 10  # epochs, a factor of 0.1
+    clip: float = 1.0  # gradient norm of g
+
+
+SCHEDULES = {
+    # The released settings: 3 passes of 20 batches of 48.
+    "paper": Schedule(epochs=30, inner_steps=60, outer_steps=20, batch=48, watched=128, pseudo=None),
+    "short": Schedule(epochs=12, inner_steps=4, outer_steps=4, batch=24, watched=32, pseudo=48, decay_every=4),
+}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run of ``ahl train``."""
+
+    data: str
+    system: str = "ahl-plus"
+    shots: int = 10
+    seed: int = 0
+    setting: Literal["general", "hard"] = "general"
+    seen_class: str | None = None
+    calibration: int | None = None  # held-out normals; None: a third of the train normals, 300 at most
+    backbone: str = DEFAULT
+    backbone_weights: Path | None = None
+    schedule: str = "short"
+    epochs: int | None = None  # overrides the schedule's
+    clusters: int = 3  # K of HADG
+    grouping: Grouping = "clusters"
+    augmentations: tuple[str, ...] = tuple(AUGMENTATIONS)
+    overlap: Overlap = "none"
+    importance: bool = True  # CDL+
+
+    def __post_init__(self) -> None:
+        checks = (
+            (self.shots >= 0, f"shots is {self.shots}, expected 0 or more"),
+            (self.seed >= 0, f"seed is {self.seed}, expected 0 or more"),
+            (self.schedule in SCHEDULES, f"schedule is {self.schedule!r}, choose {' or '.join(SCHEDULES)}"),
+            (self.epochs is None or self.epochs >= 1, f"epochs is {self.epochs}, expected 1 or more"),
+            (self.clusters >= 2, f"clusters is {self.clusters}, expected 2 or more"),
+            (self.setting in ("general", "hard"), f"setting is {self.setting!r}, choose general or hard"),
+            (self.setting == "general" or self.seen_class is not None, "setting hard needs a seen class"),
+            (
+                self.grouping in get_args(Grouping),
+                f"grouping is {self.grouping!r}, choose clusters or random",
+            ),
+            (
+                self.overlap in get_args(Overlap),
+                f"overlap is {self.overlap!r}, choose {', '.join(get_args(Overlap))}",
+            ),
+            (
+                set(self.augmentations) <= set(AUGMENTATIONS),
+                f"augmentations are {', '.join(self.augmentations)}, choose among {', '.join(AUGMENTATIONS)}",
+            ),
+        )
+        wrong = [message for ok, message in checks if not ok]
+        if wrong:
+            raise ConfigError("; ".join(wrong))
+
+    @property
+    def steps(self) -> Schedule:
+        """The schedule, with its override."""
+        schedule = SCHEDULES[self.schedule]
+        return schedule if self.epochs is None else replace(schedule, epochs=self.epochs)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able fields; ``from_json`` reads them back."""
+        return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "TrainConfig":
+        """ConfigError for an unknown key."""
+        unknown = set(data) - {f.name for f in fields(cls)}
+        if unknown:
+            raise ConfigError(f"unknown settings: {', '.join(sorted(unknown))}")
+        weights = data.get("backbone_weights")
+        return cls(
+            **{
+                **data,
+                "augmentations": tuple(data.get("augmentations", tuple(AUGMENTATIONS))),
+                "backbone_weights": Path(weights) if weights else None,
+            }
+        )

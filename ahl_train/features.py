@@ -1,0 +1,186 @@
+"""Frames to features: the extractor, and the memory-mapped store where each frame's features are kept once."""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from rich.progress import Progress
+from torch import Tensor, nn
+
+from ahl_train.augment import AUGMENTATIONS
+from ahl_train.backbone import Backbone, BackboneSpec
+from ahl_train.heads.base import Features
+from ahl_train.heads.layers import pool_statistics
+from ahl_train.images import Sample, load
+from ahl_train.preprocess import Preprocess
+
+VERSION = 1  # raise it when the numbers that this file, preprocess.py or augment.py give would change
+FINE = 448  # px, the paper's larger scale; the coarse one is half of it
+_KEY_BYTES = 65  # 64 hex digits and a newline
+
+
+class Extractor(nn.Module):
+    """The part of the graph before the heads: preprocessing and the frozen backbone at both scales."""
+
+    def __init__(self, spec: BackboneSpec, supersample: int = 1) -> None:
+        super().__init__()
+        self.backbone = Backbone(spec, stages=(-2, -1))
+        self.preprocess = Preprocess(FINE, self.backbone.mean, self.backbone.std, supersample)
+        self.middle_channels, self.channels = self.backbone.channels
+        self.spec, self.supersample = spec, supersample
+
+    def forward(self, image: Tensor) -> Features:
+        """uint8 [N, H, W, 3] to float32 features, C channels in the last stage and D in the one before.
+
+        ``fine`` [N, C, 14, 14] and ``coarse`` [N, C, 7, 7]: the last stage at 448 and 224 px (METHOD, Features).
+        ``middle`` [N, D, 14, 14]: the stage before at 448 px, mean-pooled by 2. ``pooled`` [N, 3 D]: statistics of
+        the stage before at 224 px.
+        """
+        fine, coarse = self.preprocess(image)
+        middle, last_fine = self.backbone(fine)
+        middle_coarse, last_coarse = self.backbone(coarse)
+        return {
+            "fine": last_fine,
+            "coarse": last_coarse,
+            "middle": F.avg_pool2d(middle, 2),
+            "pooled": pool_statistics(middle_coarse),
+        }
+
+
+@dataclass(frozen=True)
+class Item:
+    """A frame whose features are wanted: a sample as it is, or made a pseudo anomaly with a donor's help."""
+
+    sample: Sample
+    augmentation: str | None = None
+    donor: Sample | None = None
+    seed: int = 0
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """uint8 [H, W, 3]; the same for the same item."""
+        image = load(self.sample)
+        if self.augmentation is None or self.donor is None:
+            return image
+        seed = [self.seed, int(_file_digest(self.sample.path)[:16], 16)]
+        return AUGMENTATIONS[self.augmentation](image, np.random.default_rng(seed), load(self.donor))[0]
+
+
+class FeatureStore:
+    """Features by content: (image bytes, crop, weights, size, augmentation, code version) to one record on disk.
+
+    Append-only: a record is written and synced before its key, so that a kill at any moment loses at most the record
+    in the making; a lock lets several processes share it.
+    """
+
+    def __init__(self, cache: Path, extractor: Extractor) -> None:
+        self._extractor = extractor.eval()
+        space = f"{extractor.spec.name}|{extractor.spec.digest}|{FINE}|{extractor.supersample}|{VERSION}"
+        self._dir = cache / hashlib.sha256(space.encode()).hexdigest()[:16]
+        self._dir.mkdir(parents=True, exist_ok=True)
+        c, d = extractor.channels, extractor.middle_channels
+        self._record = np.dtype(
+            [
+                ("fine", "f2", (c, 14, 14)),
+                ("coarse", "f2", (c, 7, 7)),
+                ("middle", "f2", (d, 14, 14)),
+                ("pooled", "f4", (3 * d,)),
+            ]
+        )
+        self._keys, self._data = self._dir / "keys", self._dir / "records"
+        self._known: dict[str, int] = {}
+
+    def rows(self, items: Sequence[Item], progress: Progress | None = None) -> NDArray[np.int64]:
+        """The row of each item, extracting what is not there yet."""
+        keys = [_key(item) for item in items]
+        with self._locked():
+            self._refresh()
+        missing = {k: item for k, item in zip(keys, items, strict=True) if k not in self._known}
+        if missing:
+            task = progress.add_task("features", total=len(missing)) if progress else None
+            for key, item in missing.items():
+                self._append(key, self._extract(item))
+                if progress and task is not None:
+                    progress.advance(task)
+        return np.array([self._known[k] for k in keys], np.int64)
+
+    def read(self, rows: NDArray[np.int64], names: Sequence[str]) -> Features:
+        """The named features of the rows, float32 [len(rows), ...]; only their pages are read."""
+        records = np.memmap(self._data, self._record, mode="r")
+        # One field of one row at a time: indexing whole records would copy all their fields.
+        return {
+            name: torch.from_numpy(np.stack([records[name][row] for row in rows])).float()
+            if len(rows)
+            else torch.empty((0, *self._record[name].shape))
+            for name in names
+        }
+
+    @torch.inference_mode()
+    def _extract(self, item: Item) -> NDArray[np.void]:
+        features = self._extractor(torch.from_numpy(item.pixels().copy())[None])
+        record = np.zeros((), self._record)
+        for name, value in features.items():
+            record[name] = value[0].numpy()
+        return record
+
+    def _append(self, key: str, record: NDArray[np.void]) -> None:
+        with self._locked():
+            self._refresh()
+            if key in self._known:
+                return  # another process was first
+            row = len(self._known)
+            _write_at(self._data, row * self._record.itemsize, record.tobytes())
+            _write_at(self._keys, row * _KEY_BYTES, f"{key}\n".encode())
+            self._known[key] = row
+
+    def _refresh(self) -> None:
+        """Read the keys that were added since: those of complete records."""
+        if not self._keys.exists():
+            return
+        complete = min(self._keys.stat().st_size // _KEY_BYTES, self._data.stat().st_size // self._record.itemsize)
+        with self._keys.open("rb") as file:
+            file.seek(len(self._known) * _KEY_BYTES)
+            for row in range(len(self._known), complete):
+                self._known[file.read(_KEY_BYTES)[:-1].decode()] = row
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self._dir / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _write_at(path: Path, offset: int, data: bytes) -> None:
+    """Write and cut off what a killed process left behind it."""
+    with path.open("r+b" if path.exists() else "w+b") as file:
+        file.seek(offset)
+        file.write(data)
+        file.truncate()
+
+
+def default_cache() -> Path:
+    """``$AHL_CACHE``, else ``~/.cache/ahl``."""
+    return Path(os.environ.get("AHL_CACHE", "~/.cache/ahl")).expanduser() / "features"
+
+
+_digests: dict[Path, str] = {}
+
+
+def _file_digest(path: Path) -> str:
+    if path not in _digests:
+        _digests[path] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return _digests[path]
+
+
+def _key(item: Item) -> str:
+    parts = [_file_digest(item.sample.path), str(item.sample.crop)]
+    if item.augmentation is not None and item.donor is not None:
+        parts += [item.augmentation, _file_digest(item.donor.path), str(item.donor.crop), str(item.seed)]
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()

@@ -1,0 +1,68 @@
+"""A shrunk-covariance Gaussian of normal features, as layers: whitening, and the distance that follows from it."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.covariance import LedoitWolf
+from torch import Tensor, nn
+
+from ahl_train.errors import ConfigError
+from ahl_train.loss import top_k_mean
+
+FOLDS = 5
+_MOST = 40_000  # vectors that a covariance is estimated from, at most
+
+
+class Gaussian(nn.Module):
+    """Ledoit-Wolf Gaussian of an image's vectors, [N, P, D]: P positions, 1 for a pooled image. Buffers only."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("whitening", torch.eye(dim))
+        # Location and scale of the image density of normals that were not fitted on.
+        self.register_buffer("level", torch.zeros(()))
+        self.register_buffer("spread", torch.ones(()))
+
+    def fit(self, vectors: Tensor) -> None:
+        """Fit on float [N, P, D]. Densities are standardised on held-out folds: images fitted on look too normal."""
+        n = len(vectors)
+        if n < 2 * FOLDS:
+            raise ConfigError(f"a density of normality needs {2 * FOLDS} train normals at least, there are {n}")
+        fold = torch.arange(n) % FOLDS
+        held_out = torch.empty(n)
+        for f in range(FOLDS):
+            self.mean, self.whitening = _estimate(vectors[fold != f])
+            held_out[fold == f] = _log_density(self.distance(self(vectors[fold == f])))
+        self.level, self.spread = held_out.mean(), held_out.std().clamp_min(1e-6)
+        self.mean, self.whitening = _estimate(vectors)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """float [N, P, D], whitened: N(0, I) for normals."""
+        return (vectors - self.mean) @ self.whitening
+
+    @staticmethod
+    def distance(whitened: Tensor) -> Tensor:
+        """Whitened float [N, P, D] to [N, P]: squared Mahalanobis distance per dimension, 1 on average for normals."""
+        return whitened.square().mean(-1)
+
+    def density(self, distance: Tensor) -> Tensor:
+        """float [N, P] distances to [N], in standard deviations of normals that were not fitted on."""
+        return (_log_density(distance) - self.level) / self.spread
+
+
+def _log_density(distance: Tensor) -> Tensor:
+    return 0.5 * top_k_mean(distance.unsqueeze(-2)).clamp_min(1e-12).log()
+
+
+def _estimate(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean [D] and symmetric inverse root [D, D] of the shrunk covariance of float [N, P, D]."""
+    flat = vectors.flatten(0, 1)
+    x: NDArray[np.float64] = flat[:: -(-len(flat) // _MOST)].double().numpy()
+    mean, scale = x.mean(0), x.std(0)
+    scale = np.maximum(scale, 0.01 * np.median(scale)) + 1e-12  # a dead channel must not explode later
+    # Shrinking towards the identity is right only where all dimensions have one unit.
+    covariance = LedoitWolf(assume_centered=True).fit((x - mean) / scale).covariance_
+    values, axes = np.linalg.eigh(covariance)
+    root = (axes * np.maximum(values, 1e-12) ** -0.5) @ axes.T
+    return torch.tensor(mean, dtype=torch.float32), torch.tensor(root / scale[:, None], dtype=torch.float32)

@@ -1,0 +1,50 @@
+"""What a base model phi is: heads that turn features into scores, free of state, so that AHL can adapt T copies."""
+
+from abc import abstractmethod
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+Features = dict[str, Tensor]  # what features.Extractor gives
+
+# Groups of training samples, as columns of `Base.trains_on`.
+NORMAL, SEEN, PSEUDO = 0, 1, 2
+
+
+class Base(nn.Module):
+    """A base model: parameters in, scores out.
+
+    A subclass declares its heads and defines ``heads`` and ``maps``. Parameters are what CDL adapts; buffers are
+    fitted once on normal features by ``fit_normals`` and shared by all copies. ``forward`` must be pure: AHL calls it
+    through ``torch.func.functional_call`` under ``vmap``.
+    """
+
+    names: ClassVar[tuple[str, ...]]
+    # Per head: which of (normal, seen, pseudo) samples it learns from, and whether it is fed to the total negated
+    # (a head that scores normality).
+    trains_on: ClassVar[tuple[tuple[bool, bool, bool], ...]]
+    negated: ClassVar[tuple[bool, ...]]
+    inputs: ClassVar[tuple[str, ...]]  # the features that it reads
+
+    def fit_normals(self, features: Features) -> None:
+        """Fit the buffers on normal features, each [N, ...]."""
+
+    def fit_norms(self, features: Features) -> None:
+        """Set the evaluation statistics of batch norms from one balanced batch, after training."""
+
+    @abstractmethod
+    def heads(self, features: Features) -> Tensor:
+        """Features, each [N, ...], to float [N, heads]."""
+
+    @abstractmethod
+    def maps(self, features: Features) -> Tensor:
+        """Features to the anomaly map, float [N, h, w], higher is more anomalous."""
+
+    def total(self, heads: Tensor) -> Tensor:
+        """float [..., heads] to the score, float [...]: heads added up, normality negated."""
+        signs = heads.new_tensor([-1.0 if n else 1.0 for n in self.negated])
+        return (heads * signs).sum(-1)
+
+    def forward(self, features: Features) -> Tensor:
+        """Features, each [N, ...], to float [N, heads]."""
+        return self.heads(features)

@@ -1,0 +1,28 @@
+"""DevNet: a 1x1 convolution to one channel, the mean of the top 10% of its absolute values, scales averaged."""
+
+from torch import Tensor, nn
+
+from ahl_train.heads.base import Base, Features
+from ahl_train.heads.layers import PointScore, mean_of_scales
+from ahl_train.loss import top_k_mean
+
+
+class DevNet(Base):
+    """The base of AHL(DevNet)."""
+
+    names = ("deviation",)
+    trains_on = ((True, True, True),)
+    negated = (False,)
+    inputs = ("fine", "coarse")
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.point = PointScore(channels, 1)
+
+    def heads(self, features: Features) -> Tensor:
+        return mean_of_scales(lambda maps: top_k_mean(self.point(maps).abs()), features)
+
+    def maps(self, features: Features) -> Tensor:
+        fine = self.point(features["fine"]).abs()[:, 0]
+        coarse = self.point(features["coarse"]).abs()[:, 0]
+        return (fine + nn.functional.interpolate(coarse[:, None], size=fine.shape[-2:], mode="bilinear")[:, 0]) / 2

@@ -1,0 +1,162 @@
+"""The run folder: how a run was made, where it stands, and what it learned."""
+
+import json
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from ahl_train.backbone import BackboneSpec
+from ahl_train.config import TrainConfig
+from ahl_train.datasets import Sample
+from ahl_train.errors import RunError
+from ahl_train.features import Extractor
+from ahl_train.protocol import Split
+from ahl_train.systems import system
+from ahl_train.unified import Unified
+
+_VERSIONED = ("ahl", "torch", "torchvision", "timm", "numpy", "scikit-learn", "pillow")
+_GROUPS = ("train_normal", "calibration_normal", "train_anomaly", "test")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, read back."""
+
+    folder: Path
+    config: TrainConfig
+    record: dict[str, Any]  # run.json: settings, versions, backbone digest, images left out
+    split: Split
+    model: Unified
+
+
+class RunFolder:
+    """Files of a run. Each is written aside and renamed; a kill leaves the old or the new one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def create(self, config: TrainConfig, split: Split, extra: dict[str, Any]) -> None:
+        """Write how the run is made. RunError if the folder holds a run already."""
+        if (self.path / "run.json").exists():
+            raise RunError(f"{self.path} holds a run: go on with --resume, or choose another --out")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{self.path} cannot be made: {error.strerror}; choose another --out") from error
+        groups = {name: [_sample_to_json(s) for s in getattr(split, name)] for name in _GROUPS}
+        self._write_json(
+            "split.json",
+            {**groups, **{k: getattr(split, k) for k in ("setting", "seen_class", "shots", "seed")}},
+        )
+        self._write_json("run.json", {"settings": config.to_json(), "versions": _versions(), **extra})
+
+    def require_same(self, config: TrainConfig) -> None:
+        """RunError unless the folder holds a run of these settings."""
+        recorded = self.read_json("run.json")["settings"]
+        wanted = json.loads(json.dumps(config.to_json()))
+        different = [
+            f"{k}: {recorded.get(k)!r} there, {wanted[k]!r} asked" for k in wanted if recorded.get(k) != wanted[k]
+        ]
+        if different:
+            raise RunError(f"{self.path} holds a run of other settings ({'; '.join(different)}): choose another --out")
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """A JSON file of the folder; RunError if it is missing or broken."""
+        file = self.path / name
+        try:
+            data = json.loads(file.read_text())
+        except FileNotFoundError:
+            raise RunError(
+                f"{self.path} is not a run folder: {name} is missing; train with --out {self.path}"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise RunError(f"{file} cannot be read ({error}): train again") from error
+        if not isinstance(data, dict):
+            raise RunError(f"{file} is not a JSON object: train again")
+        return data
+
+    def load_split(self) -> Split:
+        """The split as it was dealt."""
+        data = self.read_json("split.json")
+        groups = {name: tuple(_sample_from_json(s) for s in data.pop(name)) for name in _GROUPS}
+        return Split(**groups, **data)
+
+    def save(self, name: str, state: dict[str, Any]) -> None:
+        """Save tensors."""
+        self._write(name, lambda file: torch.save(state, file))
+
+    def load(self, name: str) -> dict[str, Any] | None:
+        """Tensors, or None where they were not saved yet. No code is unpickled."""
+        file = self.path / name
+        if not file.exists():
+            return None
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises pickle, zip and runtime errors alike
+            raise RunError(f"{file} cannot be read ({type(error).__name__}): train again") from error
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Append to metrics.jsonl; an epoch that was logged but not checkpointed is logged again by the resumed run."""
+        file = self.path / "metrics.jsonl"
+        try:
+            with file.open("a") as handle:
+                handle.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise RunError(f"{file} cannot be written ({error}): free space, then --resume") from error
+
+    def _write_json(self, name: str, data: dict[str, Any]) -> None:
+        self._write(name, lambda file: file.write(json.dumps(data, indent=1).encode()))
+
+    def _write(self, name: str, write: Callable[[BinaryIO], object]) -> None:
+        target = self.path / name
+        aside = target.with_name(f".{name}.{os.getpid()}")
+        try:
+            with aside.open("wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(target)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            raise RunError(f"{target} cannot be written ({error}): free space, then --resume") from error
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def load_run(path: Path) -> Run:
+    """Read a finished run back; RunError if it is none."""
+    folder = RunFolder(path)
+    record = folder.read_json("run.json")
+    config = TrainConfig.from_json(record["settings"])
+    state = folder.load("model.pt")
+    if state is None:
+        raise RunError(f"{path} holds a run that has not finished: go on with ahl train --resume --out {path}")
+    extractor = Extractor(BackboneSpec(config.backbone, config.backbone_weights), record["supersample"])
+    base = system(config.system).base(extractor)
+    base.load_state_dict(state)
+    return Run(path, config, record, folder.load_split(), Unified(extractor, base))
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _VERSIONED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _sample_to_json(sample: Sample) -> dict[str, Any]:
+    return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(sample).items() if v is not None}
+
+
+def _sample_from_json(data: dict[str, Any]) -> Sample:
+    paths = {k: Path(data[k]) for k in ("path", "mask") if k in data}
+    crop = {"crop": tuple(data["crop"])} if "crop" in data else {}
+    return Sample(**{**data, **paths, **crop})

@@ -1,0 +1,38 @@
+"""The systems of the tables, and ours: which base model, and whether AHL wraps it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ahl_train.errors import ConfigError
+from ahl_train.features import Extractor
+from ahl_train.heads.base import Base
+from ahl_train.heads.devnet import DevNet
+from ahl_train.heads.dra import DRA
+from ahl_train.heads.plus import Plus
+
+
+@dataclass(frozen=True)
+class System:
+    """A row of the tables."""
+
+    title: str
+    base: Callable[[Extractor], Base]
+    ahl: bool  # wrapped by AHL, or trained plainly on everything
+
+
+SYSTEMS = {
+    "devnet": System("DevNet", lambda e: DevNet(e.channels), ahl=False),
+    "dra": System("DRA", lambda e: DRA(e.channels), ahl=False),
+    "ahl-devnet": System("AHL(DevNet)", lambda e: DevNet(e.channels), ahl=True),
+    "ahl-dra": System("AHL(DRA)", lambda e: DRA(e.channels), ahl=True),
+    "ahl-plus": System("AHL+", lambda e: Plus(e.channels, e.middle_channels), ahl=True),
+}
+DEFAULT_SYSTEM = "ahl-plus"
+
+
+def system(name: str) -> System:
+    """ConfigError, naming the choices, for an unknown name."""
+    try:
+        return SYSTEMS[name]
+    except KeyError:
+        raise ConfigError(f"unknown system {name!r}: choose among {', '.join(SYSTEMS)}") from None
