@@ -1,0 +1,197 @@
+"""`ahl-runtime`, the device's command line: one line for each result, one line for each error."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ahl_runtime.errors import ImageError, OutputError, RuntimeFault
+
+if TYPE_CHECKING:
+    from ahl_runtime.scoring import Scorer
+
+app = typer.Typer(
+    name="ahl-runtime",
+    help="Score images with an .ahl bundle on the device.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads for scoring; every core of this process by default.", metavar="N")
+]
+
+
+def main() -> None:
+    """Run the command line; exit code 0, 1 (a check failed), 2 (an error, said in one line on stderr)."""
+    try:
+        code = app(standalone_mode=False)
+    except _CLICK_ERROR as error:
+        _fail(_usage(error))
+    except typer.Abort:
+        sys.exit(130)
+    except (RuntimeFault, OSError) as error:
+        _fail(str(error))
+    except Exception as error:
+        from calibration import CalibrationError  # here: it brings numpy, which --help does not need
+
+        if not isinstance(error, CalibrationError):
+            raise
+        _fail(str(error))
+    else:
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+@app.callback(invoke_without_command=True)
+def _start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"ahl-runtime {installed('ahl')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def score(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE_OR_FOLDER...", help="Images, or folders of them.")],
+    bundle: Annotated[Path, typer.Option(help="The .ahl file.")],
+    maps: Annotated[Path | None, typer.Option(help="Folder for a heat-map overlay (PNG) of each image.")] = None,
+    threads: Threads = None,
+) -> None:
+    """Print one JSON line for each image: its score, p-value, decision and milliseconds.
+
+    An image that cannot be scored gets a line with "error"; the others go on, and the exit code is 2.
+    """
+    from ahl_runtime.decode import iter_images
+
+    paths = list(iter_images(images))
+    targets = _map_targets(maps, paths) if maps else [None] * len(paths)
+    scorer = _scorer(bundle, threads)
+    failed = sum(not _score_one(scorer, path, target) for path, target in zip(paths, targets, strict=True))
+    if failed:
+        _fail(f"{failed} of {len(paths)} images could not be scored: see their lines")
+
+
+@app.command()
+def check(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The .ahl file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON line.")] = False,
+    threads: Threads = None,
+) -> None:
+    """Re-score the bundle's reference frames with each engine here; exit code 1 if one of them differs."""
+    from dataclasses import asdict
+
+    from ahl_runtime import selfcheck
+    from ahl_runtime.bundle import open_bundle
+
+    opened = open_bundle(bundle)
+    results = selfcheck.check(opened, threads=threads)
+    passed = all(result.passed for result in results)
+    if as_json:
+        engines = [asdict(result) for result in results]
+        _print({"bundle": str(bundle), "digest": opened.digest, "passed": passed, "engines": engines})
+    else:
+        for r in results:
+            said = r.error or (
+                f"{r.frames} frames, off by at most {r.largest:.1e} (limit {selfcheck.TOLERANCE:.0e}), {r.ms:.1f} ms"
+            )
+            typer.echo(_line(f"{r.engine}: {'pass' if r.passed else 'fail'}: {said}"))
+    raise typer.Exit(0 if passed else 1)
+
+
+def _scorer(path: Path, threads: int | None) -> Scorer:
+    from ahl_runtime.bundle import open_bundle
+    from ahl_runtime.scoring import Scorer
+
+    return Scorer(open_bundle(path), threads=threads)
+
+
+def _score_one(scorer: Scorer, path: Path, target: Path | None) -> bool:
+    """Print an image's line; False if it could not be scored."""
+    from ahl_runtime.decode import decode
+    from ahl_runtime.types import Frame
+
+    try:
+        frame = Frame(decode(path), id=path.name, source=str(path.parent))
+        start = time.perf_counter()
+        decision = scorer.score(frame)
+        ms = 1000 * (time.perf_counter() - start)
+    except RuntimeFault as error:
+        _print({"image": str(path), "error": str(error)})
+        return False
+    _print(
+        {
+            "image": str(path),
+            "score": decision.score,
+            "p_value": decision.p_value,
+            "decision": decision.verdict,
+            "threshold": decision.threshold if math.isfinite(decision.threshold) else None,
+            "ms": round(ms, 3),
+        }
+    )
+    if target is not None:
+        from ahl_runtime.overlay import write_picture
+
+        write_picture(target, frame.image, decision, scorer.map_range)
+    return True
+
+
+def _map_targets(folder: Path, paths: Sequence[Path]) -> list[Path]:
+    """Where each image's overlay goes: the images' own folders, mirrored; never over an image."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder}: not a folder: choose another for the maps")
+    resolved = [path.resolve() for path in paths]
+    try:
+        root = os.path.commonpath([path.parent for path in resolved])
+    except ValueError as error:
+        raise ImageError(f"the images lie on several drives ({error}): score them apart") from error
+    targets = [
+        folder / path.relative_to(root).with_name(path.name if path.suffix == ".png" else f"{path.name}.png")
+        for path in resolved
+    ]
+    overwritten = {target.resolve() for target in targets} & set(resolved)
+    if overwritten:
+        raise OutputError(f"{min(overwritten)}: this image would be overwritten by its map: choose another folder")
+    return targets
+
+
+# Every usage error's base. Some versions of typer carry click inside, some beside, so it is found by its child.
+_CLICK_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+def _usage(error: Any) -> str:
+    where = getattr(getattr(error, "ctx", None), "command_path", "ahl-runtime")
+    return f"{error.format_message().rstrip('.')}; see '{where} --help'"
+
+
+def _print(fields: dict[str, Any]) -> None:
+    typer.echo(json.dumps(fields, allow_nan=False))
+
+
+def _line(text: str) -> str:
+    """One printable line: names from files may hold anything."""
+    joined = " ".join(text.splitlines())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
+
+
+def _fail(message: str) -> None:
+    typer.echo(_line(f"error: {message}"), err=True)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
