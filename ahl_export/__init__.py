@@ -1,0 +1,1 @@
+"""From g to a bundle that a device can trust."""

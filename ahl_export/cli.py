@@ -1,0 +1,167 @@
+"""`ahl`, the workstation's command line. Heavy imports are inside the commands: --help needs none of them."""
+
+from dataclasses import fields
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ahl_runtime import console
+
+app = typer.Typer(
+    name="ahl",
+    help="Learn to find defects no one has seen before, and export what was learned to a line-side device.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Look at datasets, or make one.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+_EXTRAS = {
+    "train": ("torch", "torchvision", "timm", "sklearn", "rich"),
+    "export": ("onnx", "onnxscript", "matplotlib", "jinja2"),
+    "demo": ("elpv_dataset",),
+}
+
+
+class MissingExtra(Exception):  # noqa: N818 (named for what it is)
+    """A command whose extra is not installed."""
+
+
+def main() -> None:
+    """Run the command line; exit code 0, or 2 with one line on stderr."""
+    console.run(app, _expected)
+
+
+def _expected(error: Exception) -> bool:
+    if isinstance(error, MissingExtra):
+        return True
+    from ahl_export.errors import ExportError
+    from ahl_runtime.errors import RuntimeFault
+    from ahl_train.errors import TrainError
+    from calibration import CalibrationError
+
+    return isinstance(error, CalibrationError | ExportError | RuntimeFault | TrainError)
+
+
+def _require(command: str, *extras: str) -> None:
+    missing = [e for e in extras if any(find_spec(package) is None for package in _EXTRAS[e])]
+    if missing:
+        wanted = ",".join(extras)
+        raise MissingExtra(f"ahl {command} needs the extra [{missing[0]}]: pip install 'ahl[{wanted}]'")
+
+
+def _say(line: str) -> None:
+    typer.echo(console.printable(line), err=True)
+
+
+DataOption = Annotated[
+    str, typer.Option(help="elpv, NAME:DIR for a published set (see ahl data), or a folder in MVTec AD layout.")
+]
+CacheOption = Annotated[Path | None, typer.Option(help="Feature cache; $AHL_CACHE or ~/.cache/ahl by default.")]
+AlphaOption = Annotated[float, typer.Option(help="False-reject rate that the threshold shall keep.")]
+
+
+@app.command()
+def train(
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="The run folder.")],
+    system: Annotated[str, typer.Option(help="ahl-plus, ahl-dra, ahl-devnet, dra or devnet.")] = "ahl-plus",
+    shots: Annotated[int, typer.Option(help="Labelled anomalies to learn from.")] = 10,
+    seed: int = 0,
+    setting: Annotated[str, typer.Option(help="general or hard.")] = "general",
+    seen_class: Annotated[str | None, typer.Option(help="The one anomaly class seen, in the hard setting.")] = None,
+    calibration: Annotated[
+        int | None, typer.Option(help="Normals held out for the threshold; a third, 300 at most, by default.")
+    ] = None,
+    backbone: Annotated[str, typer.Option(help="A timm network.")] = "tf_efficientnet_lite0",
+    backbone_weights: Annotated[Path | None, typer.Option(help="A file of its weights.")] = None,
+    schedule: Annotated[str, typer.Option(help="short, or paper: the full one.")] = "short",
+    epochs: Annotated[int | None, typer.Option(help="Epochs, instead of the schedule's.")] = None,
+    clusters: Annotated[int, typer.Option(help="K of HADG.")] = 3,
+    grouping: Annotated[str, typer.Option(help="clusters (HADG) or random (Table 4).")] = "clusters",
+    pseudo: Annotated[str, typer.Option(help="Which of cutmix,cutpaste,draem; none.")] = "cutmix,cutpaste,draem",
+    overlap: Annotated[str, typer.Option(help="none, query, support or both (Table 5).")] = "none",
+    importance: Annotated[bool, typer.Option(help="CDL+: weigh the base models by psi.")] = True,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after the last whole epoch.")] = False,
+    cache: CacheOption = None,
+) -> None:
+    """Learn g from normal images and a few anomalies."""
+    _require("train", "train")
+    from ahl_train.config import TrainConfig
+    from ahl_train.train import train as run
+
+    given = locals()
+    settings = {f.name: given[f.name] for f in fields(TrainConfig) if f.name in given}
+    settings["augmentations"] = () if pseudo == "none" else tuple(pseudo.split(","))
+    finished = run(TrainConfig(**settings), out, resume=resume, cache=cache, report=_say)
+    _say(f"trained: {finished.folder}; next: ahl export {finished.folder} --out {finished.folder.name}.ahl")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
+    out: Annotated[Path, typer.Option(help="The bundle to write, NAME.ahl.")],
+    alpha: AlphaOption = 0.01,
+    confidence: Annotated[float, typer.Option(help="How sure the false-reject rate shall be kept.")] = 0.95,
+    tail: Annotated[bool, typer.Option("--tail", help="Too few normals for alpha: fit a tail, a model.")] = False,
+) -> None:
+    """Write the bundle: one graph, proven equal to the model, and thresholds from normals it never saw."""
+    _require("export", "train", "export")
+    from ahl_export.assemble import export as write
+
+    written = write(run, out, alpha=alpha, confidence=confidence, tail=tail, report=_say)
+    _say(f"written: {written.bundle.path}; next: ahl-runtime score --bundle {written.bundle.path} IMAGES")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the run, the bundle and the report.")] = Path("demo"),
+    data: DataOption = "elpv",
+    shots: int = 10,
+    seed: int = 0,
+    alpha: AlphaOption = 0.01,
+    cache: CacheOption = None,
+) -> None:
+    """The whole road on real images: train, export, calibrate, score, look."""
+    _require("demo", "train", "export", *(("demo",) if data == "elpv" else ()))
+    from ahl_export.demo import demo as run
+
+    typer.echo(run(out, data=data, shots=shots, seed=seed, alpha=alpha, cache=cache, report=_say))
+
+
+@data_app.command("check")
+def data_check(
+    name: Annotated[str, typer.Argument(help="A published set: mvtec, aitex, sdd, elpv, ...")],
+    directory: Annotated[Path | None, typer.Argument(metavar="DIR", help="Where it lies; not for elpv.")] = None,
+) -> None:
+    """Compare a dataset's counts with Table 1's; exit code 1 if they differ."""
+    _require("data check", "train")
+    from ahl_train.datasets import check
+
+    report = check(name, directory)
+    for line in report.lines():
+        typer.echo(line)
+    raise typer.Exit(0 if report.ok else 1)
+
+
+@data_app.command("synth")
+def data_synth(
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")],
+    normals: int = 200,
+    anomalies: int = 50,
+    size: Annotated[int, typer.Option(help="Side in pixels.")] = 256,
+    seed: int = 0,
+) -> None:
+    """Make a textured set with defects and pixel masks, in MVTec AD layout."""
+    _require("data synth", "train")
+    from ahl_train.synth import write_dataset
+
+    typer.echo(str(write_dataset(out, normals=normals, anomalies=anomalies, seed=seed, size=size)))
+
+
+if __name__ == "__main__":
+    main()

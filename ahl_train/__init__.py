@@ -1,0 +1,1 @@
+"""The workstation: from images to the unified model g."""

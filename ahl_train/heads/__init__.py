@@ -1,0 +1,1 @@
+"""Base models: one file each; adding another is adding one file (docs/method.md)."""
