@@ -39,8 +39,10 @@ def main() -> None:
         _fail(_usage(error))
     except typer.Abort:
         sys.exit(130)
-    except (RuntimeFault, OSError) as error:
+    except RuntimeFault as error:
         _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename or 'the output'}: {error.strerror or error}: check the place and its free space")
     except Exception as error:
         from calibration import CalibrationError  # here: it brings numpy, which --help does not need
 

@@ -54,7 +54,7 @@ class DecisionRule(_Part):
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        if not self.unsure_threshold <= self.threshold or self.threshold == -math.inf:
+        if not -math.inf < self.unsure_threshold <= self.threshold:
             raise ValueError(f"unsure_threshold {self.unsure_threshold:g} is not at most threshold {self.threshold:g}")
         return self
 

@@ -59,6 +59,8 @@ def _session(model: bytes, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1  # the graph is one road: nothing in it runs side by side
+    # Threads that spin while they wait take the cores from cameras, sinks and the server.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # errors are raised; a second copy on stderr helps no one
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

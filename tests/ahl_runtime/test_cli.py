@@ -1,6 +1,7 @@
 """The command line, run as users run it: JSON lines out, one line for each error, exit codes."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -122,6 +123,23 @@ def test_check(bundle_path: Path, make_bundle: Callable[..., Path], parts: Any) 
     assert run("check", wrong, code=1).stdout.startswith("onnxruntime: fail: ")
     (result,) = lines(run("check", wrong, "--json", code=1))
     assert result["passed"] is False and result["engines"][0]["largest"] == pytest.approx(0.01, abs=1e-5)
+
+
+def test_an_output_that_is_full(bundle_path: Path, cells: list[Path]) -> None:
+    command = [sys.executable, "-m", "ahl_runtime.cli", "score", "--bundle", bundle_path, cells[0]]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "error: the output: No space left on device: check the place and its free space\n"
+
+
+def test_an_interrupt_is_quiet(bundle_path: Path, cells: list[Path]) -> None:
+    command = [sys.executable, "-m", "ahl_runtime.cli", "score", "--bundle", bundle_path, cells[0].parent]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None and running.stdout.readline().startswith('{"image"')
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=30)
+    assert (running.returncode, said) == (130, "")
 
 
 def test_help_and_version() -> None:
