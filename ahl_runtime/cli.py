@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ahl_runtime import console
 from ahl_runtime.errors import ImageError, OutputError, RuntimeFault
 
 if TYPE_CHECKING:
@@ -33,24 +33,13 @@ Threads = Annotated[
 
 def main() -> None:
     """Run the command line; exit code 0, 1 (a check failed), 2 (an error, said in one line on stderr)."""
-    try:
-        code = app(standalone_mode=False)
-    except _CLICK_ERROR as error:
-        _fail(_usage(error))
-    except typer.Abort:
-        sys.exit(130)
-    except RuntimeFault as error:
-        _fail(str(error))
-    except OSError as error:
-        _fail(f"{error.filename or 'the output'}: {error.strerror or error}: check the place and its free space")
-    except Exception as error:
-        from calibration import CalibrationError  # here: it brings numpy, which --help does not need
+    console.run(app, _expected)
 
-        if not isinstance(error, CalibrationError):
-            raise
-        _fail(str(error))
-    else:
-        sys.exit(code if isinstance(code, int) else 0)
+
+def _expected(error: Exception) -> bool:
+    from calibration import CalibrationError  # here: it brings numpy, which --help does not need
+
+    return isinstance(error, RuntimeFault | CalibrationError)
 
 
 @app.callback(invoke_without_command=True)
@@ -85,7 +74,7 @@ def score(
     scorer = _scorer(bundle, threads)
     failed = sum(not _score_one(scorer, path, target) for path, target in zip(paths, targets, strict=True))
     if failed:
-        _fail(f"{failed} of {len(paths)} images could not be scored: see their lines")
+        console.fail(f"{failed} of {len(paths)} images could not be scored: see their lines")
 
 
 @app.command()
@@ -111,7 +100,7 @@ def check(
             said = r.error or (
                 f"{r.frames} frames, off by at most {r.largest:.1e} (limit {selfcheck.TOLERANCE:.0e}), {r.ms:.1f} ms"
             )
-            typer.echo(_line(f"{r.engine}: {'pass' if r.passed else 'fail'}: {said}"))
+            typer.echo(console.printable(f"{r.engine}: {'pass' if r.passed else 'fail'}: {said}"))
     raise typer.Exit(0 if passed else 1)
 
 
@@ -171,28 +160,8 @@ def _map_targets(folder: Path, paths: Sequence[Path]) -> list[Path]:
     return targets
 
 
-# Every usage error's base. Some versions of typer carry click inside, some beside, so it is found by its child.
-_CLICK_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
-
-
-def _usage(error: Any) -> str:
-    where = getattr(getattr(error, "ctx", None), "command_path", "ahl-runtime")
-    return f"{error.format_message().rstrip('.')}; see '{where} --help'"
-
-
 def _print(fields: dict[str, Any]) -> None:
     typer.echo(json.dumps(fields, allow_nan=False))
-
-
-def _line(text: str) -> str:
-    """One printable line: names from files may hold anything."""
-    joined = " ".join(text.splitlines())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
-
-
-def _fail(message: str) -> None:
-    typer.echo(_line(f"error: {message}"), err=True)
-    sys.exit(2)
 
 
 if __name__ == "__main__":

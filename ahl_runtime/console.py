@@ -23,8 +23,10 @@ def run(app: typer.Typer, expected: Callable[[Exception], bool]) -> None:
         fail(_usage(app, error))
     except typer.Abort:
         sys.exit(130)
+    except OSError as error:
+        fail(f"{error.filename or 'the output'}: {error.strerror or error}: check the place and its free space")
     except Exception as error:
-        if not (isinstance(error, OSError) or expected(error)):
+        if not expected(error):
             raise
         fail(str(error))
     else:

@@ -30,32 +30,31 @@ LUT: NDArray[np.uint8] = np.stack(
     [np.interp(np.linspace(0, 1, 256), _POSITIONS, _ANCHORS[:, c]) for c in range(3)], axis=1
 ).astype(np.uint8)
 
-_OPAQUE = 0.7  # of the hottest colour: the frame still shows through
+_CLEAR, _FULL = 0.4, 0.65  # heat at which colour begins to cover the frame, and at which it covers most
+_OPAQUE = 0.7  # what it covers then: the frame still shows through
 
 
 def heat(
     anomaly_map: NDArray[np.float32], map_range: tuple[float, float], height: int, width: int
 ) -> NDArray[np.float32]:
-    """The map, bilinear at [height, width], as heat in [0, 1].
-
-    With `map_range` (low, high) of normal frames: 0 up to three quarters of the range, 0.25 at its high end, 1 at
-    three quarters of a range above it.
-    """
+    """The map, bilinear at [height, width], as heat in [0, 1]: 0 at `map_range`'s low end, 1 at its high end."""
     low, high = map_range
     grown = Image.fromarray(np.ascontiguousarray(anomaly_map, np.float32)).resize(
         (width, height), Image.Resampling.BILINEAR
     )
-    excess = (np.asarray(grown) - np.float32(high)) / np.float32(high - low)
-    hot: NDArray[np.float32] = np.clip(np.nan_to_num(excess, nan=1.0) + np.float32(0.25), 0, 1)
-    return hot
+    hot: NDArray[np.float32] = np.clip((np.asarray(grown) - np.float32(low)) / np.float32(high - low), 0, 1)
+    return np.nan_to_num(hot, nan=1.0)
 
 
 def overlay(
     image: NDArray[np.uint8], anomaly_map: NDArray[np.float32], map_range: tuple[float, float]
 ) -> NDArray[np.uint8]:
-    """The frame, uint8 [H, W, 3], with its map, float32 [h, w], laid over it; untouched where it is normal."""
+    """The frame, uint8 [H, W, 3], with its map, float32 [h, w], laid over it.
+
+    Untouched where the map is in the lower two fifths of `map_range`, where normal frames lie.
+    """
     hot = heat(anomaly_map, map_range, *image.shape[:2])
-    opacity = (np.clip(hot * 4, 0, 1) * np.float32(_OPAQUE))[:, :, np.newaxis]
+    opacity = np.clip((hot - _CLEAR) / (_FULL - _CLEAR), 0, 1)[:, :, np.newaxis] * np.float32(_OPAQUE)
     colours = LUT[(hot * 255).astype(np.uint8)]
     laid: NDArray[np.uint8] = np.rint(image * (1 - opacity) + colours * opacity).astype(np.uint8)
     return laid
