@@ -145,16 +145,16 @@ def _map_targets(folder: Path, paths: Sequence[Path]) -> list[Path]:
     """Where each image's overlay goes: the images' own folders, mirrored; never over an image."""
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder}: not a folder: choose another for the maps")
-    resolved = [path.resolve() for path in paths]
+    given = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 (links keep the names that they were given)
     try:
-        root = os.path.commonpath([path.parent for path in resolved])
+        root = os.path.commonpath([path.parent for path in given])
     except ValueError as error:
         raise ImageError(f"the images lie on several drives ({error}): score them apart") from error
     targets = [
         folder / path.relative_to(root).with_name(path.name if path.suffix == ".png" else f"{path.name}.png")
-        for path in resolved
+        for path in given
     ]
-    overwritten = {target.resolve() for target in targets} & set(resolved)
+    overwritten = {target.resolve() for target in targets} & {path.resolve() for path in given}
     if overwritten:
         raise OutputError(f"{min(overwritten)}: this image would be overwritten by its map: choose another folder")
     return targets

@@ -67,6 +67,14 @@ def test_maps_mirror_the_folders(bundle_path: Path, cells: list[Path], tmp_path:
     assert written == ["a/1.png", "b/1.bmp.png", "b/1.png"]
 
 
+def test_maps_of_links_have_the_links_names(bundle_path: Path, cells: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("1.png", "2.png"):
+        (tmp_path / "in" / name).symlink_to(cells[0])
+    run("score", "--bundle", bundle_path, "--maps", tmp_path / "maps", tmp_path / "in")
+    assert sorted(p.name for p in (tmp_path / "maps").iterdir()) == ["1.png", "2.png"]
+
+
 def test_maps_never_overwrite_images(bundle_path: Path, cells: list[Path], tmp_path: Path) -> None:
     image = tmp_path / "1.png"
     image.write_bytes(cells[0].read_bytes())

@@ -14,6 +14,9 @@ from PIL import Image, ImageOps
 
 from ahl_runtime.decode import FORMATS, ImageError, decode, iter_images
 
+# Outside pytest, which sets its own filters, ahl_runtime.decode keeps Pillow quiet.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
 CELL = Path(elpv_dataset.__path__[0]) / "data" / "images" / "cell0001.png"
 GREY = np.asarray(Image.open(CELL))
 COLOUR = np.stack([GREY, 255 - GREY, GREY // 2], axis=2)[:120, :200]
