@@ -3,7 +3,6 @@
 from calibration.conformal import (
     Mondrian,
     benjamini_hochberg,
-    cross_bound,
     cross_p_values,
     fit_cross,
     fit_mondrian,
@@ -18,6 +17,7 @@ from calibration.errors import (
 )
 from calibration.frames import FrameStatistics, frame_statistics
 from calibration.promise import Promise
+from calibration.rank import cross_bound
 from calibration.tail import TailFit, fit_tail
 from calibration.threshold import Calibration, fit
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 _TINY = 1e-300
 _STEPS = 200_000
@@ -28,6 +29,7 @@ def _fraction(x: float, a: float, b: float) -> float:
     return result
 
 
+@lru_cache(maxsize=4096)
 def beta_cdf(x: float, a: float, b: float) -> float:
     """P(Beta(a, b) <= x): the regularised incomplete beta function I_x(a, b); a, b > 0.
 
@@ -43,6 +45,7 @@ def beta_cdf(x: float, a: float, b: float) -> float:
     return max(0.0, 1.0 - front * _fraction(1.0 - x, b, a) / b)
 
 
+@lru_cache(maxsize=4096)
 def beta_quantile(q: float, a: float, b: float) -> float:
     """The x with P(Beta(a, b) <= x) = q, to about 1e-15 absolute; q in [0, 1]."""
     if q <= 0.0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
@@ -12,8 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from calibration import checks
 from calibration.checks import FloatArray
 from calibration.errors import ScoresError
-from calibration.promise import percent
-from calibration.threshold import Calibration, fit
+from calibration.threshold import Calibration, calibrate, checked_rates, fit
 
 
 def fit_cross(
@@ -34,19 +33,9 @@ def fit_cross(
     models used together (`cross_bound`). ScoresError, SettingsError.
     """
     folds = _folds(scores_by_fold)
-    pooled = fit(np.concatenate(folds), alpha, confidence, unsure_alpha=unsure_alpha, tail=tail, subject=subject)
-    promise = pooled.promise
-    origin = f"{promise.n} normals in {len(folds)} folds, each scored by a model that did not see it"
-    if promise.kind in ("none", "tail"):
-        return replace(pooled, promise=replace(promise, sentence=f"{promise.sentence} ({origin})"))
-    bound = cross_bound(promise.mean_rate, [f.size for f in folds])
-    sentence = (
-        f"an out-of-fold estimate, not a guarantee: {percent(promise.mean_rate)} of normal frames rejected "
-        f"on average ({origin}); only the fold models together are bounded, at {percent(bound)} on average; "
-        f"{promise.needs_mean} held-out normals would promise {percent(promise.alpha)} on average, "
-        f"{promise.needs_confident} at {percent(promise.confidence)}"
-    )
-    return replace(pooled, promise=replace(promise, kind="cross", sentence=sentence))
+    rates = checked_rates(alpha, confidence, unsure_alpha)
+    pooled = np.sort(np.concatenate(folds))
+    return calibrate(pooled, *rates, tail=tail, subject=subject, folds=tuple(f.size for f in folds))
 
 
 def cross_p_values(scores_by_fold: Sequence[ArrayLike], fold_scores: ArrayLike) -> FloatArray:
@@ -69,24 +58,6 @@ def cross_p_values(scores_by_fold: Sequence[ArrayLike], fold_scores: ArrayLike) 
     return np.asarray(count / (1 + sum(f.size for f in folds)), dtype=np.float64)
 
 
-def cross_bound(alpha: float, fold_sizes: Sequence[int]) -> float:
-    """The most that P(p <= alpha) can be for a cross-conformal p-value of a normal frame; near 2 * alpha.
-
-    The smaller of two bounds for n normals in K folds. (1) 2 * (alpha * (n + 1) + K - 1) / (n + K): p is a
-    weighted mean of the folds' own p-values, and such a mean is at most t with probability at most 2 t
-    whatever their dependence (Vovk & Wang 2020, Biometrika 107). (2) for equal folds 2 * alpha + (1 - K / n)
-    / (K + 1), which is 2 * alpha for jackknife+ (Barber et al. 2021, theorems 1 and 4).
-    """
-    alpha = checks.rate("alpha", alpha)
-    K, n = len(fold_sizes), sum(fold_sizes)
-    if K < 2 or min(fold_sizes) < 1:
-        raise ScoresError(f"fold sizes are {list(fold_sizes)}: expected at least 2 folds of at least 1 normal")
-    bound = 2.0 * (alpha * (n + 1) + K - 1) / (n + K)
-    if len(set(fold_sizes)) == 1:
-        bound = min(bound, 2.0 * alpha + (1.0 - K / n) / (K + 1))
-    return min(1.0, bound)
-
-
 def _folds(scores_by_fold: Sequence[ArrayLike]) -> list[FloatArray]:
     folds = [checks.sample(f"fold {k}'s scores", f, least=1) for k, f in enumerate(scores_by_fold)]
     if len(folds) < 2:
@@ -96,7 +67,7 @@ def _folds(scores_by_fold: Sequence[ArrayLike]) -> list[FloatArray]:
 
 @dataclass(frozen=True, eq=False)
 class Mondrian:
-    """One calibration per source (camera, product): each keeps its own promise (Vovk et al. 2005, 4.5)."""
+    """One calibration per source (camera, product): each keeps its own promise (Vovk et al. 2005)."""
 
     by_source: Mapping[str, Calibration]
 

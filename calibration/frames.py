@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,15 +91,19 @@ class FrameReference:
         """The number of frames that gave the template."""
         return shapers(len(self.values))
 
+    @cached_property
+    def _slopes(self) -> FloatArray:
+        """The template's slope over its own power, float64 [2, 256]."""
+        slopes = np.gradient(self.template, axis=1)
+        return np.asarray(slopes / np.maximum((slopes * slopes).sum(axis=1, keepdims=True), 1e-12))
+
     def measure(self, frame: FrameStatistics) -> FloatArray:
         """float64 [5], in the order of NAMES.
 
         A position is how far the profile lies from the template, in 256ths of the frame to first order: the
         projection of the difference on the template's slope (Lucas & Kanade 1981, in one dimension).
         """
-        slopes = np.gradient(self.template, axis=1)
-        power = np.maximum((slopes * slopes).sum(axis=1), 1e-12)
-        positions = ((self.template - frame.profiles) * slopes).sum(axis=1) / power
+        positions = ((self.template - frame.profiles) * self._slopes).sum(axis=1)
         return np.array([frame.brightness, frame.contrast, frame.sharpness, *positions])
 
 

@@ -1,7 +1,7 @@
 """Conformal test martingales: capital that bets against 'nothing has changed', for many statistics at once.
 
 Each new value is ranked in a bag of all values before it, calibration included. While the values are
-exchangeable, the smoothed ranks are independent and uniform (Vovk, Gammerman & Shafer 2005, theorem 8.2),
+exchangeable, the smoothed ranks are independent and uniform (Vovk, Gammerman & Shafer 2005),
 however long the stream and however few the calibration normals; ranks in a fixed calibration set are not. So
 the capital is a martingale that starts at 1, and reaches 1 / delta with probability at most delta, ever
 (Ville 1939).

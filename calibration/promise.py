@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -92,6 +93,21 @@ def conformal_promise(
     if constant:
         sentence += "; all calibration scores are equal, so check the detector"
     return replace(promise, sentence=sentence)
+
+
+def cross_promise(promise: Promise, folds: Sequence[int]) -> Promise:
+    """The promise of the same threshold where the scores are out of fold: an estimate, and its sentence says so."""
+    origin = f"{promise.n} normals in {len(folds)} folds, each scored by a model that did not see it"
+    if promise.kind in ("none", "tail"):
+        return replace(promise, sentence=f"{promise.sentence} ({origin})")
+    bound = rank.cross_bound(promise.mean_rate, folds)
+    sentence = (
+        f"an out-of-fold estimate, not a guarantee: {percent(promise.mean_rate)} of normal frames rejected "
+        f"on average ({origin}); only the fold models together are bounded, at {percent(bound)} on average; "
+        f"{promise.needs_mean} held-out normals would promise {percent(promise.alpha)} on average, "
+        f"{promise.needs_confident} at {percent(promise.confidence)}"
+    )
+    return replace(promise, kind="cross", sentence=sentence)
 
 
 def tail_promise(fit: TailFit, confidence: float) -> Promise:

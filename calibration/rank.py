@@ -9,8 +9,11 @@ are rejected.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+from calibration import checks
 from calibration.beta import beta_cdf
+from calibration.errors import ScoresError
 
 
 def attained_confidence(n: int, k: int, alpha: float) -> float:
@@ -69,3 +72,21 @@ def needs_for_confidence(alpha: float, confidence: float) -> int:
 def smallest_confident_alpha(n: int, confidence: float) -> float:
     """The smallest alpha that n normals promise with the confidence: 1 - (1 - confidence)^(1 / n), or 1 / (n + 1)."""
     return max(-math.expm1(math.log1p(-confidence) / n), 1.0 / (n + 1))
+
+
+def cross_bound(alpha: float, fold_sizes: Sequence[int]) -> float:
+    """The most that P(p <= alpha) can be for a cross-conformal p-value of a normal frame; near 2 * alpha.
+
+    The smaller of two bounds for n normals in K folds. (1) 2 * (alpha * (n + 1) + K - 1) / (n + K): p is a
+    weighted mean of the folds' own p-values, and such a mean is at most t with probability at most 2 t
+    whatever their dependence (Vovk & Wang 2020, Biometrika 107). (2) for equal folds 2 * alpha + (1 - K / n)
+    / (K + 1), which is 2 * alpha for jackknife+ (Barber et al. 2021, theorems 1 and 4).
+    """
+    alpha = checks.rate("alpha", alpha)
+    K, n = len(fold_sizes), sum(fold_sizes)
+    if K < 2 or min(fold_sizes) < 1:
+        raise ScoresError(f"fold sizes are {list(fold_sizes)}: expected at least 2 folds of at least 1 normal")
+    bound = 2.0 * (alpha * (n + 1) + K - 1) / (n + K)
+    if len(set(fold_sizes)) == 1:
+        bound = min(bound, 2.0 * alpha + (1.0 - K / n) / (K + 1))
+    return min(1.0, bound)

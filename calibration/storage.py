@@ -113,8 +113,10 @@ def _promise(raw: dict[str, Any]) -> Promise:
 def _check(arrays: dict[str, Any], meta: dict[str, Any], promise: Promise) -> None:
     if set(arrays) not in (_REQUIRED, _REQUIRED | _FRAMES):
         raise ValueError(f"its members are {sorted(arrays)}")
-    if set(meta) != {"unsure_alpha", "subject"} or not isinstance(meta["subject"], str):
+    if set(meta) != {"unsure_alpha", "subject", "folds"} or not isinstance(meta["subject"], str):
         raise ValueError(f"its settings are {sorted(meta)}")
+    if meta["folds"] and sum(meta["folds"]) != promise.n:
+        raise ValueError(f"its folds {meta['folds']} do not hold {promise.n} scores")
     scores, thresholds = arrays["scores"], arrays["thresholds"]
     if any(a.dtype != np.float64 for a in arrays.values()):
         raise ValueError("its arrays are not float64")

@@ -14,7 +14,7 @@ from calibration import checks, rank, storage
 from calibration.checks import FloatArray
 from calibration.errors import SettingsError
 from calibration.frames import FrameReference, FrameStatistics, frame_reference
-from calibration.promise import Promise, conformal_promise, tail_promise
+from calibration.promise import Promise, conformal_promise, cross_promise, tail_promise
 from calibration.tail import fit_tail
 
 
@@ -25,7 +25,8 @@ class Calibration:
     `scores`: float64 [n], ascending, read-only. A score above `threshold` is rejected; one above
     `unsure_threshold` and at most `threshold` is unsure; `unsure_threshold <= threshold`. `threshold` is +inf
     where n is too small for alpha. `subject`: what gave the scores, such as a bundle's digest ("" where
-    nothing was said).
+    nothing was said). `frames`: the frame statistics of normals, for the drift alarm. `folds`: the sizes of
+    the folds where the scores are out of fold (conformal.fit_cross), else ().
     """
 
     scores: FloatArray
@@ -35,6 +36,7 @@ class Calibration:
     promise: Promise
     subject: str = ""
     frames: FrameReference | None = None
+    folds: tuple[int, ...] = ()
 
     @property
     def n(self) -> int:
@@ -76,14 +78,9 @@ class Calibration:
         tail: bool = False,
     ) -> Calibration:
         """The same scores under another alpha; the confidence is kept unless given."""
-        again = fit(
-            self.scores,
-            alpha,
-            self.confidence if confidence is None else confidence,
-            unsure_alpha=unsure_alpha,
-            tail=tail,
-            subject=self.subject,
-        )
+        confidence = self.confidence if confidence is None else confidence
+        rates = checked_rates(alpha, confidence, unsure_alpha)
+        again = calibrate(self.scores, *rates, tail=tail, subject=self.subject, folds=self.folds)
         return replace(again, frames=self.frames)
 
     def with_frames(self, frames: Sequence[FrameStatistics]) -> Calibration:
@@ -98,7 +95,7 @@ class Calibration:
         storage.write(
             target,
             arrays,
-            {"unsure_alpha": self.unsure_alpha, "subject": self.subject},
+            {"unsure_alpha": self.unsure_alpha, "subject": self.subject, "folds": list(self.folds)},
             self.promise,
         )
 
@@ -121,7 +118,8 @@ class Calibration:
         frames = None
         if "frame_values" in arrays:
             frames = FrameReference(arrays["frame_template"], arrays["frame_values"])
-        return cls(scores, threshold, unsure, float(meta["unsure_alpha"]), promise, stored, frames)
+        folds = tuple(meta["folds"])
+        return cls(scores, threshold, unsure, float(meta["unsure_alpha"]), promise, stored, frames, folds)
 
 
 def default_unsure_alpha(alpha: float) -> float:
@@ -150,10 +148,21 @@ def fit(
     model and no guarantee; n >= 20. ScoresError, SettingsError. Vovk (2012), Conditional validity of
     inductive conformal predictors.
     """
-    alpha = checks.rate("alpha", alpha)
-    confidence = checks.rate("confidence", confidence)
-    unsure_alpha = _unsure_alpha(alpha, unsure_alpha)
-    scores = checks.sample("normal scores", normal_scores)
+    rates = checked_rates(alpha, confidence, unsure_alpha)
+    return calibrate(checks.sample("normal scores", normal_scores), *rates, tail=tail, subject=subject)
+
+
+def calibrate(
+    scores: FloatArray,
+    alpha: float,
+    confidence: float,
+    unsure_alpha: float,
+    *,
+    tail: bool = False,
+    subject: str = "",
+    folds: tuple[int, ...] = (),
+) -> Calibration:
+    """`fit` after its checks: `scores` float64 [n] in ascending order, n >= 2, which become read-only."""
     n = int(scores.size)
     k = rank.chosen_rank(n, alpha, confidence)
     if k is None and tail:
@@ -166,13 +175,17 @@ def fit(
     k_unsure = rank.mean_rank(n, unsure_alpha)
     unsure = min(threshold, float(scores[n - 1 - min(k_unsure or 0, n - 1)]))
     scores.flags.writeable = False
-    return Calibration(scores, threshold, unsure, unsure_alpha, promise, subject)
+    if folds:
+        promise = cross_promise(promise, folds)
+    return Calibration(scores, threshold, unsure, unsure_alpha, promise, subject, None, folds)
 
 
-def _unsure_alpha(alpha: float, unsure_alpha: float | None) -> float:
+def checked_rates(alpha: float, confidence: float, unsure_alpha: float | None) -> tuple[float, float, float]:
+    """alpha, confidence and unsure_alpha (its default filled in), or SettingsError."""
+    alpha, confidence = checks.rate("alpha", alpha), checks.rate("confidence", confidence)
     if unsure_alpha is None:
-        return default_unsure_alpha(alpha)
-    checked = checks.rate("unsure_alpha", unsure_alpha)
-    if checked < alpha:
-        raise SettingsError(f"unsure_alpha is {checked:g}, below alpha {alpha:g}: expected alpha or more")
-    return checked
+        return alpha, confidence, default_unsure_alpha(alpha)
+    unsure_alpha = checks.rate("unsure_alpha", unsure_alpha)
+    if unsure_alpha < alpha:
+        raise SettingsError(f"unsure_alpha is {unsure_alpha:g}, below alpha {alpha:g}: expected alpha or more")
+    return alpha, confidence, unsure_alpha

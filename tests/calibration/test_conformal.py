@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -20,6 +22,16 @@ def test_cross_thresholds_pool_the_folds_and_say_so() -> None:
     assert "not a guarantee" in c.promise.sentence and "120 normals in 5 folds" in c.promise.sentence
     assert calibration.fit_cross(np.split(s, 5), 0.001).promise.kind == "none"
     assert calibration.fit_cross(np.split(s, 5), 0.001, tail=True).promise.kind == "tail"
+
+
+def test_a_cross_calibration_never_becomes_a_guarantee(tmp_path: Path) -> None:
+    folds = np.split(np.random.default_rng(0).normal(size=120), 5)
+    c = calibration.fit_cross(folds, 0.001)
+    c.save(tmp_path / "c.npz")
+    again = calibration.Calibration.load(tmp_path / "c.npz").at(0.05)
+    assert again.folds == (24,) * 5
+    assert again.promise == calibration.fit_cross(folds, 0.05).promise
+    assert again.promise.kind == "cross"
 
 
 def test_cross_p_values_are_the_counts_of_the_definition() -> None:

@@ -165,6 +165,8 @@ def rewrite(fitted: Calibration, **changes: object) -> io.BytesIO:
         ({"interval": None}, "damaged"),
         ({"extra": 1}, "settings"),
         ({"unsure_alpha": 2.0}, "rates"),
+        ({"folds": [20, 21]}, "folds"),
+        ({"folds": 3}, "damaged"),
     ],
 )
 def test_a_file_that_contradicts_itself_is_refused(fitted: Calibration, change: dict[str, object], words: str) -> None:

@@ -1,0 +1,30 @@
+"""The page docs/calibration.md: its examples run, in order, as one program."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).parents[2] / "docs" / "calibration.md"
+
+
+def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(blocks) >= 5
+    exec(compile("\n".join(blocks), str(PAGE), "exec"), {})  # noqa: S102
+
+
+def test_the_tables_are_written() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    for name, command in (
+        ("promises", "calibration.simulate"),
+        ("drift", "calibration.simulate"),
+        ("tail", "calibration.simulate"),
+        ("elpv", "elpv"),
+    ):
+        table = page.split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0]
+        assert "Written by" in table and command in table
+        assert "| NO |" not in table
