@@ -4,10 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint install clean
+.PHONY: demo figures test lint install clean
 
 demo: $(READY)
 	$(BIN)/ahl demo --out demo
+
+figures: demo
+	$(BIN)/python -m ahl_export.readme demo/report.json README.md
 
 test: lint
 	$(BIN)/pytest

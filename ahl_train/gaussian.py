@@ -10,7 +10,7 @@ from ahl_train.errors import ConfigError
 from ahl_train.loss import top_k_mean
 
 FOLDS = 5
-_MOST = 40_000  # vectors that a covariance is estimated from, at most
+_MOST = 20_000  # vectors that a covariance is estimated from, at most
 
 
 class Gaussian(nn.Module):
@@ -62,7 +62,7 @@ def _estimate(vectors: Tensor) -> tuple[Tensor, Tensor]:
     mean, scale = x.mean(0), x.std(0)
     scale = np.maximum(scale, 0.01 * np.median(scale)) + 1e-12  # a dead channel must not explode later
     # Shrinking towards the identity is right only where all dimensions have one unit.
-    covariance = LedoitWolf(assume_centered=True).fit((x - mean) / scale).covariance_
+    covariance = LedoitWolf(assume_centered=True, store_precision=False).fit((x - mean) / scale).covariance_
     values, axes = np.linalg.eigh(covariance)
     root = (axes * np.maximum(values, 1e-12) ** -0.5) @ axes.T
     return torch.tensor(mean, dtype=torch.float32), torch.tensor(root / scale[:, None], dtype=torch.float32)

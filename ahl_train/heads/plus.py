@@ -44,7 +44,7 @@ class Plus(Base):
             white = gaussian(vectors)
             density = density + gaussian.density(gaussian.distance(white))
             # Of unit length: how far out a frame lies is the density's to say.
-            directions = directions + F.normalize(white[:, 0], dim=-1) @ direction.T
+            directions = directions + _directed(white[:, 0]) @ direction.T
         for gaussian, distance in self._patch_distances(features):
             density = density + gaussian.density(distance)
         return torch.cat([density.unsqueeze(-1), directions], dim=-1)
@@ -58,6 +58,11 @@ class Plus(Base):
     def _patch_distances(self, features: Features) -> list[tuple[Gaussian, Tensor]]:
         pairs = ((self.patch_last, features["coarse"]), (self.patch_middle, features["middle"]))
         return [(g, g.distance(g(_patches(maps)))) for g, maps in pairs]
+
+
+def _directed(white: Tensor) -> Tensor:
+    """float [N, D] scaled to length sqrt(D): coordinates of unit size, whatever D is."""
+    return F.normalize(white, dim=-1) * white.shape[-1] ** 0.5
 
 
 def _whole_last(features: Features) -> Tensor:

@@ -1,0 +1,53 @@
+"""Write the demo's figures into the README, with the machine that they come from: make figures."""
+
+import json
+import platform
+import sys
+from pathlib import Path
+
+from ahl_export.errors import ExportError
+
+_START, _END = "<!-- figures: written by `make figures` -->", "<!-- /figures -->"
+
+
+def table(figures: dict[str, float]) -> str:
+    """report.json as Markdown."""
+    rows = (
+        ("AUROC, test", f"{figures['auroc']:.3f}", "AHL(DRA) in the paper, ResNet-18: 0.850"),
+        ("False rejects, test normals", f"{figures['false_reject_rate']:.2%}", f"promised: {figures['alpha']:.0%}"),
+        ("Detected at that threshold", f"{figures['detection_rate']:.1%}", "of defects of all kinds"),
+        ("Images", f"{figures['n_train_normal']} + 10 train, {figures['n_calibration']} calibrate", "normals + defects"),
+        ("Tested on", f"{figures['n_test_normal']} + {figures['n_test_anomaly']}", "normals + defects"),
+        ("Training, features included", f"{figures['train_seconds']:.0f} s", ""),
+        ("Export, proof and calibration", f"{figures['export_seconds']:.0f} s", ""),
+        ("Scoring a decoded frame, p50", f"{figures['score_ms_p50']:.0f} ms", "ONNX Runtime, 448 + 224 px, with its map"),
+    )
+    body = "\n".join(f"| {name} | {value} | {note} |" for name, value, note in rows)
+    return f"ELPV, 10 shots, seed 0, by `make demo` on {_machine()}:\n\n| | | |\n|---|---|---|\n{body}\n"
+
+
+def insert(readme: str, text: str) -> str:
+    """The README with the text between its markers; ExportError without them."""
+    head, start, rest = readme.partition(_START)
+    _, end, tail = rest.partition(_END)
+    if not (start and end):
+        raise ExportError(f"README.md lacks the markers {_START} and {_END}")
+    return f"{head}{start}\n{text}{end}{tail}"
+
+
+def _machine() -> str:
+    cpu = next(
+        (line.split(":")[1].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")),
+        platform.processor(),
+    )
+    cores = sum(line.startswith("processor") for line in _lines(Path("/proc/cpuinfo")))
+    return f"{cores} cores of an {cpu}, Python {platform.python_version()}"
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+if __name__ == "__main__":
+    report, readme_path = (Path(p) for p in sys.argv[1:3])
+    readme_path.write_text(insert(readme_path.read_text(), table(json.loads(report.read_text()))))
