@@ -40,7 +40,9 @@ def test_it_names_what_moved_and_stays_on_until_reset(fitted: Calibration) -> No
         assert not d.observe(rng.normal(), frame(rng)).alarm
     assert d.report().sentence.startswith("no change seen in 300 frames")
     for _ in range(100):
-        report = d.observe(rng.normal(), frame(rng, brightness=105))
+        before, report = d.report(), d.observe(rng.normal(), frame(rng, brightness=105))
+        if report.alarm and not before.alarm:
+            assert before.evidence["brightness"] < report.limit <= report.evidence["brightness"]
     assert report.alarm and report.moved == ("brightness fell",)
     assert report.evidence["brightness"] >= report.limit == pytest.approx(np.log10(600))
     assert "the line has changed: brightness fell" in report.sentence

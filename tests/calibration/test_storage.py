@@ -79,6 +79,16 @@ def test_a_failed_save_leaves_the_old_file(
     assert [p.name for p in tmp_path.iterdir()] == ["c.npz"]
 
 
+def test_a_reader_of_the_old_file_never_sees_half_of_the_new(fitted: Calibration, tmp_path: Path) -> None:
+    path = tmp_path / "c.npz"
+    fitted.save(path)
+    before = path.read_bytes()
+    with path.open("rb") as reader:
+        fitted.at(0.3).save(path)
+        assert reader.read() == before
+    assert path.read_bytes() != before
+
+
 def test_a_missing_folder_or_file_is_said(fitted: Calibration, tmp_path: Path) -> None:
     with pytest.raises(CalibrationFileError, match="cannot be written"):
         fitted.save(tmp_path / "no" / "c.npz")
