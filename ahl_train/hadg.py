@@ -51,8 +51,8 @@ def generate(
 
     ``normal_features`` float [N, D] are clustered by K-means (``grouping="random"``: split at random, Table 4's
     +CDL). Of ``n_seen`` anomalies half go to the support and half to the query, a single one to both. ``overlap``
-    (Table 5) copies half of the support's samples into the query, the query's into the support, or both. ``pseudo`` caps the pseudo
-    anomalies of a set, half of its normals otherwise.
+    (Table 5) copies half of the support's samples into the query, the query's into the support, or both. ``pseudo``
+    caps the pseudo anomalies of a set, half of its normals otherwise.
     ConfigError for fewer normals than 4 per cluster.
     """
     # The seen anomalies have their own stream, so that the normals are dealt alike for any number of shots.
@@ -70,8 +70,8 @@ def generate(
         s_seen, q_seen = _split_seen(n_seen, seen_rng)
         s = _subset(support, s_seen, rng, augmentation, pseudo)
         q = _subset(query, q_seen, rng, augmentation, pseudo)
-        s_more = _half(q, seen_rng) if overlap in ("support", "both") else None
-        q_more = _half(s, seen_rng) if overlap in ("query", "both") else None
+        s_more = _half(q, rng) if overlap in ("support", "both") else None
+        q_more = _half(s, rng) if overlap in ("query", "both") else None
         deals.append(Distribution(_join(s, s_more), _join(q, q_more), augmentation))
     return tuple(deals)
 
@@ -103,7 +103,9 @@ def _subset(
 
 
 def _half(subset: Subset, rng: np.random.Generator) -> Subset:
-    return Subset(*(rng.permutation(a)[: (len(a) + 1) // 2] for a in (subset.normal, subset.seen, subset.pseudo)))
+    # Spawned streams, so that what is copied changes nothing else that is dealt.
+    groups = zip(rng.spawn(3), (subset.normal, subset.seen, subset.pseudo), strict=True)
+    return Subset(*(own.permutation(a)[: (len(a) + 1) // 2] for own, a in groups))
 
 
 def _join(subset: Subset, more: Subset | None) -> Subset:
