@@ -58,9 +58,13 @@ def _log_density(distance: Tensor) -> Tensor:
 def _estimate(vectors: Tensor) -> tuple[Tensor, Tensor]:
     """Mean [D] and symmetric inverse root [D, D] of the shrunk covariance of float [N, P, D]."""
     flat = vectors.flatten(0, 1)
-    x: NDArray[np.float64] = flat[:: -(-len(flat) // _MOST)].double().numpy()
+    # At random: a stride that divides the map's width would see some of its columns only.
+    kept = torch.randperm(len(flat), generator=torch.Generator().manual_seed(0))[:_MOST]
+    x: NDArray[np.float64] = flat[kept].double().numpy()
     mean, scale = x.mean(0), x.std(0)
-    scale = np.maximum(scale, 0.01 * np.median(scale)) + 1e-12  # a dead channel must not explode later
+    alive = scale[scale > 1e-6 * scale.max()]
+    # A dead channel must not explode later.
+    scale = np.maximum(scale, 0.01 * np.median(alive)) if len(alive) else np.ones_like(scale)
     # Shrinking towards the identity is right only where all dimensions have one unit.
     covariance = LedoitWolf(assume_centered=True, store_precision=False).fit((x - mean) / scale).covariance_
     values, axes = np.linalg.eigh(covariance)

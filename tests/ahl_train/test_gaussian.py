@@ -1,0 +1,98 @@
+"""The Gaussian of normality: scikit-learn's distance, white vectors, held-out standardisation, dead channels."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.covariance import LedoitWolf
+
+from ahl_train import gaussian
+from ahl_train.errors import ConfigError
+from ahl_train.gaussian import Gaussian
+
+DIM = 6
+
+
+def correlated(n, positions=1, seed=0, dim=DIM):
+    """float [n, positions, dim]: dimensions of different scale that depend on each other."""
+    rng = np.random.default_rng(seed)
+    mix = np.random.default_rng(99).normal(size=(dim, dim)) * np.logspace(-1, 1, dim)
+    return torch.tensor(rng.normal(size=(n, positions, dim)) @ mix + np.arange(dim), dtype=torch.float32)
+
+
+def fitted(vectors):
+    model = Gaussian(vectors.shape[-1])
+    model.fit(vectors)
+    return model
+
+
+def test_the_distance_is_scikit_learns():
+    """Ledoit-Wolf of dimensions brought to one unit; the squared distance is per dimension."""
+    train, fresh = correlated(50), correlated(20, seed=1)
+    model = fitted(train)
+    x = train[:, 0].double().numpy()
+    location, scale = x.mean(0), x.std(0)
+    reference = LedoitWolf().fit((x - location) / scale)
+    expected = reference.mahalanobis((fresh[:, 0].double().numpy() - location) / scale) / DIM
+    np.testing.assert_allclose(model.distance(model(fresh))[:, 0].numpy(), expected, rtol=1e-3)
+
+
+def test_whitened_normals_have_unit_covariance():
+    train = correlated(4000)
+    white = fitted(train)(train)[:, 0]
+    torch.testing.assert_close(white.mean(0), torch.zeros(DIM), atol=1e-3, rtol=0)
+    torch.testing.assert_close(white.T.cov(), torch.eye(DIM), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("positions", [1, 49])
+def test_densities_of_fresh_normals_are_about_standard_normal(positions):
+    """Few vectors for their dimension: on the images fitted on the density is far too low."""
+    train, fresh = correlated(60, positions, dim=40), correlated(40, positions, seed=1, dim=40)
+    model = fitted(train)
+    density = model.density(model.distance(model(fresh)))
+    assert abs(density.mean()) < 0.5
+    assert 0.6 < density.std() < 1.5
+    if positions == 1:
+        assert model.density(model.distance(model(train))).mean() < -1
+
+
+def test_the_density_is_half_the_log_of_the_largest_tenth_standardised():
+    model = Gaussian(DIM)
+    model.level, model.spread = torch.tensor(0.5), torch.tensor(2.0)
+    distance = torch.arange(1.0, 21.0)[None]
+    assert model.density(distance).item() == pytest.approx((0.5 * np.log(19.5) - 0.5) / 2)
+
+
+@pytest.mark.parametrize("dead", [1, 4])
+def test_dead_channels_do_not_explode(dead):
+    """Even where most are dead: noise far under the living channels' scale must hardly count."""
+    train, fresh = torch.randn(200, 1, DIM), torch.randn(50, 1, DIM)
+    train[..., :dead] = 0.3
+    fresh[..., :dead] = 0.3 + 1e-3 * torch.randn(50, 1, dead)
+    model = fitted(train)
+    assert model.distance(model(fresh)).mean() < 2
+
+
+def test_normals_without_any_variation_stay_finite():
+    model = fitted(torch.full((20, 4, DIM), 0.7))
+    assert torch.isfinite(model.density(model.distance(model(torch.rand(5, 4, DIM))))).all()
+
+
+def test_all_positions_are_seen_when_there_are_too_many_vectors(monkeypatch):
+    """Seven columns, each with its own level; a seventh of the vectors is kept."""
+    monkeypatch.setattr(gaussian, "_MOST", 700)
+    columns = torch.arange(7.0).repeat(7)[None, :, None].expand(100, 49, DIM) + 0.1 * torch.randn(100, 49, DIM)
+    assert fitted(columns).mean.mean().item() == pytest.approx(3, abs=0.3)
+
+
+def test_too_few_normals_are_refused():
+    with pytest.raises(ConfigError, match="10 train normals at least, there are 9"):
+        Gaussian(DIM).fit(correlated(9))
+    fitted(correlated(10))
+
+
+def test_what_was_fitted_is_kept_in_the_state():
+    model, copy = fitted(correlated(30)), Gaussian(DIM)
+    copy.load_state_dict(model.state_dict())
+    fresh = correlated(5, seed=1)
+    torch.testing.assert_close(copy.density(copy.distance(copy(fresh))), model.density(model.distance(model(fresh))))
+    assert not list(model.parameters())
