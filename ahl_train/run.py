@@ -137,7 +137,7 @@ def load_run(path: Path) -> Run:
     if state is None:
         raise RunError(f"{path} holds a run that has not finished: go on with ahl train --resume --out {path}")
     extractor = Extractor(BackboneSpec(config.backbone, config.backbone_weights), record["supersample"])
-    base = system(config.system).base(extractor)
+    base = system(config.system).base(extractor, config.shots)
     base.load_state_dict(state)
     return Run(path, config, record, folder.load_split(), Unified(extractor, base))
 

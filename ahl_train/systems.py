@@ -16,16 +16,16 @@ class System:
     """A row of the tables."""
 
     title: str
-    base: Callable[[Extractor], Base]
+    base: Callable[[Extractor, int], Base]  # of the extractor and the number of seen anomalies
     ahl: bool  # wrapped by AHL, or trained plainly on everything
 
 
 SYSTEMS = {
-    "devnet": System("DevNet", lambda e: DevNet(e.channels), ahl=False),
-    "dra": System("DRA", lambda e: DRA(e.channels), ahl=False),
-    "ahl-devnet": System("AHL(DevNet)", lambda e: DevNet(e.channels), ahl=True),
-    "ahl-dra": System("AHL(DRA)", lambda e: DRA(e.channels), ahl=True),
-    "ahl-plus": System("AHL+", lambda e: Plus(e.channels, e.middle_channels), ahl=True),
+    "devnet": System("DevNet", lambda e, shots: DevNet(e.channels), ahl=False),
+    "dra": System("DRA", lambda e, shots: DRA(e.channels), ahl=False),
+    "ahl-devnet": System("AHL(DevNet)", lambda e, shots: DevNet(e.channels), ahl=True),
+    "ahl-dra": System("AHL(DRA)", lambda e, shots: DRA(e.channels), ahl=True),
+    "ahl-plus": System("AHL+", lambda e, shots: Plus(e.channels, e.middle_channels, shots), ahl=True),
 }
 DEFAULT_SYSTEM = "ahl-plus"
 

@@ -15,7 +15,7 @@ from ahl_train.cdl import CDL, Groups, Task
 from ahl_train.config import TrainConfig
 from ahl_train.datasets import Sample
 from ahl_train.features import FINE, Extractor, FeatureStore, Item, default_cache
-from ahl_train.heads.base import Base
+from ahl_train.heads.base import PSEUDO, Base
 from ahl_train.images import load, load_dataset, verify
 from ahl_train.preprocess import choose_supersample
 from ahl_train.protocol import Split, split
@@ -57,7 +57,7 @@ def train(
         folder.create(config, dealt, {"supersample": supersample, "backbone_digest": spec.digest, "left_out": left_out})
 
     torch.manual_seed(config.seed)
-    base = chosen.base(extractor)
+    base = chosen.base(extractor, config.shots)
     with Progress(transient=True) as progress:
         learn(
             base,
@@ -102,7 +102,10 @@ def learn(
     normals, seen = list(dealt.train_normal), list(dealt.train_anomaly)
     normal_rows = store.rows([Item(s) for s in normals], progress)
     seen_rows = store.rows([Item(s) for s in seen], progress)
-    base.fit_normals(store.read(rng.permutation(normal_rows)[:_FIT_AT_MOST], base.inputs))
+    fitted_on = store.read(rng.permutation(normal_rows)[:_FIT_AT_MOST], base.inputs)
+    base.fit_normals(fitted_on)
+    base.fit_seen(fitted_on, store.read(seen_rows, base.inputs))
+    del fitted_on
 
     vectors = store.read(normal_rows, ("coarse",))["coarse"].mean((-2, -1)).numpy()
     distributions = hadg.generate(
@@ -111,7 +114,7 @@ def learn(
         rng,
         clusters=config.clusters,
         grouping=config.grouping,
-        augmentations=config.augmentations,
+        augmentations=config.augmentations if _learns_from(base, PSEUDO) else (),
         overlap=config.overlap,
         pseudo=config.steps.pseudo,
     )
@@ -137,6 +140,10 @@ def learn(
             progress.update(task, advance=1, description=f"epochs, query loss {log.query_loss:.3f}")
     base.fit_norms(read(_balanced(tasks, rng)))
     return base.eval()
+
+
+def _learns_from(base: Base, group: int) -> bool:
+    return any(groups[group] for groups in base.trains_on)
 
 
 def _tasks(

@@ -29,6 +29,9 @@ class Base(nn.Module):
     def fit_normals(self, features: Features) -> None:
         """Fit the buffers on normal features, each [N, ...]."""
 
+    def fit_seen(self, normals: Features, seen: Features) -> None:  # noqa: B027
+        """Fit the buffers that depend on the seen anomalies, after ``fit_normals``."""
+
     def fit_norms(self, features: Features) -> None:
         """Set the evaluation statistics of batch norms from one balanced batch, after training."""
 

@@ -1,4 +1,4 @@
-"""The base of ahl-plus: Gaussian densities of normality, and learned directions of abnormality in their white space."""
+"""The base of AHL+: Gaussian densities of normality, and a head that learns which way the seen anomalies lie."""
 
 import torch
 import torch.nn.functional as F
@@ -8,69 +8,106 @@ from ahl_train.gaussian import Gaussian
 from ahl_train.heads.base import Base, Features
 from ahl_train.heads.layers import pool_statistics
 
+_PRIOR_SHOTS = 5  # the seen anomalies are trusted n / (n + 5): one of them says little about the others
+_RIDGE = 1.0  # on the correlations of the densities
+
 
 class Plus(Base):
-    """Four densities, fitted once on normals, and two learned heads that add to them.
+    """Four densities, fused in closed form, and one learned head.
 
-    Densities (two depths; whole image and patches): the pooled statistics of the last stage and of the one before,
-    and the patches of both. Learned heads: the directions, in the whitened pooled spaces, in which the seen and the
-    pseudo anomalies lie.
+    The densities are fitted on normals: the pooled statistics of the last stage and of the one before, and the
+    patches of both. Their weights are those of a ridge discriminant between normals and seen anomalies, shrunk
+    towards equal ones for few shots. The learned head weighs each seen anomaly's direction in the two whitened pooled
+    spaces; it starts from their mean. A regularised linear scorer lies in the span of its samples, and M weights
+    cannot overfit as thousands of coordinates do.
     """
 
-    names = ("density", "seen", "pseudo")
-    trains_on = ((False, False, False), (True, True, False), (True, False, True))
-    negated = (False, False, False)
+    names = ("density", "seen")
+    trains_on = ((False, False, False), (True, True, False))
+    negated = (False, False)
     inputs = ("coarse", "middle", "pooled")
 
-    def __init__(self, channels: int, middle_channels: int) -> None:
+    def __init__(self, channels: int, middle_channels: int, shots: int) -> None:
         super().__init__()
-        self.whole_last, self.whole_middle = Gaussian(3 * channels), Gaussian(3 * middle_channels)
-        self.patch_last, self.patch_middle = Gaussian(channels), Gaussian(middle_channels)
-        self.direction_last = nn.Parameter(torch.zeros(2, 3 * channels))
-        self.direction_middle = nn.Parameter(torch.zeros(2, 3 * middle_channels))
+        self.whole = nn.ModuleList([Gaussian(3 * channels), Gaussian(3 * middle_channels)])
+        self.patch = nn.ModuleList([Gaussian(channels), Gaussian(middle_channels)])
+        self.register_buffer("fusion", torch.ones(4))
+        self.trust = shots / (shots + _PRIOR_SHOTS)
+        for space, dim in (("last", 3 * channels), ("middle", 3 * middle_channels)):
+            self.register_buffer(f"seen_{space}", torch.zeros(shots, dim))
+            self.register_buffer(f"level_{space}", torch.zeros(()))
+        # Without anomalies there is nothing to learn, and nothing to step on.
+        self.weight = nn.Parameter(torch.full((2, shots), 1 / max(shots, 1)), requires_grad=shots > 0)
 
+    @torch.no_grad()
     def fit_normals(self, features: Features) -> None:
-        self.whole_last.fit(_whole_last(features))
-        self.whole_middle.fit(_whole_middle(features))
-        self.patch_last.fit(_patches(features["coarse"]))
-        self.patch_middle.fit(_patches(features["middle"]))
+        for gaussian, vectors in zip(self._gaussians(), self._vectors(features), strict=True):
+            gaussian.fit(vectors)
+
+    @torch.no_grad()
+    def fit_seen(self, normals: Features, seen: Features) -> None:
+        if not len(seen["pooled"]):
+            return
+        for i, space in enumerate(("last", "middle")):
+            directions = _unit(self.whole[i](self._vectors(seen)[i])[:, 0])
+            along = (_unit(self.whole[i](self._vectors(normals)[i])[:, 0]) @ directions.T).mean(1)
+            # One standard deviation of the normals is the unit, as it is for the densities.
+            unit = along.std().clamp_min(1e-6)
+            setattr(self, f"seen_{space}", directions / unit)
+            setattr(self, f"level_{space}", along.mean() / unit)
+        self.fusion = _fuse(self._densities(normals), self._densities(seen), self.trust)
 
     def heads(self, features: Features) -> Tensor:
-        density, directions = torch.zeros(()), torch.zeros(())
-        for gaussian, vectors, direction in (
-            (self.whole_last, _whole_last(features), self.direction_last),
-            (self.whole_middle, _whole_middle(features), self.direction_middle),
-        ):
-            white = gaussian(vectors)
-            density = density + gaussian.density(gaussian.distance(white))
-            # Of unit length: how far out a frame lies is the density's to say.
-            directions = directions + _directed(white[:, 0]) @ direction.T
-        for gaussian, distance in self._patch_distances(features):
-            density = density + gaussian.density(distance)
-        return torch.cat([density.unsqueeze(-1), directions], dim=-1)
+        density = self._densities(features) @ self.fusion
+        return torch.stack([density, self.trust * self._seen(features)], dim=-1)
 
     def maps(self, features: Features) -> Tensor:
-        last, middle = (d.clamp_min(1e-12).log() for _, d in self._patch_distances(features))
+        last, middle = (
+            g.distance(g(_patches(features[name]))).clamp_min(1e-12).log()
+            for g, name in zip(self.patch, ("coarse", "middle"), strict=True)
+        )
         last = last.unflatten(1, features["coarse"].shape[-2:]).unsqueeze(1)
         middle = middle.unflatten(1, features["middle"].shape[-2:])
         return middle + F.interpolate(last, size=middle.shape[-2:], mode="bilinear")[:, 0]
 
-    def _patch_distances(self, features: Features) -> list[tuple[Gaussian, Tensor]]:
-        pairs = ((self.patch_last, features["coarse"]), (self.patch_middle, features["middle"]))
-        return [(g, g.distance(g(_patches(maps)))) for g, maps in pairs]
+    def _gaussians(self) -> list[Gaussian]:
+        return [*self.whole, *self.patch]
+
+    @staticmethod
+    def _vectors(features: Features) -> list[Tensor]:
+        """What each Gaussian looks at, [N, P, D]."""
+        pooled = (pool_statistics(features["coarse"]), features["pooled"])
+        return [*(p.unsqueeze(1) for p in pooled), _patches(features["coarse"]), _patches(features["middle"])]
+
+    def _densities(self, features: Features) -> Tensor:
+        """float [N, 4], each in standard deviations of unseen normals."""
+        pairs = zip(self._gaussians(), self._vectors(features), strict=True)
+        return torch.stack([g.density(g.distance(g(v))) for g, v in pairs], dim=-1)
+
+    def _seen(self, features: Features) -> Tensor:
+        """float [N]: how far towards the seen anomalies."""
+        total = features["pooled"].new_zeros(())
+        for i, (space, vectors) in enumerate(zip(("last", "middle"), self._vectors(features), strict=False)):
+            along = _unit(self.whole[i](vectors)[:, 0]) @ getattr(self, f"seen_{space}").T
+            total = total + along @ self.weight[i] - getattr(self, f"level_{space}") * self.weight[i].sum()
+        return total
 
 
-def _directed(white: Tensor) -> Tensor:
-    """float [N, D] scaled to length sqrt(D): coordinates of unit size, whatever D is."""
-    return F.normalize(white, dim=-1) * white.shape[-1] ** 0.5
+def _fuse(normals: Tensor, seen: Tensor, trust: float) -> Tensor:
+    """Weights [4] that add up to 4: a ridge discriminant, no weight below 0, shrunk towards ones."""
+    equal = torch.ones(normals.shape[1])
+    mean, std = normals.mean(0), normals.std(0).clamp_min(1e-6)
+    correlation = torch.corrcoef(normals.T)
+    separation = (seen.mean(0) - mean) / std
+    weights = torch.linalg.solve(correlation + _RIDGE * torch.eye(len(equal)), separation).clamp_min(0)
+    if weights.sum() <= 0:
+        return equal
+    return trust * weights * len(equal) / weights.sum() + (1 - trust) * equal
 
 
-def _whole_last(features: Features) -> Tensor:
-    return pool_statistics(features["coarse"]).unsqueeze(1)
-
-
-def _whole_middle(features: Features) -> Tensor:
-    return features["pooled"].unsqueeze(1)
+def _unit(white: Tensor) -> Tensor:
+    """Of length 1: how far out a frame lies is the densities' to say."""
+    return F.normalize(white, dim=-1)
 
 
 def _patches(maps: Tensor) -> Tensor:
