@@ -41,6 +41,7 @@ def train(
     folder = RunFolder(out)
     chosen = system(config.system)
     spec = BackboneSpec(config.backbone, config.backbone_weights)
+    digest = spec.digest  # before minutes of work: are the weights there?
     started = perf_counter()
     if resume and (out / "run.json").exists():
         folder.require_same(config)
@@ -54,7 +55,7 @@ def train(
             report(f"{len(left_out)} images left out")
         supersample = choose_supersample((load(s).shape[:2] for s in dealt.train_normal[:_SIZED]), FINE)
         extractor = Extractor(spec, supersample)
-        folder.create(config, dealt, {"supersample": supersample, "backbone_digest": spec.digest, "left_out": left_out})
+        folder.create(config, dealt, {"supersample": supersample, "backbone_digest": digest, "left_out": left_out})
 
     torch.manual_seed(config.seed)
     base = chosen.base(extractor, config.shots)

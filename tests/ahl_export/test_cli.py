@@ -1,0 +1,145 @@
+"""`ahl` as a user runs it: one line for an error, exit code 2, nothing half-written."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def ahl(*arguments: object, program: str = "ahl") -> subprocess.CompletedProcess[str]:
+    """Run a command line of this environment."""
+    command = [str(Path(sys.executable).with_name(program)), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line of an error."""
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_the_road(small_set: Path, cache: Path, tmp_path: Path) -> None:
+    run, bundle, maps = tmp_path / "run", tmp_path / "small.ahl", tmp_path / "maps"
+    trained = ahl(
+        "train", "--data", small_set, "--shots", 4, "--epochs", 2, "--calibration", 20, "--out", run, "--cache", cache
+    )
+    assert trained.returncode == 0, trained.stderr
+    epochs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [e["epoch"] for e in epochs if "epoch" in e] == [1, 2]
+    exported = ahl("export", run, "--out", bundle, "--alpha", 0.1)
+    assert exported.returncode == 0, exported.stderr
+    checked = ahl("check", bundle, program="ahl-runtime")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    scored = ahl("score", "--bundle", bundle, "--maps", maps, small_set / "test", program="ahl-runtime")
+    assert scored.returncode == 0, scored.stderr
+    lines = [json.loads(line) for line in scored.stdout.splitlines()]
+    assert len(lines) == 18
+    assert {"score", "p_value", "decision", "ms"} <= lines[0].keys()
+    broken = [line["score"] for line in lines if "crack" in line["image"]]
+    good = [line["score"] for line in lines if "good" in line["image"]]
+    assert sum(b > g for b in broken for g in good) / (len(broken) * len(good)) > 0.7
+    assert len(list(maps.rglob("*.png"))) == 18
+
+
+def test_ahl_dra_trains_with_pseudo_anomalies(small_set: Path, cache: Path, tmp_path: Path) -> None:
+    done = ahl(
+        "train", "--data", small_set, "--system", "ahl-dra", "--shots", 2, "--epochs", 1, "--out", tmp_path / "run",
+        "--cache", cache,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_same_seed_same_scores(small_set: Path, cache: Path, tmp_path: Path) -> None:
+    import torch
+
+    states = []
+    for name in ("a", "b"):
+        options = ("--shots", 3, "--epochs", 1, "--seed", 5, "--cache", cache)
+        assert ahl("train", "--data", small_set, "--out", tmp_path / name, *options).returncode == 0
+        states.append(torch.load(tmp_path / name / "model.pt", weights_only=True))
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--schedule", "long"], "schedule is 'long', choose paper or short"),
+        (["--system", "nobody"], "unknown system 'nobody': choose among"),
+        (["--shots", "9"], "9 shots asked, but there are 8 anomalies"),
+        (["--pseudo", "glitter"], "augmentations are glitter, choose among cutmix, cutpaste, draem"),
+        (["--setting", "hard"], "setting hard needs a seen class"),
+        (["--backbone-weights", "nowhere.pth"], "no weights file nowhere.pth"),
+        (["--warp"], "No such option: --warp"),
+    ],
+)
+def test_wrong_options_are_one_line(small_set: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+    out = tmp_path / "run"
+    assert message in refused(ahl("train", "--data", small_set, "--out", out, *arguments))
+    assert not out.exists()
+
+
+def test_wrong_folders_are_one_line(small_set: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert "nowhere" in refused(ahl("train", "--data", "nowhere", "--out", out))
+    bad = tmp_path / "bad"
+    shutil.copytree(small_set / "test/crack", bad / "test/crack")
+    assert "good" in refused(ahl("train", "--data", bad, "--shots", 1, "--out", out))
+    (bad / "train/good").mkdir(parents=True)
+    assert "normal" in refused(ahl("train", "--data", bad, "--shots", 1, "--out", out))
+    assert not out.exists()
+
+
+def test_a_truncated_image_is_named_and_left_out(small_set: Path, cache: Path, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(small_set, root)
+    cut = sorted((root / "train/good").iterdir())[3]
+    cut.write_bytes(cut.read_bytes()[:500])
+    done = ahl("train", "--data", root, "--shots", 2, "--epochs", 1, "--out", tmp_path / "run", "--cache", cache)
+    assert done.returncode == 0, done.stderr
+    assert cut.name in done.stderr
+    assert "1 images left out" in done.stderr
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert [cut.name in line for line in record["left_out"]] == [True]
+
+
+def test_all_normals_truncated_is_an_error(small_set: Path, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(small_set, root)
+    for file in root.rglob("good/*.png"):
+        file.write_bytes(file.read_bytes()[:500])
+    line = refused(ahl("train", "--data", root, "--shots", 2, "--out", tmp_path / "run"))
+    assert "none of the 55 normal images can be read" in line
+
+
+def test_an_existing_run_is_not_overwritten(small_set: Path, cache: Path, tmp_path: Path) -> None:
+    options = ("--data", small_set, "--shots", 2, "--epochs", 1, "--out", tmp_path / "run", "--cache", cache)
+    assert ahl("train", *options).returncode == 0
+    before = (tmp_path / "run/model.pt").read_bytes()
+    assert "holds a run: go on with --resume" in refused(ahl("train", *options))
+    other = ahl("train", *options, "--seed", 7, "--resume")
+    assert "seed: 0 there, 7 asked" in refused(other)
+    assert (tmp_path / "run/model.pt").read_bytes() == before
+
+
+def test_help_needs_no_heavy_import() -> None:
+    code = "import sys, ahl_export.cli; sys.exit(any(m in sys.modules for m in ('torch', 'onnx', 'sklearn', 'timm')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_data_check_and_synth(tmp_path: Path) -> None:
+    done = ahl("data", "check", "elpv")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1131" in done.stdout.replace(",", "")
+    made = ahl("data", "synth", tmp_path / "s", "--normals", 8, "--anomalies", 5, "--size", 64)
+    assert made.returncode == 0, made.stderr
+    assert list((tmp_path / "s").rglob("*_mask.png"))
+    assert "choose" in refused(ahl("data", "check", "nothing", tmp_path))
