@@ -16,11 +16,19 @@ def table(figures: dict[str, float]) -> str:
         ("AUROC, test", f"{figures['auroc']:.3f}", "AHL(DRA) in the paper, ResNet-18: 0.850"),
         ("False rejects, test normals", f"{figures['false_reject_rate']:.2%}", f"promised: {figures['alpha']:.0%}"),
         ("Detected at that threshold", f"{figures['detection_rate']:.1%}", "of defects of all kinds"),
-        ("Images", f"{figures['n_train_normal']} + 10 train, {figures['n_calibration']} calibrate", "normals + defects"),
+        (
+            "Images",
+            f"{figures['n_train_normal']} + 10 train, {figures['n_calibration']} calibrate",
+            "normals + defects",
+        ),
         ("Tested on", f"{figures['n_test_normal']} + {figures['n_test_anomaly']}", "normals + defects"),
         ("Training, features included", f"{figures['train_seconds']:.0f} s", ""),
         ("Export, proof and calibration", f"{figures['export_seconds']:.0f} s", ""),
-        ("Scoring a decoded frame, p50", f"{figures['score_ms_p50']:.0f} ms", "ONNX Runtime, 448 + 224 px, with its map"),
+        (
+            "Scoring a decoded frame, p50",
+            f"{figures['score_ms_p50']:.0f} ms",
+            "ONNX Runtime, 448 + 224 px, with its map",
+        ),
     )
     body = "\n".join(f"| {name} | {value} | {note} |" for name, value, note in rows)
     return f"ELPV, 10 shots, seed 0, by `make demo` on {_machine()}:\n\n| | | |\n|---|---|---|\n{body}\n"
