@@ -16,11 +16,8 @@ def table(figures: dict[str, float]) -> str:
         ("AUROC, test", f"{figures['auroc']:.3f}", "AHL(DRA) in the paper, ResNet-18: 0.850"),
         ("False rejects, test normals", f"{figures['false_reject_rate']:.2%}", f"promised: {figures['alpha']:.0%}"),
         ("Detected at that threshold", f"{figures['detection_rate']:.1%}", "of defects of all kinds"),
-        (
-            "Images",
-            f"{figures['n_train_normal']} + 10 train, {figures['n_calibration']} calibrate",
-            "normals + defects",
-        ),
+        ("Trained on", f"{figures['n_train_normal']} + 10", "normals + defects"),
+        ("Calibrated on", f"{figures['n_calibration']}", "normals that training never saw"),
         ("Tested on", f"{figures['n_test_normal']} + {figures['n_test_anomaly']}", "normals + defects"),
         ("Training, features included", f"{figures['train_seconds']:.0f} s", ""),
         ("Export, proof and calibration", f"{figures['export_seconds']:.0f} s", ""),

@@ -81,9 +81,8 @@ def write_report(data: ReportData, folder: Path) -> Path:
         write_whole(folder / "report.json", [json.dumps(data.figures, indent=1).encode()])
         write_whole(folder / "report.html", [page.encode()])
     except OSError as error:
-        raise ExportError(
-            f"{folder / 'report.html'} cannot be written ({error.strerror or error}): check the folder and its free space"
-        ) from error
+        why = error.strerror or error
+        raise ExportError(f"{folder}: no report written ({why}): check the folder and its free space") from error
     return folder / "report.html"
 
 
