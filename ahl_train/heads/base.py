@@ -29,7 +29,7 @@ class Base(nn.Module):
     def fit_normals(self, features: Features) -> None:
         """Fit the buffers on normal features, each [N, ...]."""
 
-    def fit_seen(self, normals: Features, seen: Features) -> None:  # noqa: B027
+    def fit_seen(self, normals: Features, seen: Features) -> None:
         """Fit the buffers that depend on the seen anomalies, after ``fit_normals``."""
 
     def fit_norms(self, features: Features) -> None:
