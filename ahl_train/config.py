@@ -32,7 +32,8 @@ class Schedule:
 SCHEDULES = {
     # The released settings: 3 passes of 20 batches of 48.
     "paper": Schedule(epochs=30, inner_steps=60, outer_steps=20, batch=48, watched=128, pseudo=None),
-    "short": Schedule(epochs=12, inner_steps=4, outer_steps=4, batch=24, watched=32, pseudo=48, decay_every=4),
+    # Chosen by the query loss: shorter, or with an earlier decay, it is still falling at the end.
+    "short": Schedule(epochs=10, inner_steps=4, outer_steps=8, batch=24, watched=32, pseudo=48, decay_every=8),
 }
 
 
