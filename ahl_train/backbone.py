@@ -8,6 +8,7 @@ from pathlib import Path
 
 import timm
 import torch
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -70,7 +71,9 @@ def _load(spec: BackboneSpec) -> nn.Module:
     """The architecture with its weights, or a WeightsError that names both ways to get them: never random weights."""
     try:
         if spec.file is None:
-            return timm.create_model(_DOWNLOADED.get(spec.name, spec.name), pretrained=True)
+            published = _DOWNLOADED.get(spec.name, spec.name)
+            _reach_hub(published)
+            return timm.create_model(published, pretrained=True)
         net = timm.create_model(spec.name, pretrained=False)
     except Exception as error:  # timm and its hub raise anything from RuntimeError to connection errors
         ways = "connect this machine once so that timm can download them, or pass --backbone-weights FILE"
@@ -84,15 +87,28 @@ def _load(spec: BackboneSpec) -> nn.Module:
         raise WeightsError(f"{spec.file} is not a file of tensors: {error}".splitlines()[0]) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     own = net.state_dict()
-    shapes = [tuple(t.shape) for t in state.values()] if isinstance(state, dict) else []
-    if shapes != [tuple(t.shape) for t in own.values()]:
+    given = _in_order(state, own) if isinstance(state, dict) else []
+    if [getattr(t, "shape", None) for t in given] != [t.shape for t in own.values()]:
         raise WeightsError(
-            f"{spec.file} does not fit backbone {spec.name!r}: expected {len(own)} tensors of its shapes, in its order; "
-            f"got {len(shapes)}"
+            f"{spec.file} does not fit backbone {spec.name!r}: expected {len(own)} tensors of its names, or of its "
+            f"shapes in its order; got {len(given)}"
         )
-    # Names differ between publishers of the same network; order and shapes do not.
-    net.load_state_dict(dict(zip(own, state.values(), strict=True)))
+    net.load_state_dict(dict(zip(own, given, strict=True)))
     return net
+
+
+def _in_order(state: dict[str, Tensor], own: dict[str, Tensor]) -> list[Tensor]:
+    """The tensors in the order of ``own``: by name, or, where the publisher gave other names, as they come."""
+    return [state[name] for name in own] if own.keys() <= state.keys() else list(state.values())
+
+
+def _reach_hub(published: str) -> None:
+    """Raise at once where the weights are not here and the hub is out of reach: its download retries for a minute."""
+    config = timm.get_pretrained_cfg(published)
+    repository = config.hf_hub_id if config else None
+    files = ("model.safetensors", "pytorch_model.bin")
+    if repository and not any(isinstance(try_to_load_from_cache(repository, file), str) for file in files):
+        get_hf_file_metadata(hf_hub_url(repository, "config.json"), timeout=10)
 
 
 def _fuse_batch_norms(module: nn.Module) -> None:

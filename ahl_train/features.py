@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ahl_train.augment import AUGMENTATIONS
 from ahl_train.backbone import Backbone, BackboneSpec
+from ahl_train.errors import RunError
 from ahl_train.heads.base import Features
 from ahl_train.heads.layers import pool_statistics
 from ahl_train.images import Sample, load
@@ -76,15 +77,16 @@ class Item:
 class FeatureStore:
     """Features by content: (image bytes, crop, weights, size, augmentation, code version) to one record on disk.
 
-    Append-only: a record is written and synced before its key, so that a kill at any moment loses at most the record
-    in the making; a lock lets several processes share it.
+    Append-only: a record is written before its key, so that a kill at any moment loses at most the record in the
+    making; a lock lets several processes share it. RunError where the folder cannot be written.
     """
 
     def __init__(self, cache: Path, extractor: Extractor) -> None:
         self._extractor = extractor.eval()
         space = f"{extractor.spec.name}|{extractor.spec.digest}|{FINE}|{extractor.supersample}|{VERSION}"
         self._dir = cache / hashlib.sha256(space.encode()).hexdigest()[:16]
-        self._dir.mkdir(parents=True, exist_ok=True)
+        with self._writing():
+            self._dir.mkdir(parents=True, exist_ok=True)
         c, d = extractor.channels, extractor.middle_channels
         self._record = np.dtype(
             [
@@ -113,7 +115,8 @@ class FeatureStore:
 
     def read(self, rows: NDArray[np.int64], names: Sequence[str]) -> Features:
         """The named features of the rows, float32 [len(rows), ...]; only their pages are read."""
-        records = np.memmap(self._data, self._record, mode="r")
+        # Of the known rows only: behind them may lie a record in the making, or what a kill left of one.
+        records = np.memmap(self._data, self._record, mode="r", shape=(len(self._known),))
         # One field of one row at a time: indexing whole records would copy all their fields.
         return {
             name: torch.from_numpy(np.stack([records[name][row] for row in rows])).float()
@@ -136,8 +139,9 @@ class FeatureStore:
             if key in self._known:
                 return  # another process was first
             row = len(self._known)
-            _write_at(self._data, row * self._record.itemsize, record.tobytes())
-            _write_at(self._keys, row * _KEY_BYTES, f"{key}\n".encode())
+            with self._writing():
+                _write_at(self._data, row * self._record.itemsize, record.tobytes())
+                _write_at(self._keys, row * _KEY_BYTES, f"{key}\n".encode())
             self._known[key] = row
 
     def _refresh(self) -> None:
@@ -149,6 +153,15 @@ class FeatureStore:
             file.seek(len(self._known) * _KEY_BYTES)
             for row in range(len(self._known), complete):
                 self._known[file.read(_KEY_BYTES)[:-1].decode()] = row
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunError(
+                f"the feature cache {self._dir} cannot be written ({error.strerror}): free space, or set AHL_CACHE"
+            ) from error
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
