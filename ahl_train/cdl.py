@@ -12,7 +12,7 @@ from torch.func import functional_call, vmap
 from ahl_train import importance
 from ahl_train.config import Schedule
 from ahl_train.heads.base import NORMAL, PSEUDO, SEEN, Base, Features
-from ahl_train.loss import MARGIN, deviation_loss, prior
+from ahl_train.loss import MARGIN, prior
 
 Rows = NDArray[np.int64]
 Groups = tuple[Rows, Rows, Rows]  # rows in the feature store of normal, seen and pseudo samples
@@ -140,11 +140,10 @@ class CDL:
         return torch.cat(parts, dim=1).T / MARGIN
 
     def _losses(self, stacked: dict[str, Tensor], features: Features, group: Tensor) -> Tensor:
-        """The deviation loss of each model: its heads' mean losses on the groups they learn from, added. float [T]."""
+        """The loss of each model: its heads' mean losses on the groups they learn from, added. float [T]."""
         heads = vmap(self._call)(stacked, features)  # [T, B, heads]
-        anomalous = (group != NORMAL)[:, None] ^ torch.tensor(self.base.negated)
         mask = torch.tensor(self.base.trains_on).T[group].float()  # [B, heads]
-        losses = deviation_loss(heads, anomalous, self.mu, self.sigma) * mask
+        losses = self.base.losses(heads, group, self.mu, self.sigma) * mask
         return (losses.sum(1) / mask.sum(0).clamp_min(1)).sum(1)
 
     def _call(self, parameters: dict[str, Tensor], features: Features) -> Tensor:

@@ -8,7 +8,10 @@ from ahl_train.features import Extractor
 from ahl_train.heads.base import Base
 from ahl_train.heads.devnet import DevNet
 from ahl_train.heads.dra import DRA
+from ahl_train.heads.flos import FLOS
+from ahl_train.heads.mlep import MLEP
 from ahl_train.heads.plus import Plus
+from ahl_train.heads.saoe import SAOE
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,9 @@ class System:
 
 
 SYSTEMS = {
+    "saoe": System("SAOE", lambda e, shots: SAOE(e.channels), ahl=False),
+    "mlep": System("MLEP", lambda e, shots: MLEP(e.channels), ahl=False),
+    "flos": System("FLOS", lambda e, shots: FLOS(e.channels), ahl=False),
     "devnet": System("DevNet", lambda e, shots: DevNet(e.channels), ahl=False),
     "dra": System("DRA", lambda e, shots: DRA(e.channels), ahl=False),
     "ahl-devnet": System("AHL(DevNet)", lambda e, shots: DevNet(e.channels), ahl=True),

@@ -3,7 +3,10 @@
 from abc import abstractmethod
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
+
+from ahl_train.loss import deviation_loss
 
 Features = dict[str, Tensor]  # what features.Extractor gives
 
@@ -42,6 +45,14 @@ class Base(nn.Module):
     @abstractmethod
     def maps(self, features: Features) -> Tensor:
         """Features to the anomaly map, float [N, h, w], higher is more anomalous."""
+
+    def losses(self, heads: Tensor, group: Tensor, mu: float, sigma: float) -> Tensor:
+        """The loss of each sample by each head, float [T, B, heads] of T models; ``group`` int [B], alike for all T.
+
+        The deviation loss, unless the base brings its own. Which losses count is ``trains_on``'s to say.
+        """
+        anomalous = (group != NORMAL)[:, None] ^ torch.tensor(self.negated)
+        return deviation_loss(heads, anomalous, mu, sigma)
 
     def total(self, heads: Tensor) -> Tensor:
         """float [..., heads] to the score, float [...]: heads added up, normality negated."""

@@ -1,9 +1,9 @@
 """DevNet: a 1x1 convolution to one channel, the mean of the top 10% of its absolute values, scales averaged."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ahl_train.heads.base import Base, Features
-from ahl_train.heads.layers import PointScore, mean_of_scales
+from ahl_train.heads.layers import PointScore, map_of_scales, mean_of_scales
 from ahl_train.loss import top_k_mean
 
 
@@ -23,6 +23,4 @@ class DevNet(Base):
         return mean_of_scales(lambda maps: top_k_mean(self.point(maps).abs()), features)
 
     def maps(self, features: Features) -> Tensor:
-        fine = self.point(features["fine"]).abs()[:, 0]
-        coarse = self.point(features["coarse"]).abs()[:, 0]
-        return (fine + nn.functional.interpolate(coarse[:, None], size=fine.shape[-2:], mode="bilinear")[:, 0]) / 2
+        return map_of_scales(lambda maps: self.point(maps).abs(), features)

@@ -60,6 +60,12 @@ def mean_of_scales(score: Callable[[Tensor], Tensor], features: Features) -> Ten
     return (score(features["fine"]) + score(features["coarse"])) / 2
 
 
+def map_of_scales(score: Callable[[Tensor], Tensor], features: Features) -> Tensor:
+    """Maps [N, 1, h, w] of both scales, averaged at the fine one's size: float [N, h, w]."""
+    fine, coarse = score(features["fine"]), score(features["coarse"])
+    return ((fine + nn.functional.interpolate(coarse, size=fine.shape[-2:], mode="bilinear")) / 2)[:, 0]
+
+
 def pool_statistics(maps: Tensor) -> Tensor:
     """float [N, C, h, w] to [N, 3 C]: mean, standard deviation and maximum over the positions."""
     flat = maps.flatten(2)

@@ -3,10 +3,14 @@
 import hashlib
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from ahl_train.cdl import CDL, Task
+from ahl_train.config import Schedule
+from ahl_train.heads.base import NORMAL, PSEUDO, SEEN
 from ahl_train.heads.layers import pool_statistics
 
 CHANNELS, MIDDLE = 3, 2
@@ -64,3 +68,38 @@ class ToyExtractor(nn.Module):
 @pytest.fixture
 def toy_extractor():
     return ToyExtractor
+
+
+def train_plainly(base, groups, epochs=10):
+    """Train a base on the features of normals, seen and pseudo anomalies, all in one task."""
+    frames = {name: torch.cat([g[name] for g in groups]) for name in base.inputs}
+    sizes = np.cumsum([len(g["fine"]) for g in groups])
+    rows = tuple(np.split(np.arange(sizes[-1]), sizes[:-1]))
+    schedule = Schedule(epochs, inner_steps=0, outer_steps=10, batch=24, watched=4, pseudo=None, outer_lr=0.02)
+    base.fit_normals(groups[NORMAL])
+    cdl = CDL(base, [Task(rows, rows)], lambda r: {name: f[r] for name, f in frames.items()}, schedule, seed=0)
+    for _ in range(epochs):
+        cdl.run_epoch()
+    return base.eval()
+
+
+@pytest.fixture
+def trained():
+    return train_plainly
+
+
+def gradients(base, features, group):
+    """The names of the parameters that the loss of one batch of one group moves."""
+    rows = tuple(np.array([g]) for g in (NORMAL, SEEN, PSEUDO))
+    schedule = Schedule(epochs=1, inner_steps=1, outer_steps=1, batch=6, watched=2, pseudo=None)
+    cdl = CDL(base, [Task(rows, rows)], lambda r: features, schedule, seed=0)
+    stacked = {name: p.unsqueeze(0) for name, p in base.named_parameters()}
+    batch = {name: features[name].unsqueeze(0) for name in base.inputs}
+    base.zero_grad()
+    cdl._losses(stacked, batch, torch.full((len(features["fine"]),), group)).sum().backward()
+    return {name for name, p in base.named_parameters() if p.grad.abs().max() > 0}
+
+
+@pytest.fixture
+def moved_by():
+    return gradients
