@@ -1,0 +1,106 @@
+"""Settings: all wrong ones reported together, read back as they were written."""
+
+import json
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+
+import pytest
+
+from ahl_train.config import SCHEDULES, TrainConfig
+from ahl_train.errors import ConfigError
+
+WRONG = {
+    "shots": -1,
+    "seed": -2,
+    "schedule": "quick",
+    "epochs": 0,
+    "clusters": 1,
+    "setting": "easy",
+    "grouping": "alphabet",
+    "overlap": "some",
+    "augmentations": ("cutmix", "mixup"),
+}
+
+
+def test_every_wrong_setting_is_reported_at_once():
+    with pytest.raises(ConfigError) as raised:
+        TrainConfig("elpv", **WRONG)
+    for name, value in WRONG.items():
+        shown = ", ".join(value) if isinstance(value, tuple) else str(value)
+        assert f"{name} {'are' if name == 'augmentations' else 'is'}" in str(raised.value)
+        assert shown in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_each_wrong_setting_is_reported_alone(name):
+    with pytest.raises(ConfigError, match=name):
+        TrainConfig("elpv", **{name: WRONG[name], **({"seen_class": "mono"} if name == "setting" else {})})
+
+
+@pytest.mark.parametrize(
+    ("name", "choices"), [("schedule", SCHEDULES), ("overlap", ("none", "query", "support", "both"))]
+)
+def test_choices_are_named(name, choices):
+    with pytest.raises(ConfigError) as raised:
+        TrainConfig("elpv", **{name: "?"})
+    assert all(choice in str(raised.value) for choice in choices)
+
+
+def test_the_hard_setting_needs_a_seen_class():
+    with pytest.raises(ConfigError, match="needs a seen class"):
+        TrainConfig("elpv", setting="hard")
+    assert TrainConfig("elpv", setting="hard", seen_class="mono").seen_class == "mono"
+
+
+def test_no_shots_and_no_augmentations_are_settings_too():
+    assert TrainConfig("elpv", shots=0, augmentations=()).augmentations == ()
+
+
+def test_json_and_back():
+    config = TrainConfig(
+        "data/cells",
+        system="ahl-dra",
+        shots=1,
+        seed=7,
+        setting="hard",
+        seen_class="poly",
+        calibration=20,
+        backbone="resnet18",
+        backbone_weights=Path("weights/resnet18.pth"),
+        schedule="paper",
+        epochs=3,
+        clusters=4,
+        grouping="random",
+        augmentations=("draem",),
+        overlap="both",
+        importance=False,
+    )
+    default = TrainConfig("elpv")
+    assert all(getattr(config, f.name) != getattr(default, f.name) for f in fields(TrainConfig))
+    for each in (config, default):
+        assert TrainConfig.from_json(json.loads(json.dumps(each.to_json()))) == each
+
+
+def test_unknown_settings_are_refused_and_named():
+    with pytest.raises(ConfigError, match="unknown settings: epoch, shot"):
+        TrainConfig.from_json({"data": "elpv", "shot": 1, "epoch": 3})
+
+
+def test_epochs_override_the_schedules():
+    assert TrainConfig("elpv", schedule="paper").steps == SCHEDULES["paper"]
+    steps = TrainConfig("elpv", schedule="paper", epochs=2).steps
+    assert (steps.epochs, steps.inner_steps) == (2, SCHEDULES["paper"].inner_steps)
+
+
+def test_the_papers_schedule_is_the_papers():
+    """3 passes of 20 batches of 48, lr 2e-4; Adam 2e-3, decay 1e-4, 0.1 every 10 epochs, norm 1, 30 epochs."""
+    s = SCHEDULES["paper"]
+    assert (s.epochs, s.inner_steps, s.batch, s.inner_lr) == (30, 3 * 20, 48, 2e-4)
+    assert (s.outer_lr, s.weight_decay, s.decay_every, s.clip) == (2e-3, 1e-4, 10, 1.0)
+    assert s.pseudo is None
+
+
+def test_settings_are_frozen():
+    with pytest.raises(FrozenInstanceError):
+        TrainConfig("elpv").shots = 3
