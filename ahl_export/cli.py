@@ -1,6 +1,7 @@
 """`ahl`, the workstation's command line. Heavy imports are inside the commands: --help needs none of them."""
 
-from dataclasses import fields
+import json
+from dataclasses import asdict, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -13,12 +14,13 @@ app = typer.Typer(
     name="ahl",
     help="Learn to find defects no one has seen before, and export what was learned to a line-side device.",
     add_completion=False,
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Look at datasets, or make one.", no_args_is_help=True)
+data_app = typer.Typer(help="Look at datasets, or make one.")
 app.add_typer(data_app, name="data")
+benchmark_app = typer.Typer(help="Run a grid of systems, settings, shots and seeds, or write its table.")
+app.add_typer(benchmark_app, name="benchmark")
 
 _EXTRAS = {
     "train": ("torch", "torchvision", "timm", "sklearn", "rich"),
@@ -27,13 +29,17 @@ _EXTRAS = {
 }
 
 
+# Every usage error's base. Some versions of typer carry click inside, some beside, so it is found by its child.
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
+
+
 class MissingExtra(Exception):  # noqa: N818 (named for what it is)
     """A command whose extra is not installed."""
 
 
 def main() -> None:
     """Run the command line; exit code 0, or 2 with one line on stderr."""
-    console.run(app, _expected)
+    console.run(typer.main.get_command(app), "ahl", _expected, _USAGE_ERROR, typer.Exit)
 
 
 def _expected(error: Exception) -> bool:
@@ -131,6 +137,85 @@ def demo(
     from ahl_export.demo import demo as run
 
     typer.echo(run(out, data=data, shots=shots, seed=seed, alpha=alpha, cache=cache, report=_say))
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
+    pixel: Annotated[bool, typer.Option("--pixel", help="The maps' pixels too, where there are masks.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """AUROC of a finished run on its test images."""
+    _require("evaluate", "train")
+    from ahl_train.evaluate import evaluate as measure
+
+    found = {key: value for key, value in asdict(measure(run, pixel=pixel)).items() if value is not None}
+    if as_json:
+        typer.echo(json.dumps(found))
+    else:
+        for key, value in found.items():
+            typer.echo(f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value}")
+
+
+@benchmark_app.callback(invoke_without_command=True)
+def benchmark(
+    context: typer.Context,
+    data: Annotated[str | None, typer.Option(help="As for ahl train.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The bench's folder; what it holds is not run again.")] = None,
+    setting: Annotated[str, typer.Option(help="general, hard, or both with a comma.")] = "general,hard",
+    shots: Annotated[str, typer.Option(help="Numbers of labelled anomalies, with commas.")] = "1,10",
+    systems: Annotated[str, typer.Option(help="all, default, or names with commas.")] = "default",
+    seeds: Annotated[int, typer.Option(help="How many: 0, 1, ...")] = 3,
+    schedule: Annotated[str, typer.Option(help="short, or paper: the full one.")] = "short",
+    epochs: Annotated[int | None, typer.Option(help="Epochs, instead of the schedule's.")] = None,
+    backbone: Annotated[str, typer.Option(help="A timm network.")] = "tf_efficientnet_lite0",
+    backbone_weights: Annotated[Path | None, typer.Option(help="A file of its weights.")] = None,
+    jobs: Annotated[int, typer.Option(help="Processes, of one thread each; 1 uses all threads itself.")] = 1,
+    cache: CacheOption = None,
+) -> None:
+    """Run a grid of systems, settings, shots and seeds; `ahl benchmark table DIR` writes its table."""
+    if context.invoked_subcommand:
+        return
+    for name, value in (("data", data), ("out", out)):
+        if value is None:
+            raise typer.BadParameter(f"Missing option '--{name}'", context)
+    _require("benchmark", "train")
+    from ahl_train.benchmark import Grid, choose_systems, run_grid
+
+    grid = Grid(
+        data=data,
+        settings=_listed(setting),
+        shots=_numbers(shots),
+        systems=choose_systems(systems),
+        seeds=seeds,
+        schedule=schedule,
+        epochs=epochs,
+        backbone=backbone,
+        backbone_weights=backbone_weights,
+    )
+    results = run_grid(grid, out, cache=cache, jobs=jobs, report=_say)
+    _say(f"written: {results}; next: ahl benchmark table {out}")
+
+
+@benchmark_app.command("table")
+def benchmark_table(folder: Annotated[Path, typer.Argument(metavar="DIR", help="The bench's folder.")]) -> None:
+    """Write table.md, table.html and table.csv: ours beside the paper's figures."""
+    _require("benchmark table", "train")
+    from ahl_train.benchmark_table import write_tables
+
+    for file in write_tables(folder):
+        typer.echo(str(file))
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in _listed(text))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}: give numbers with commas, such as 1,10", param_hint="'--shots'") from None
 
 
 @data_app.command("check")

@@ -8,9 +8,9 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from ahl_runtime import console
 from ahl_runtime.errors import ImageError, OutputError, RuntimeFault
@@ -18,22 +18,19 @@ from ahl_runtime.errors import ImageError, OutputError, RuntimeFault
 if TYPE_CHECKING:
     from ahl_runtime.scoring import Scorer
 
-app = typer.Typer(
-    name="ahl-runtime",
-    help="Score images with an .ahl bundle on the device.",
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
+_NAME = "ahl-runtime"
+_PATH = click.Path(path_type=Path)
+_threads = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Threads for scoring; every core of this process by default.",
 )
-
-Threads = Annotated[
-    int | None, typer.Option(min=1, help="Threads for scoring; every core of this process by default.", metavar="N")
-]
 
 
 def main() -> None:
     """Run the command line; exit code 0, 1 (a check failed), 2 (an error, said in one line on stderr)."""
-    console.run(app, _expected)
+    console.run(app, _NAME, _expected, click.ClickException, click.exceptions.Exit)
 
 
 def _expected(error: Exception) -> bool:
@@ -42,27 +39,26 @@ def _expected(error: Exception) -> bool:
     return isinstance(error, RuntimeFault | CalibrationError)
 
 
-@app.callback(invoke_without_command=True)
-def _start(
-    context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-) -> None:
+@click.group(name=_NAME, invoke_without_command=True)
+@click.option("--version", is_flag=True, help="Print the version and exit.")
+@click.pass_context
+def app(context: click.Context, version: bool) -> None:
+    """Score images with an .ahl bundle on the device."""
     if version:
         from importlib.metadata import version as installed
 
-        typer.echo(f"ahl-runtime {installed('ahl')}")
-        raise typer.Exit
+        click.echo(f"{_NAME} {installed('ahl')}")
+        context.exit()
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        click.echo(context.get_help())
 
 
 @app.command()
-def score(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE_OR_FOLDER...", help="Images, or folders of them.")],
-    bundle: Annotated[Path, typer.Option(help="The .ahl file.")],
-    maps: Annotated[Path | None, typer.Option(help="Folder for a heat-map overlay (PNG) of each image.")] = None,
-    threads: Threads = None,
-) -> None:
+@click.argument("images", nargs=-1, required=True, type=_PATH, metavar="IMAGE_OR_FOLDER...")
+@click.option("--bundle", required=True, type=_PATH, help="The .ahl file.")
+@click.option("--maps", type=_PATH, help="Folder for a heat-map overlay (PNG) of each image.")
+@_threads
+def score(images: tuple[Path, ...], bundle: Path, maps: Path | None, threads: int | None) -> None:
     """Print one JSON line for each image: its score, p-value, decision and milliseconds.
 
     An image that cannot be scored gets a line with "error"; the others go on, and the exit code is 2.
@@ -78,11 +74,10 @@ def score(
 
 
 @app.command()
-def check(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The .ahl file.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON line.")] = False,
-    threads: Threads = None,
-) -> None:
+@click.argument("bundle", type=_PATH, metavar="BUNDLE")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON line.")
+@_threads
+def check(bundle: Path, as_json: bool, threads: int | None) -> None:
     """Re-score the bundle's reference frames with each engine here; exit code 1 if one of them differs."""
     from dataclasses import asdict
 
@@ -100,8 +95,8 @@ def check(
             said = r.error or (
                 f"{r.frames} frames, off by at most {r.largest:.1e} (limit {selfcheck.TOLERANCE:.0e}), {r.ms:.1f} ms"
             )
-            typer.echo(console.printable(f"{r.engine}: {'pass' if r.passed else 'fail'}: {said}"))
-    raise typer.Exit(0 if passed else 1)
+            click.echo(console.printable(f"{r.engine}: {'pass' if r.passed else 'fail'}: {said}"))
+    click.get_current_context().exit(0 if passed else 1)
 
 
 def _scorer(path: Path, threads: int | None) -> Scorer:
@@ -161,7 +156,7 @@ def _map_targets(folder: Path, paths: Sequence[Path]) -> list[Path]:
 
 
 def _print(fields: dict[str, Any]) -> None:
-    typer.echo(json.dumps(fields, allow_nan=False))
+    click.echo(json.dumps(fields, allow_nan=False))
 
 
 if __name__ == "__main__":

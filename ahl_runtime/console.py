@@ -6,22 +6,27 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-import typer
 
-# Every usage error's base. Some versions of typer carry click inside, some beside, so it is found by its child.
-_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
+def run(
+    command: Any,
+    name: str,
+    expected: Callable[[Exception], bool],
+    usage_error: type[Exception],
+    left: type[Exception],
+) -> None:
+    """Run a command and exit: 0, its own code, 2 for a usage error and an `expected` one, 130 when interrupted.
 
-
-def run(app: typer.Typer, expected: Callable[[Exception], bool]) -> None:
-    """Run a command line and exit: 0, the command's own code, or 2 for a usage error and an `expected` one.
-
-    Any other exception is a fault of ours and keeps its traceback.
+    `command`: click's, or that of a library that carries click inside; `usage_error` and `left` are its bases of usage
+    errors and of early exits. Any other exception is a fault of ours and keeps its traceback.
     """
     try:
-        code = app(standalone_mode=False)
-    except _USAGE_ERROR as error:
-        fail(_usage(app, error))
-    except typer.Abort:
+        with command.make_context(name, sys.argv[1:]) as context:
+            command.invoke(context)
+    except usage_error as error:
+        fail(_usage(name, error))
+    except left as early:
+        sys.exit(getattr(early, "exit_code", 0))
+    except KeyboardInterrupt:
         sys.exit(130)
     except OSError as error:
         fail(f"{error.filename or 'the output'}: {error.strerror or error}: check the place and its free space")
@@ -29,13 +34,12 @@ def run(app: typer.Typer, expected: Callable[[Exception], bool]) -> None:
         if not expected(error):
             raise
         fail(str(error))
-    else:
-        sys.exit(code if isinstance(code, int) else 0)
+    sys.exit(0)
 
 
 def fail(message: str) -> NoReturn:
     """Print the one line on stderr and exit 2."""
-    typer.echo(printable(f"error: {message}"), err=True)
+    sys.stderr.write(printable(f"error: {message}") + "\n")
     sys.exit(2)
 
 
@@ -45,6 +49,6 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
 
 
-def _usage(app: typer.Typer, error: Any) -> str:
-    where = getattr(getattr(error, "ctx", None), "command_path", app.info.name)
+def _usage(name: str, error: Any) -> str:
+    where = getattr(getattr(error, "ctx", None), "command_path", name)
     return f"{error.format_message().rstrip('.')}; see '{where} --help'"

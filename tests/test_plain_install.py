@@ -1,0 +1,126 @@
+"""The plain install is the device's: light, able to score, and plain about what it lacks."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import elpv_dataset
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import calibration
+from ahl_runtime.bundle import write_bundle
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[1]
+MEGABYTE = 1_000_000
+
+
+def _run(command: Sequence[object], **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False, **options)
+
+
+@pytest.fixture(scope="module")
+def binaries(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh environment with the tracked tree installed and no extra."""
+    place = tmp_path_factory.mktemp("plain")
+    tree, environment = place / "tree", place / "venv"
+    tracked = _run(["git", "-C", ROOT, "ls-files", "-co", "--exclude-standard", "--deduplicate"]).stdout.splitlines()
+    for name in tracked:
+        if (ROOT / name).is_file():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            (tree / name).write_bytes((ROOT / name).read_bytes())
+    assert _run([sys.executable, "-m", "venv", environment]).returncode == 0
+    pip = [environment / "bin/python", "-m", "pip", "install", "-q", "-c", tree / "constraints.txt", tree]
+    installed = _run(pip)
+    assert installed.returncode == 0, installed.stderr
+    return environment / "bin"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real graph of a few nodes: brightness."""
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", "H", "W", 3])
+    outputs = [
+        helper.make_tensor_value_info("score", TensorProto.FLOAT, ["N"]),
+        helper.make_tensor_value_info("anomaly_map", TensorProto.FLOAT, ["N", "H", "W"]),
+        helper.make_tensor_value_info("head_scores", TensorProto.FLOAT, ["N", 1]),
+    ]
+    nodes = [
+        helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["pixels", "last"], ["anomaly_map"], keepdims=0),
+        helper.make_node("ReduceMean", ["anomaly_map", "inner"], ["score"], keepdims=0),
+        helper.make_node("Unsqueeze", ["score", "one"], ["head_scores"]),
+    ]
+    constants = [
+        helper.make_tensor(n, TensorProto.INT64, [len(v)], v)
+        for n, v in (("last", [3]), ("inner", [1, 2]), ("one", [1]))
+    ]
+    graph = helper.make_graph(nodes, "brightness", [image], outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model)
+    folder = tmp_path_factory.mktemp("bundle")
+    fitted = calibration.fit(np.linspace(0, 200, 300))
+    fitted.save(folder / "calibration.npz")
+    fields = {
+        "name": "brightness",
+        "graph": {
+            "file": "model.onnx",
+            "opset": 18,
+            "inputs": ["image"],
+            "outputs": ["score", "anomaly_map", "head_scores"],
+            "heads": ["brightness"],
+        },
+        "decision": {
+            "alpha": 0.01,
+            "confidence": 0.95,
+            "threshold": fitted.threshold,
+            "unsure_threshold": fitted.unsure_threshold,
+            "promise": fitted.promise.sentence,
+        },
+        "calibration": {"file": "calibration.npz", "n": 300},
+        "map_range": [0.0, 255.0],
+        "reference": [],
+        "provenance": {},
+    }
+    members = {"model.onnx": model.SerializeToString(), "calibration.npz": folder / "calibration.npz"}
+    return write_bundle(folder / "brightness.ahl", fields, members).path
+
+
+def test_nothing_heavy_comes_along(binaries: Path) -> None:
+    listed = json.loads(_run([binaries / "python", "-m", "pip", "list", "--format", "json"]).stdout)
+    names = {package["name"].lower() for package in listed}
+    assert "ahl" in names
+    assert not names & {"torch", "torchvision", "timm", "scikit-learn", "scipy", "onnx", "typer", "matplotlib"}
+    assert _run([binaries / "python", "-c", "import ahl_runtime, calibration"]).returncode == 0
+
+
+def test_site_packages_stay_under_200_megabytes(binaries: Path) -> None:
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    folder = Path(_run([binaries / "python", "-c", code]).stdout.strip())
+    files = [f.lstat() for f in folder.rglob("*") if f.is_file()]
+    on_disk = 512 * sum(f.st_blocks for f in files)
+    assert sum(f.st_size for f in files) < 200 * MEGABYTE
+    assert on_disk < 200 * 1024 * 1024, f"{on_disk / 1024 / 1024:.0f} MiB on disk"
+
+
+def test_it_scores(binaries: Path, bundle: Path) -> None:
+    cell = Path(elpv_dataset.__path__[0]) / "data/images/cell0001.png"
+    done = _run([binaries / "ahl-runtime", "score", "--bundle", bundle, cell])
+    assert done.returncode == 0, done.stderr
+    line = json.loads(done.stdout)
+    assert line.keys() >= {"score", "p_value", "decision", "ms"}
+    assert line["decision"] in {"pass", "unsure", "reject"}
+
+
+@pytest.mark.parametrize(("command", "extra"), [("train", "train"), ("export", "export"), ("demo", "demo")])
+def test_the_workstation_commands_name_their_extra(binaries: Path, command: str, extra: str) -> None:
+    done = _run([binaries / "ahl", command, "--out", "x"])
+    assert done.returncode == 2
+    assert done.stderr == f"error: ahl {command} needs the extra [{extra}]: pip install 'ahl[{extra}]'\n"
+    assert done.stdout == ""
