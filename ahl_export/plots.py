@@ -1,68 +1,116 @@
-"""Plots of the report, as SVG text."""
+"""Plots of the report, as SVG text that takes its colours from the page, so that it suits light, dark and paper."""
 
 import io
+import math
+import re
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.metrics import roc_auc_score, roc_curve
+from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import roc_curve
 
-_BLUE, _ORANGE, _INK = "#3b6ea5", "#d9822b", "#555555"
+_Numbers = NDArray[np.float64]
+
+# Each colour becomes a variable of the page's style sheet.
+_CARD, _INK, _SOFT, _NORMAL, _DEFECT = "#fefefe", "#1d2329", "#5b6570", "#3b6ea5", "#c9661a"
+_VARIABLES = {_CARD: "card", _INK: "ink", _SOFT: "soft", _NORMAL: "normal", _DEFECT: "defect"}
 # Text stays text, drawn in the page's own font; ids do not change from run to run.
-_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "ahl", "font.family": "sans-serif", "font.size": 10}
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "ahl",
+    "font.size": 10,
+    "text.color": _INK,
+    "axes.edgecolor": _SOFT,
+    "axes.labelcolor": _INK,
+    "xtick.color": _SOFT,
+    "ytick.color": _SOFT,
+    "hatch.linewidth": 0.7,
+}
 
 
-def roc(labels: Sequence[int], scores: Sequence[float]) -> str:
-    """False-reject rate against detection rate."""
+def roc(labels: Sequence[int], scores: Sequence[float], levels: tuple[float, float]) -> str:
+    """Share of normals above a level against share of anomalies above it; `levels` (unsure, reject) are marked."""
     false_positive, true_positive, _ = roc_curve(labels, scores)
+    group, values = np.asarray(labels, bool), np.asarray(scores)
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(4.2, 3.6), layout="constrained")
+        figure = Figure(figsize=(4.2, 3.7), layout="constrained")
         axes = figure.subplots()
-        axes.plot([0, 1], [0, 1], color=_INK, linewidth=0.8, linestyle=":")
-        axes.plot(false_positive, true_positive, color=_ORANGE, linewidth=2)
-        axes.set(xlabel="normals rejected", ylabel="anomalies rejected", xlim=(0, 1), ylim=(0, 1.01))
-        axes.set_title(f"AUROC {roc_auc_score(labels, scores):.3f}", fontsize=11)
-        return _svg(figure)
+        axes.plot([0, 1], [0, 1], color=_SOFT, linewidth=0.8, linestyle=":")
+        axes.plot(false_positive, true_positive, color=_DEFECT, linewidth=2)
+        for level, name, marker in zip(levels, ("unsure", "reject"), ("^", "X"), strict=True):
+            if not math.isfinite(level):
+                continue
+            point = (float((values[~group] > level).mean()), float((values[group] > level).mean()))
+            axes.plot(*point, marker, color=_INK, markeredgecolor=_CARD, markersize=9, zorder=3, clip_on=False)
+            _note(axes, f"{name} level", point, (11, -5), "left")
+        axes.set(xlabel="share of normals above the level", ylabel="share of defects above the level")
+        axes.set(xlim=(0, 1), ylim=(0, 1.01))
+        return _svg(figure, "roc")
 
 
-def histogram(normal: Sequence[float], anomalous: Sequence[float], threshold: float, unsure: float) -> str:
-    """Scores of both groups, each as a share of its group, with the two levels. Far scores share the last bin."""
-    far = float(np.quantile(np.concatenate([normal, anomalous]), 0.98))
-    bins = np.linspace(min(*normal, *anomalous), max(far, threshold * 1.05), 50)
+def histogram(normal: ArrayLike, anomalous: ArrayLike, calibration: ArrayLike, levels: tuple[float, float]) -> str:
+    """Scores of the test groups and of the calibration normals, each as a share of its group, with both levels.
+
+    Scores far above all others share the last bin.
+    """
+    bins = _bins(np.concatenate([np.ravel(s) for s in (normal, anomalous, calibration)]), levels)
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+        figure = Figure(figsize=(6.4, 3.7), layout="constrained")
         axes = figure.subplots()
-        for scores, colour, hatch, label in (
-            (normal, _BLUE, "", "normal"),
-            (anomalous, _ORANGE, "//", "anomalous"),
-        ):
-            clipped = np.clip(scores, bins[0], bins[-1])
-            axes.hist(
-                clipped, bins, weights=np.full(len(scores), 1 / len(scores)), color=colour, alpha=0.6,
-                hatch=hatch, edgecolor="white", linewidth=0.3, label=f"{label} ({len(scores)})",
-            )  # fmt: skip
-        top = axes.get_ylim()[1]
-        for value, name, style in ((unsure, "unsure", "--"), (threshold, "reject", "-")):
-            axes.axvline(value, color=_INK, linestyle=style, linewidth=1.4)
-            axes.annotate(
-                f"{name} \u2192",
-                (value, top * 0.97),
-                (4, 0),
-                textcoords="offset points",
-                color=_INK,
-                fontsize=9,
-                va="top",
-            )
-        axes.set(xlabel="score", ylabel="share of the group")
-        axes.legend(frameon=False, loc="center right")
-        return _svg(figure)
+        _bars(axes, normal, bins, "normal", color=_NORMAL, alpha=0.6)
+        _bars(axes, anomalous, bins, "defect", facecolor="none", edgecolor=_DEFECT, hatch="////", histtype="stepfilled")
+        _bars(axes, calibration, bins, "calibration", color=_INK, histtype="step", linewidth=1.1)
+        _draw_levels(axes, levels, bins)
+        axes.set(xlabel="score", ylabel="share of the group", xlim=(bins[0], bins[-1]))
+        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.13), ncols=3)
+        return _svg(figure, "histogram")
 
 
-def _svg(figure: Figure) -> str:
+def _bins(scores: _Numbers, levels: tuple[float, float]) -> _Numbers:
+    """Edges from the lowest score to the 98% quantile or just past the highest level, whichever is higher."""
+    low = float(min(scores.min(), *levels))
+    top = max([float(np.quantile(scores, 0.98)), *(x for x in levels if math.isfinite(x))])
+    return np.linspace(low, max(top + 0.08 * (top - low), low + 1e-6), 50)
+
+
+def _bars(axes: Axes, scores: ArrayLike, bins: _Numbers, name: str, **style: Any) -> None:
+    values = np.clip(np.ravel(scores), bins[0], bins[-1])
+    weights = np.full(len(values), 1 / max(len(values), 1))
+    axes.hist(values, bins, weights=weights, label=f"{name} ({len(values)})", **style)
+
+
+def _draw_levels(axes: Axes, levels: tuple[float, float], bins: _Numbers) -> None:
+    """A labelled line for each finite level; the labels stand in headroom, one above the other."""
+    top = axes.get_ylim()[1]
+    axes.set_ylim(0, 1.26 * top)
+    for level, name, style, height in zip(
+        levels, ("unsure above", "reject above"), ("--", "-"), (1.07, 1.18), strict=True
+    ):
+        if math.isfinite(level):
+            axes.plot([level, level], [0, height * top], color=_INK, linestyle=style, linewidth=1.4)
+            right = level < 0.35 * bins[0] + 0.65 * bins[-1]
+            text = f"{name} {level:.4g}"
+            _note(axes, text, (level, height * top), (5 if right else -5, -9), "left" if right else "right")
+
+
+def _note(axes: Axes, text: str, at: tuple[float, float], shift: tuple[float, float], side: str) -> None:
+    ground = {"facecolor": _CARD, "edgecolor": "none", "pad": 1.5, "alpha": 0.85}
+    axes.annotate(text, at, shift, textcoords="offset points", ha=side, fontsize=9, bbox=ground, zorder=4)
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """The figure as SVG: no metadata, ids that begin with `name`, colours as variables of the page."""
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     file = io.StringIO()
-    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(file, format="svg", transparent=True, metadata=nothing)
     text = file.getvalue()
-    return text[text.index("<svg") :]
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text[text.index("<svg") :])
+    for colour, variable in _VARIABLES.items():
+        text = text.replace(colour, f"var(--{variable}, {colour})")
+    return text
