@@ -75,7 +75,9 @@ AlphaOption = Annotated[float, typer.Option(help="False-reject rate that the thr
 def train(
     data: DataOption,
     out: Annotated[Path, typer.Option(help="The run folder.")],
-    system: Annotated[str, typer.Option(help="ahl-plus, ahl-dra, ahl-devnet, dra or devnet.")] = "ahl-plus",
+    system: Annotated[
+        str, typer.Option(help="saoe, mlep, flos, devnet, dra, ahl-devnet, ahl-dra or ahl-plus.")
+    ] = "ahl-plus",
     shots: Annotated[int, typer.Option(help="Labelled anomalies to learn from.")] = 10,
     seed: int = 0,
     setting: Annotated[str, typer.Option(help="general or hard.")] = "general",
