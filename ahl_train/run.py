@@ -66,6 +66,14 @@ class RunFolder:
         if different:
             raise RunError(f"{self.path} holds a run of other settings ({'; '.join(different)}): choose another --out")
 
+    def require_weights(self, spec: BackboneSpec) -> None:
+        """RunError unless the run was made with these backbone weights: with others its scores mean nothing."""
+        if self.read_json("run.json")["backbone_digest"] != spec.digest:
+            given = spec.file or "those that timm downloads"
+            raise RunError(
+                f"{self.path} was made with other weights of {spec.name} than {given}: bring those back, or train again"
+            )
+
     def read_json(self, name: str) -> dict[str, Any]:
         """A JSON file of the folder; RunError if it is missing or broken."""
         file = self.path / name
@@ -115,7 +123,7 @@ class RunFolder:
 
     def _write(self, name: str, write: Callable[[BinaryIO], object]) -> None:
         target = self.path / name
-        aside = target.with_name(f".{name}.{os.getpid()}")
+        aside = target.with_name(f".{name}.part")  # one name: what a kill leaves, the next write takes over
         try:
             with aside.open("wb") as file:
                 write(file)
@@ -136,7 +144,9 @@ def load_run(path: Path) -> Run:
     state = folder.load("model.pt")
     if state is None:
         raise RunError(f"{path} holds a run that has not finished: go on with ahl train --resume --out {path}")
-    extractor = Extractor(BackboneSpec(config.backbone, config.backbone_weights), record["supersample"])
+    spec = BackboneSpec(config.backbone, config.backbone_weights)
+    folder.require_weights(spec)
+    extractor = Extractor(spec, record["supersample"])
     base = system(config.system).base(extractor, config.shots)
     base.load_state_dict(state)
     return Run(path, config, record, folder.load_split(), Unified(extractor, base))

@@ -45,6 +45,7 @@ def train(
     started = perf_counter()
     if resume and (out / "run.json").exists():
         folder.require_same(config)
+        folder.require_weights(spec)
         dealt, supersample = folder.load_split(), folder.read_json("run.json")["supersample"]
         extractor = Extractor(spec, supersample)
     else:
@@ -135,8 +136,8 @@ def learn(
         started = perf_counter()
         log = cdl.run_epoch()
         if folder:
-            folder.save("checkpoint.pt", cdl.state_dict())
             folder.log({**asdict(log), "seconds": round(perf_counter() - started, 3)})
+            folder.save("checkpoint.pt", cdl.state_dict())
         if progress and task is not None:
             progress.update(task, advance=1, description=f"epochs, query loss {log.query_loss:.3f}")
     base.fit_norms(read(_balanced(tasks, rng)))

@@ -1,0 +1,246 @@
+"""The bench: a grid of systems, settings, shots and seeds on one dataset, each finished cell a line of results."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from rich.progress import Progress
+from sklearn.metrics import roc_auc_score
+
+from ahl_train.backbone import DEFAULT, BackboneSpec
+from ahl_train.benchmark_results import RESULTS, Cell, Result, open_results
+from ahl_train.config import TrainConfig
+from ahl_train.datasets import Dataset, Sample
+from ahl_train.errors import ConfigError, DataError, RunError, TrainError
+from ahl_train.features import FINE, Extractor, FeatureStore, Item, default_cache
+from ahl_train.heads.base import Base
+from ahl_train.images import load, load_dataset, verify
+from ahl_train.preprocess import choose_supersample
+from ahl_train.protocol import Split, split
+from ahl_train.systems import DEFAULT_SYSTEM, SYSTEMS, system
+from ahl_train.train import learn
+
+_CHUNK = 64  # test samples scored at once
+_SIZED = 32  # frames looked at to choose the supersampling
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What to run on one dataset: every system, in every setting, with every number of shots and every seed."""
+
+    data: str
+    settings: tuple[str, ...] = ("general", "hard")
+    shots: tuple[int, ...] = (1, 10)
+    systems: tuple[str, ...] = (DEFAULT_SYSTEM,)
+    seeds: int = 3  # how many: 0, 1, 2
+    schedule: str = "short"
+    epochs: int | None = None
+    backbone: str = DEFAULT
+    backbone_weights: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.settings and self.shots and self.systems and self.seeds >= 1):
+            raise ConfigError("the grid is empty: give one setting, number of shots, system and seed, or more")
+        for name, setting, shots in product(self.systems, self.settings, self.shots):
+            system(name)
+            self.config(Cell(name, setting, "any", shots, 0))
+
+    def config(self, cell: Cell) -> TrainConfig:
+        """The settings of a cell."""
+        return TrainConfig(
+            data=self.data,
+            calibration=0,
+            schedule=self.schedule,
+            epochs=self.epochs,
+            backbone=self.backbone,
+            backbone_weights=self.backbone_weights,
+            **asdict(cell),
+        )
+
+    def classes(self, dataset: Dataset) -> tuple[str, ...]:
+        """The rows of the hard setting: the classes that have every number of shots to give."""
+        counts = Counter(s.kind for s in dataset.anomalies)
+        return tuple(c for c in dataset.classes if counts[c] >= max(self.shots))
+
+    def cells(self, dataset: Dataset) -> tuple[Cell, ...]:
+        """Seeds innermost: cells that run at the same time then need different pseudo anomalies."""
+        rows = [(s, c) for s in self.settings for c in (self.classes(dataset) if s == "hard" else (None,))]
+        return tuple(
+            Cell(name, setting, seen_class, shots, seed)
+            for (setting, seen_class), shots, name, seed in product(rows, self.shots, self.systems, range(self.seeds))
+        )
+
+
+def choose_systems(wanted: str) -> tuple[str, ...]:
+    """Names from `all`, `default` or a list with commas; ConfigError, naming the choices, for an unknown one."""
+    groups = {"all": tuple(SYSTEMS), "default": (DEFAULT_SYSTEM,)}
+    names = groups.get(wanted) or tuple(dict.fromkeys(name.strip() for name in wanted.split(",")))
+    if unknown := [name for name in names if name not in SYSTEMS]:
+        choices = ", ".join((*groups, *SYSTEMS))
+        raise ConfigError(f"unknown systems {', '.join(map(repr, unknown))}: choose among {choices}")
+    return names
+
+
+def run_grid(
+    grid: Grid,
+    out: Path,
+    *,
+    cache: Path | None = None,
+    jobs: int = 1,
+    report: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Run the cells that ``out`` has no result of, each result being appended as it ends; gives results.jsonl.
+
+    TrainError, before the first cell runs, for a cell that cannot be dealt; later, naming the cell, for one that
+    fails. The finished ones stay, and the next call goes on after them.
+    """
+    if jobs < 1:
+        raise ConfigError(f"jobs is {jobs}, expected 1 or more")
+    dataset = _readable(grid.data, report)
+    cells = grid.cells(dataset)
+    _check(grid, dataset, cells, report)
+    work = _Work(grid, dataset, cache or default_cache(), _supersample(dataset))
+    with open_results(out) as results:
+        results.require_same(work.made())
+        there = {Cell.of(line) for line in results.lines if line["data"] == grid.data}
+        missing = [cell for cell in cells if cell not in there]
+        report(f"{len(cells) - len(missing)} of {len(cells)} cells are there already")
+        for number, line in enumerate(_lines(work, missing, jobs), start=1):
+            results.append(line)
+            report(f"{number}/{len(missing)}: {Cell.of(line)}: {line['auroc']:.3f} ({line['seconds']:.0f} s)")
+    return out / RESULTS
+
+
+def deal(cell: Cell, dataset: Dataset) -> Split:
+    """As in the paper, all train normals train: none is held out to calibrate on."""
+    dealt = split(
+        dataset, setting=cell.setting, shots=cell.shots, seed=cell.seed, seen_class=cell.seen_class, calibration=0
+    )
+    if len({s.label for s in dealt.test}) < 2:
+        raise DataError(f"{dataset.name}: normals and anomalies must remain to test on: add images, or ask for less")
+    return dealt
+
+
+@torch.inference_mode()
+def auroc(base: Base, store: FeatureStore, samples: Sequence[Sample]) -> float:
+    """AUROC of the total scores."""
+    rows = store.rows([Item(s) for s in samples])
+    chunks = (store.read(rows[start : start + _CHUNK], base.inputs) for start in range(0, len(rows), _CHUNK))
+    scores = torch.cat([base.total(base(features)) for features in chunks])
+    return float(roc_auc_score([s.label for s in samples], scores.numpy()))
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a process needs to run cells."""
+
+    grid: Grid
+    dataset: Dataset
+    cache: Path
+    supersample: int
+
+    @property
+    def spec(self) -> BackboneSpec:
+        return BackboneSpec(self.grid.backbone, self.grid.backbone_weights)
+
+    def made(self) -> Result:
+        """How the cells are made."""
+        config = self.grid.config(Cell(self.grid.systems[0], "general", None, 0, 0))
+        made = {"schedule": config.schedule, "epochs": config.steps.epochs}
+        return {**made, "backbone": self.grid.backbone, "backbone_digest": self.spec.digest}
+
+    def store(self) -> tuple[Extractor, FeatureStore]:
+        """Opened, in this process."""
+        extractor = Extractor(self.spec, self.supersample)
+        return extractor, FeatureStore(self.cache, extractor)
+
+    def run(self, cell: Cell, extractor: Extractor, store: FeatureStore) -> Result:
+        """Train a cell and test it: its line of results."""
+        with _naming(cell):
+            started = perf_counter()
+            dealt, chosen = deal(cell, self.dataset), system(cell.system)
+            torch.manual_seed(cell.seed)
+            base = chosen.base(extractor, cell.shots)
+            learn(base, self.grid.config(cell), dealt, store, chosen.ahl)
+            score = auroc(base, store, dealt.test)
+            measured = {"auroc": score, "seconds": round(perf_counter() - started, 3)}
+        where = {"data": self.grid.data, "dataset": self.dataset.name, "classes": len(self.grid.classes(self.dataset))}
+        return {**asdict(cell), **measured, **where, **self.made()}
+
+
+def _lines(work: _Work, cells: Sequence[Cell], jobs: int) -> Iterator[Result]:
+    """The cells' results as they end; the features of all images come first, since all cells share them."""
+    if not cells:
+        return
+    extractor, store = work.store()
+    with Progress(transient=True) as progress:
+        store.rows([Item(s) for s in work.dataset.samples], progress)
+    if jobs == 1:
+        yield from (work.run(cell, extractor, store) for cell in cells)
+        return
+    pool = ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_start, initargs=(work,))
+    try:
+        for done in as_completed([pool.submit(_run, cell) for cell in cells]):
+            yield done.result()
+    except BrokenProcessPool as error:
+        raise RunError("a process of the bench died, perhaps for want of memory: go on with fewer --jobs") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_here: tuple[_Work, Extractor, FeatureStore]  # of a process of the pool
+
+
+def _start(work: _Work) -> None:
+    global _here
+    torch.set_num_threads(1)
+    _here = (work, *work.store())
+
+
+def _run(cell: Cell) -> Result:
+    work, extractor, store = _here
+    return work.run(cell, extractor, store)
+
+
+@contextmanager
+def _naming(cell: Cell) -> Iterator[None]:
+    try:
+        yield
+    except TrainError as error:
+        raise type(error)(f"cell {cell}: {error}") from error
+    except Exception as error:  # whatever torch, numpy or scikit-learn raise
+        raise RunError(f"cell {cell} failed: {type(error).__name__}: {error}") from error
+
+
+def _readable(data: str, report: Callable[[str], None]) -> Dataset:
+    dataset = load_dataset(data)
+    readable, unreadable = verify(dataset.samples)
+    for left_out in unreadable:
+        report(f"left out, unreadable: {left_out}")
+    return replace(dataset, samples=tuple(readable))
+
+
+def _check(grid: Grid, dataset: Dataset, cells: Sequence[Cell], report: Callable[[str], None]) -> None:
+    """Whatever cannot be dealt is known before hours of work."""
+    few = sorted(set(dataset.classes) - set(grid.classes(dataset))) if "hard" in grid.settings else []
+    if few:
+        report(f"no hard rows for classes of fewer than {max(grid.shots)} anomalies: {', '.join(few)}")
+    if not cells:
+        raise DataError(f"{dataset.name}: no class has {max(grid.shots)} anomalies: ask for fewer shots")
+    for cell in cells:
+        with _naming(cell):
+            deal(cell, dataset)
+
+
+def _supersample(dataset: Dataset) -> int:
+    """One for all cells, so that they share features; of the frames' sizes alone, of train normals."""
+    train = split(dataset, shots=0, seed=0, calibration=0).train_normal
+    return choose_supersample((load(s).shape[:2] for s in train[:_SIZED]), FINE)

@@ -1,0 +1,107 @@
+"""results.jsonl: a line for each finished cell of a bench, appended whole, so that a killed bench can go on."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from ahl_train.errors import RunError
+
+RESULTS = "results.jsonl"
+SAME = ("schedule", "epochs", "backbone", "backbone_digest")  # one of each in a folder
+
+_FIELDS = {"system", "setting", "seen_class", "shots", "seed", "auroc", "seconds", "data", "dataset", "classes", *SAME}
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training and its test."""
+
+    system: str
+    setting: Literal["general", "hard"]
+    seen_class: str | None
+    shots: int
+    seed: int
+
+    def __str__(self) -> str:
+        where = " ".join(filter(None, (self.setting, self.seen_class)))
+        return f"{self.system}, {where}, shots {self.shots}, seed {self.seed}"
+
+    @classmethod
+    def of(cls, line: Result) -> "Cell":
+        """The cell that a line is the result of."""
+        return cls(**{f.name: line[f.name] for f in fields(cls)})
+
+
+def read_results(folder: Path) -> list[Result]:
+    """The finished cells; a last line that a kill has cut is left out. RunError if there are none to read."""
+    file = folder / RESULTS
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise RunError(f"{file} cannot be read ({error.strerror}): make it with ahl benchmark --out {folder}") from None
+    return _parse(content, file)
+
+
+class Results:
+    """The open file: what it holds, and room for more."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path, self._file = path, file
+        content = file.read()
+        self.lines = _parse(content, path)
+        file.truncate(content.rfind(b"\n") + 1)
+        file.seek(0, os.SEEK_END)
+
+    def require_same(self, made: Result) -> None:
+        """RunError if a line was made otherwise: the cells of one table are comparable."""
+        for line in self.lines:
+            other = [f"{k}: {line.get(k)!r} there, {made[k]!r} asked" for k in SAME if line.get(k) != made[k]]
+            if other:
+                raise RunError(
+                    f"{self.path} holds results of other settings ({'; '.join(other)}): choose another --out"
+                )
+
+    def append(self, line: Result) -> None:
+        """Keep a line for good."""
+        self._file.write(json.dumps(line).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.lines.append(line)
+
+
+@contextmanager
+def open_results(folder: Path) -> Iterator[Results]:
+    """The folder's results, for one bench at a time. RunError if they cannot be read or written."""
+    file = folder / RESULTS
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with file.open("a+b") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(f"another bench writes to {folder}: wait for it, or choose another --out") from None
+            handle.seek(0)
+            yield Results(file, handle)
+    except OSError as error:
+        raise RunError(f"{file} cannot be written ({error.strerror}): free space, or choose another --out") from error
+
+
+def _parse(content: bytes, file: Path) -> list[Result]:
+    lines = []
+    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
+        try:
+            result = json.loads(line)
+            complete = isinstance(result, dict) and result.keys() >= _FIELDS
+        except ValueError:
+            complete = False
+        if not complete:
+            raise RunError(f"{file}, line {number} is not a result: delete that line, and its cell runs again")
+        lines.append(result)
+    return lines

@@ -1,0 +1,294 @@
+"""The bench's table: mean and spread over seeds beside the paper's figures, as Markdown, HTML and CSV."""
+
+import csv
+import io
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any, NamedTuple
+
+from ahl_train.benchmark_results import SAME, Result, read_results
+from ahl_train.datasets import READERS
+from ahl_train.errors import RunError
+from ahl_train.systems import SYSTEMS
+
+MEAN = "mean"  # the hard setting's row over its classes
+UNKNOWN = "–"
+# Our folders' names of what the paper's tables call otherwise; the rest differ in case and signs only.
+_ALIASES = {"barrettsshortsegment": "barrettsshortseg", "carpets": "carpet", "metalcontamination": "metal"}
+_DOUBTFUL = {("metalnut", "scratch", 1)}  # shifted in the source (the note in paper_tables.json)
+
+
+class Figure(NamedTuple):
+    """An AUROC: mean and standard deviation over seeds."""
+
+    mean: float
+    std: float
+
+
+class Row(NamedTuple):
+    """What a line of the table is about."""
+
+    data: str
+    dataset: str
+    setting: str
+    seen_class: str  # "" in the general setting, MEAN over the classes
+
+
+class Column(NamedTuple):
+    """What is compared."""
+
+    shots: int
+    system: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cell of the table."""
+
+    ours: Figure
+    seeds: int
+    paper: Figure | None
+
+    @property
+    def difference(self) -> float | None:
+        return None if self.paper is None else self.ours.mean - self.paper.mean
+
+
+@dataclass(frozen=True)
+class Table:
+    """All of it; a cell that has not been run has no entry."""
+
+    rows: tuple[Row, ...]
+    columns: tuple[Column, ...]
+    entries: dict[tuple[Row, Column], Entry]
+    made: dict[str, Any]  # schedule, epochs, backbone
+
+    @property
+    def shots(self) -> tuple[int, ...]:
+        return tuple(dict.fromkeys(c.shots for c in self.columns))
+
+    @property
+    def systems(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(c.system for c in self.columns))
+
+    @property
+    def seeds(self) -> int:
+        return max(entry.seeds for entry in self.entries.values())
+
+
+def write_tables(folder: Path) -> tuple[Path, ...]:
+    """Write table.md, table.html and table.csv beside results.jsonl. RunError if there are no results."""
+    table = tabulate(read_results(folder))
+    texts = {"table.md": to_markdown(table), "table.html": to_html(table), "table.csv": to_csv(table)}
+    return tuple(_write(folder / name, text) for name, text in texts.items())
+
+
+def load_paper() -> dict[str, Any]:
+    """The paper's tables: general[dataset][shots][system] and hard[dataset][class][shots][system], [mean, std]."""
+    return json.loads((files("ahl_train") / "paper_tables.json").read_text(encoding="utf-8"))
+
+
+def tabulate(results: Sequence[Result]) -> Table:
+    """Rows, columns and entries of the results. RunError if there are none."""
+    if not results:
+        raise RunError("the bench has no results yet: run ahl benchmark")
+    scores: dict[tuple[Row, Column], dict[int, float]] = defaultdict(dict)
+    for r in results:
+        row = Row(r["data"], r["dataset"], r["setting"], r["seen_class"] or "")
+        scores[row, Column(r["shots"], r["system"])][r["seed"]] = r["auroc"]
+    of_hard = {(r["data"], r["dataset"]): r["classes"] for r in results if r["setting"] == "hard"}
+    scores |= {k: v for (data, name), count in of_hard.items() for k, v in _means(scores, data, name, count).items()}
+    paper = load_paper()
+    classes = {
+        data: {row.seen_class for row, _ in scores if (row.data, row.setting) == (data, "hard")} for data, _ in of_hard
+    }
+    entries = {}
+    for (row, column), by_seed in scores.items():
+        ours = Figure(fmean(by_seed.values()), pstdev(by_seed.values()))
+        theirs = paper_figure(paper, row, column, classes.get(row.data, ()))
+        entries[row, column] = Entry(ours, len(by_seed), theirs)
+    order = list(SYSTEMS)  # the tables' order
+    rows = sorted({row for row, _ in scores}, key=lambda r: (*r[:3], r.seen_class == MEAN, r.seen_class))
+    columns = sorted(
+        {c for _, c in scores}, key=lambda c: (c.shots, order.index(c.system) if c.system in order else len(order))
+    )
+    return Table(tuple(rows), tuple(columns), entries, {key: results[0][key] for key in SAME})
+
+
+def paper_figure(paper: dict[str, Any], row: Row, column: Column, classes: Iterable[str] = ()) -> Figure | None:
+    """The paper's figure, for the published sets alone; that of MEAN only if ``classes`` are those of the paper."""
+    if row.data.partition(":")[0] not in READERS:
+        return None
+    block = _named(paper[row.setting], row.dataset.removeprefix("mvtec/"))
+    if row.setting == "hard":
+        theirs = {_plain(name) for name in block} - {MEAN}
+        if row.seen_class == MEAN and {_plain(name) for name in classes if name != MEAN} != theirs:
+            return None
+        if (_plain(row.dataset.removeprefix("mvtec/")), _plain(row.seen_class), column.shots) in _DOUBTFUL:
+            return None
+        block = _named(block, row.seen_class)
+    found = block.get(str(column.shots), {}).get(_title(column.system))
+    return Figure(*found) if found else None
+
+
+def to_markdown(table: Table) -> str:
+    """A table per number of shots: three lines in a cell."""
+    lines = ["# Benchmark", "", *_explained(table)]
+    for shots in table.shots:
+        columns = [c for c in table.columns if c.shots == shots]
+        heads = ["dataset", "setting", "seen class", *(_title(c.system) for c in columns)]
+        lines += ["", f"## {_shots(shots)}", "", _line(heads), _line(["---"] * 3 + ["---:"] * len(columns))]
+        for row in table.rows:
+            entries = [table.entries.get((row, c)) for c in columns]
+            lines.append(_line([*row[1:], *("<br>".join(_parts(e, table.seeds)) for e in entries)]))
+    return "\n".join(lines) + "\n"
+
+
+def to_html(table: Table) -> str:
+    """One page without any network."""
+    groups = "".join(f'<th colspan="{sum(c.shots == s for c in table.columns)}">{_shots(s)}</th>' for s in table.shots)
+    heads = "".join(f"<th>{escape(_title(c.system))}</th>" for c in table.columns)
+    rows = []
+    for row in table.rows:
+        names = "".join(f"<th>{escape(name)}</th>" for name in row[1:])
+        cells = (_parts(table.entries.get((row, c)), table.seeds) for c in table.columns)
+        marked = "".join(f"<td><b>{first}</b>{''.join(f'<br>{r}' for r in rest)}</td>" for first, *rest in cells)
+        rows.append(f"<tr>{names}{marked}</tr>")
+    return _PAGE.format(
+        explained="".join(f"<p>{escape(line)}</p>" for line in _explained(table) if line),
+        groups=groups,
+        heads=heads,
+        rows="\n".join(rows),
+    )
+
+
+_CSV = ("dataset", "setting", "seen_class", "shots", "system", "mean", "std", "seeds")
+_CSV_PAPER = ("paper_mean", "paper_std", "difference")
+
+
+def to_csv(table: Table) -> str:
+    """A line per entry, with all digits."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*_CSV, *_CSV_PAPER])
+    for row in table.rows:
+        for column in table.columns:
+            if entry := table.entries.get((row, column)):
+                paper = (*entry.paper, entry.difference) if entry.paper else (UNKNOWN,) * 3
+                numbers = (*entry.ours, entry.seeds, *paper)
+                writer.writerow([*row[1:], *column, *(round(n, 6) if isinstance(n, float) else n for n in numbers)])
+    return out.getvalue()
+
+
+def _means(
+    scores: dict[tuple[Row, Column], dict[int, float]], data: str, dataset: str, count: int
+) -> dict[tuple[Row, Column], dict[int, float]]:
+    """Of each seed that has all of the hard setting's ``count`` classes: the mean over them."""
+    gathered: dict[tuple[Column, int], list[float]] = defaultdict(list)
+    for (row, column), by_seed in scores.items():
+        if (row.data, row.setting) == (data, "hard"):
+            for seed, score in by_seed.items():
+                gathered[column, seed].append(score)
+    means: dict[tuple[Row, Column], dict[int, float]] = defaultdict(dict)
+    for (column, seed), found in gathered.items():
+        if len(found) == count:
+            means[Row(data, dataset, "hard", MEAN), column][seed] = fmean(found)
+    return means
+
+
+def _parts(entry: Entry | None, seeds: int) -> list[str]:
+    """Ours, the paper's and the difference."""
+    if entry is None:
+        return [UNKNOWN]
+    ours = _number(entry.ours) + (f" (n = {entry.seeds})" if entry.seeds < seeds else "")
+    if entry.paper is None:
+        return [ours, UNKNOWN, UNKNOWN]
+    return [ours, _number(entry.paper), f"{entry.ours.mean - entry.paper.mean:+.3f}"]
+
+
+def _explained(table: Table) -> list[str]:
+    made = table.made
+    return [
+        f"AUROC on the test images, mean ± standard deviation over {table.seeds} seeds; under it the paper's figure, "
+        f"and ours less the paper's. {UNKNOWN}: not run, or not in the paper.",
+        "",
+        f"Ours: schedule {made['schedule']} ({made['epochs']} epochs), backbone {made['backbone']}. "
+        "The paper's: ResNet-18.",
+    ]
+
+
+def _number(figure: Figure) -> str:
+    return f"{figure.mean:.3f} ± {figure.std:.3f}"
+
+
+def _shots(shots: int) -> str:
+    return f"{shots} shot{'s' if shots != 1 else ''}"
+
+
+def _title(name: str) -> str:
+    return SYSTEMS[name].title if name in SYSTEMS else name
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _plain(name: str) -> str:
+    letters = "".join(c for c in name.casefold() if c.isalnum())
+    return _ALIASES.get(letters, letters)
+
+
+def _named(block: dict[str, Any], name: str) -> dict[str, Any]:
+    return next((value for key, value in block.items() if _plain(key) == _plain(name)), {})
+
+
+def _write(target: Path, text: str) -> Path:
+    """Whole, or not at all."""
+    aside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(target)
+    except OSError as error:
+        raise RunError(f"{target} cannot be written ({error.strerror}): free space") from error
+    finally:
+        aside.unlink(missing_ok=True)
+    return target
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Benchmark</title>
+<style>
+body {{ font: 15px/1.4 system-ui, sans-serif; margin: 32px; color: #1d2329; background: #fbfbf9; }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: 6px 12px; border-bottom: 1px solid #e3e5e2; text-align: right; white-space: nowrap; }}
+tbody th {{ text-align: left; font-weight: 500; }}
+td {{ color: #5b6570; font-size: 13px; }}
+td b {{ color: #1d2329; font-size: 15px; }}
+</style>
+</head>
+<body>
+<h1>Benchmark</h1>
+{explained}
+<table>
+<thead>
+<tr><th colspan="3"></th>{groups}</tr>
+<tr><th>dataset</th><th>setting</th><th>seen class</th>{heads}</tr>
+</thead>
+<tbody>
+{rows}
+</tbody>
+</table>
+</body>
+</html>
+"""

@@ -1,0 +1,164 @@
+"""The bench on a small slice of real images: what it keeps, what it skips, and how a cell fails."""
+
+import json
+import shutil
+
+import pytest
+
+from ahl_train import benchmark
+from ahl_train.benchmark import Grid, choose_systems, run_grid
+from ahl_train.benchmark_results import Cell, Results, open_results, read_results
+from ahl_train.config import TrainConfig
+from ahl_train.datasets import elpv, load_dataset
+from ahl_train.errors import ConfigError, DataError, RunError
+from ahl_train.protocol import split
+from ahl_train.systems import SYSTEMS
+
+FIELDS = {"system", "setting", "seen_class", "shots", "seed", "auroc", "seconds", "data", "schedule", "backbone"}
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory):
+    """45 train and 10 test normals, 4 + 4 anomalies of ELPV, in MVTec AD layout."""
+    pytest.importorskip("elpv_dataset")
+    samples = elpv.read().samples
+    root = tmp_path_factory.mktemp("cells")
+    normal = [s.path for s in samples if s.label == 0]
+    kinds = {kind: [s.path for s in samples if s.kind == kind] for kind in ("mono", "poly")}
+    for folder, files in (
+        ("train/good", normal[:45]),
+        ("test/good", normal[45:55]),
+        *((f"test/{kind}", files[:4]) for kind, files in kinds.items()),
+    ):
+        (root / folder).mkdir(parents=True)
+        for file in files:
+            shutil.copy(file, root / folder)
+    return root
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("features")
+
+
+def grid(cells, **other):
+    return Grid(**{"data": str(cells), "settings": ("general",), "shots": (2,), "seeds": 2, "epochs": 1, **other})
+
+
+def aurocs(out):
+    return {Cell.of(line): line["auroc"] for line in read_results(out)}
+
+
+@pytest.mark.slow
+def test_an_interrupted_bench_goes_on_where_it_was(cells, cache, tmp_path):
+    asked = grid(cells, systems=("devnet",), settings=("general", "hard"), shots=(1, 2), seeds=1)
+    file = run_grid(asked, tmp_path, cache=cache)
+    whole = file.read_text().splitlines(keepends=True)
+    assert len(whole) == 6  # 2 shots, general and two classes
+    assert all(json.loads(line).keys() >= FIELDS for line in whole)
+    before = aurocs(tmp_path)
+    file.write_text("".join(whole[:-1]) + whole[-1][:40])
+    said = []
+    run_grid(asked, tmp_path, cache=cache, report=said.append)
+    after = file.read_text().splitlines(keepends=True)
+    assert after[:-1] == whole[:-1]
+    assert "5 of 6 cells are there already" in said
+    assert aurocs(tmp_path) == before  # same seed, same AUROC
+    run_grid(asked, tmp_path, cache=cache)
+    assert file.read_text().splitlines(keepends=True) == after
+
+
+@pytest.mark.slow
+def test_processes_append_every_cell(cells, cache, tmp_path):
+    run_grid(grid(cells, systems=("devnet",)), tmp_path, cache=cache, jobs=2)
+    assert {cell.seed for cell in aurocs(tmp_path)} == {0, 1}
+    assert all(0 <= score <= 1 for score in aurocs(tmp_path).values())
+
+
+@pytest.mark.slow
+def test_a_failing_cell_is_named_and_the_finished_stay(cells, cache, tmp_path, monkeypatch):
+    learn = benchmark.learn
+
+    def fails_later(base, config, *rest):
+        if config.seed == 1:
+            raise RuntimeError("out of memory")
+        return learn(base, config, *rest)
+
+    monkeypatch.setattr(benchmark, "learn", fails_later)
+    with pytest.raises(RunError, match="cell devnet, general, shots 2, seed 1 failed: RuntimeError: out of memory"):
+        run_grid(grid(cells, systems=("devnet",)), tmp_path, cache=cache)
+    assert [cell.seed for cell in aurocs(tmp_path)] == [0]
+
+
+def test_cells_that_cannot_be_dealt_fail_first(cells, cache, tmp_path):
+    with pytest.raises(DataError, match=r"cell ahl-plus, general, shots 9, seed 0: .*9 shots asked, but there are 8"):
+        run_grid(grid(cells, shots=(9,)), tmp_path / "out", cache=cache)
+    with pytest.raises(DataError, match="no class has 9 anomalies"):
+        run_grid(grid(cells, shots=(9,), settings=("hard",)), tmp_path / "out", cache=cache)
+    with pytest.raises(DataError, match="must remain to test on"):
+        run_grid(grid(cells, shots=(8,)), tmp_path / "out", cache=cache)
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_train_normals_train(cells):
+    asked = grid(cells)
+    dataset = load_dataset(asked.data)
+    for cell in asked.cells(dataset):
+        dealt = benchmark.deal(cell, dataset)
+        assert (len(dealt.train_normal), len(dealt.calibration_normal)) == (45, 0)
+        assert dealt == split(dataset, shots=2, seed=cell.seed, calibration=0)
+        assert asked.config(cell) == TrainConfig(str(cells), shots=2, seed=cell.seed, calibration=0, epochs=1)
+
+
+def test_the_grid_has_a_row_for_each_class(cells):
+    dataset = load_dataset(str(cells))
+    rows = [(c.setting, c.seen_class, c.seed) for c in grid(cells, settings=("general", "hard")).cells(dataset)]
+    assert rows == [(*row, s) for row in (("general", None), ("hard", "mono"), ("hard", "poly")) for s in (0, 1)]
+
+
+def test_systems_by_name():
+    assert choose_systems("all") == tuple(SYSTEMS)
+    assert choose_systems("default") == ("ahl-plus",)
+    assert choose_systems("dra, ahl-dra,dra") == ("dra", "ahl-dra")
+    with pytest.raises(ConfigError, match=r"unknown systems 'nope': choose among all, default, .*ahl-plus"):
+        choose_systems("dra,nope")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"seeds": 0}, "grid is empty"),
+        ({"shots": ()}, "grid is empty"),
+        ({"settings": ("easy",)}, "choose general or hard"),
+        ({"schedule": "long"}, "choose paper or short"),
+        ({"systems": ("nope",)}, "unknown system"),
+        ({"shots": (-1,)}, "shots is -1"),
+    ],
+)
+def test_wrong_grids(wrong, said):
+    with pytest.raises(ConfigError, match=said):
+        Grid("elpv", **wrong)
+
+
+def result(**other):
+    cell = {"system": "dra", "setting": "general", "seen_class": None, "shots": 1, "seed": 0}
+    made = {"schedule": "short", "epochs": 12, "backbone": "b", "backbone_digest": "d"}
+    return {**cell, **made, "auroc": 0.5, "seconds": 1.0, "data": "x", "dataset": "x", "classes": 1, **other}
+
+
+def test_one_folder_holds_comparable_results_of_one_bench(tmp_path):
+    with open_results(tmp_path) as results:
+        results.append(result())
+        with pytest.raises(RunError, match="another bench writes"), open_results(tmp_path):
+            pass
+    with open_results(tmp_path) as again:
+        assert isinstance(again, Results)
+        again.require_same(result(seed=1))
+        with pytest.raises(RunError, match="epochs: 12 there, 30 asked"):
+            again.require_same(result(epochs=30))
+
+
+def test_a_broken_line_is_named(tmp_path):
+    (tmp_path / "results.jsonl").write_text(json.dumps(result()) + "\n{oops\n")
+    with pytest.raises(RunError, match="line 2 is not a result"):
+        read_results(tmp_path)
