@@ -25,6 +25,7 @@ app.add_typer(benchmark_app, name="benchmark")
 _EXTRAS = {
     "train": ("torch", "torchvision", "timm", "sklearn", "rich"),
     "export": ("onnx", "onnxscript", "matplotlib", "jinja2"),
+    "openvino": ("openvino",),
     "demo": ("elpv_dataset",),
 }
 
@@ -82,6 +83,10 @@ def train(
     seed: int = 0,
     setting: Annotated[str, typer.Option(help="general or hard.")] = "general",
     seen_class: Annotated[str | None, typer.Option(help="The one anomaly class seen, in the hard setting.")] = None,
+    calibrate: Annotated[
+        str, typer.Option(help="split: on held-out normals; cross: few normals, all train, each scored out of fold.")
+    ] = "split",
+    folds: Annotated[int | None, typer.Option(help="Folds of --calibrate cross; 10 by default.")] = None,
     calibration: Annotated[
         int | None, typer.Option(help="Normals held out for the threshold; a third, 300 at most, by default.")
     ] = None,
@@ -116,12 +121,15 @@ def export(
     alpha: AlphaOption = 0.01,
     confidence: Annotated[float, typer.Option(help="How sure the false-reject rate shall be kept.")] = 0.95,
     tail: Annotated[bool, typer.Option("--tail", help="Too few normals for alpha: fit a tail, a model.")] = False,
+    openvino: Annotated[bool, typer.Option("--openvino", help="Carry OpenVINO's IR too, weights in float16.")] = False,
 ) -> None:
     """Write the bundle: one graph, proven equal to the model, and thresholds from normals it never saw."""
-    _require("export", "train", "export")
+    _require("export", "train", "export", *(("openvino",) if openvino else ()))
+    from ahl_export.assemble import Wanted
     from ahl_export.assemble import export as write
 
-    written = write(run, out, alpha=alpha, confidence=confidence, tail=tail, report=_say)
+    wanted = Wanted(openvino=openvino)
+    written = write(run, out, alpha=alpha, confidence=confidence, tail=tail, wanted=wanted, report=_say)
     _say(f"written: {written.bundle.path}; next: ahl-runtime score --bundle {written.bundle.path} IMAGES")
 
 

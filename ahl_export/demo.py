@@ -55,15 +55,16 @@ def demo(
         "n_train_normal": len(run.split.train_normal),
         "n_calibration": len(run.split.calibration_normal),
     }
-    rule = bundle.manifest.decision
+    first = bundle.manifest.first
+    rule = first.decision
     page = ReportData(
         title=f"{system(config.system).title} on {data.upper()}",
         figures=figures,
         promise=rule.promise,
         threshold=rule.threshold,
         unsure_threshold=rule.unsure_threshold,
-        map_range=bundle.manifest.map_range,
-        calibration_scores=bundle.calibration.scores,
+        map_range=first.map_range,
+        calibration_scores=bundle.calibration(first).scores,
         frames=frames,
         facts=_facts(run, bundle.digest),
         load=load,

@@ -1,77 +1,152 @@
 """The gate: an artefact must score as the model that was trained does, on frames of many sizes and kinds."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from time import perf_counter
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+import calibration
 from ahl_export.errors import ExportError
-from ahl_runtime.types import Engine
+from ahl_runtime.types import Engine, Outputs
 from ahl_train.features import Item
-from ahl_train.protocol import Split
-from ahl_train.unified import Unified
+from ahl_train.images import load
+from ahl_train.run import Run
 
-TOLERANCE = 1e-4  # of a score or a map value, relative to it where it is above 1
 _SHAPES = ((448, 448), (768, 1024), (500, 120))  # (H, W), beside the frames' own: resizing is where exports drift
+_KINDS = ("cutmix", "cutpaste", "draem")
+_PSEUDO = 60  # pseudo anomalies whose decisions are compared
+_MAP_VALUES = 200  # of each normal's map, for the range of colours
 
 Pixels = NDArray[np.uint8]
+Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Parity:
-    """How far an artefact is from the model."""
+class Bounds:
+    """What a gate allows. `score`, `map`: largest difference from the model, relative where its value is above 1.
+
+    `flips`: share of decisions that may differ from the float32 graph's; `rank`: least rank correlation with it.
+    """
+
+    score: float
+    map: float
+    flips: float
+    rank: float
+
+
+@dataclass(frozen=True)
+class Closeness:
+    """How far an engine is from the model in torch, each difference relative where the model's value is above 1."""
 
     frames: int
     score_max: float
     score_mean: float
     map_max: float
-    tolerance: float
-
-    @property
-    def equal(self) -> bool:
-        return max(self.score_max, self.map_max) <= self.tolerance
-
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "equal": self.equal}
+    map_mean: float
 
 
-def frames_of(split: Split, seed: int) -> list[Pixels]:
-    """What the gate looks at: normals not trained on, pseudo anomalies of each kind, and other sizes and shapes."""
-    normals = [Item(s) for s in split.calibration_normal[:4] or split.train_normal[:4]]
-    donor = split.train_normal[-1]
-    pseudo = [
-        Item(i.sample, kind, donor, seed) for i, kind in zip(normals, ("cutmix", "cutpaste", "draem"), strict=False)
-    ]
-    own = [item.pixels() for item in [*normals, *pseudo]]
-    resized = [np.asarray(Image.fromarray(own[-1]).resize((w, h), Image.Resampling.BILINEAR)) for h, w in _SHAPES]
-    return own + resized
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """An engine's scores of the calibration normals and of pseudo anomalies, and what they cost.
+
+    `milliseconds`: of each normal; `map_range`: [low, high] for colouring maps.
+    """
+
+    normal: Scores
+    pseudo: Scores
+    milliseconds: Scores
+    map_range: tuple[float, float]
 
 
-def compare(model: Unified, engine: Engine, frames: Sequence[Pixels]) -> Parity:
-    """Score each frame, uint8 [H, W, 3], by both."""
-    scores, maps = [], []
-    for frame in frames:
-        wanted_score, wanted_map, _ = model.score(torch.from_numpy(np.array(frame))[None])
-        got = engine.infer(frame[None])
-        scores.append(_difference(wanted_score.numpy(), got.score))
-        maps.append(_difference(wanted_map.numpy(), got.anomaly_map))
-    return Parity(len(frames), max(scores), float(np.mean(scores)), max(maps), TOLERANCE)
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """The frames that artefacts are judged on. None of them was trained on, but for the donors of pseudo anomalies."""
+
+    run: Run
+
+    @cached_property
+    def gate(self) -> list[Pixels]:
+        """Normals, pseudo anomalies of each kind, and other sizes and shapes."""
+        split, seed = self.run.split, self.run.config.seed
+        normals = [Item(s) for s in split.calibration_normal[:4] or split.train_normal[:4]]
+        donor = split.train_normal[-1]
+        pseudo = [Item(i.sample, kind, donor, seed) for i, kind in zip(normals, _KINDS, strict=False)]
+        own = [item.pixels() for item in [*normals, *pseudo]]
+        resized = [np.asarray(Image.fromarray(own[-1]).resize((w, h), Image.Resampling.BILINEAR)) for h, w in _SHAPES]
+        return own + resized
+
+    @cached_property
+    def wanted(self) -> list[Outputs]:
+        """What the model in torch says of the gate's frames."""
+        scored = (self.run.model.score(torch.from_numpy(np.array(frame))[None]) for frame in self.gate)
+        return [Outputs(*(t.numpy() for t in outputs)) for outputs in scored]
+
+    @cached_property
+    def statistics(self) -> list[calibration.FrameStatistics]:
+        """Of each calibration normal's pixels; any engine's."""
+        return [calibration.frame_statistics(pixels) for pixels in self.normals()]
+
+    def normals(self) -> Iterator[Pixels]:
+        """The calibration normals, uint8 [H, W, 3], one in memory at a time."""
+        return (load(s) for s in self.run.split.calibration_normal)
+
+    def pseudo(self) -> Iterator[Pixels]:
+        """Pseudo anomalies of each kind, made of calibration normals with train normals as donors."""
+        split = self.run.split
+        for i, sample in enumerate(split.calibration_normal[:_PSEUDO]):
+            donor = split.train_normal[i % len(split.train_normal)]
+            yield Item(sample, _KINDS[i % len(_KINDS)], donor, self.run.config.seed).pixels()
 
 
-def gate(model: Unified, engine: Engine, frames: Sequence[Pixels]) -> Parity:
-    """``compare``; ExportError if they disagree."""
-    parity = compare(model, engine, frames)
-    if not parity.equal:
+def compare(engine: Engine, frames: Sequence[Pixels], wanted: Sequence[Outputs]) -> Closeness:
+    """Score each frame, uint8 [H, W, 3], and compare with what the model said of it."""
+    got = [engine.infer(frame[None]) for frame in frames]
+    scores = [_difference(w.score, g.score) for w, g in zip(wanted, got, strict=True)]
+    maps = [_difference(w.anomaly_map, g.anomaly_map) for w, g in zip(wanted, got, strict=True)]
+    return Closeness(
+        len(frames),
+        float(np.max([s.max() for s in scores])),
+        float(np.mean([s.mean() for s in scores])),
+        float(np.max([m.max() for m in maps])),
+        float(np.mean([m.mean() for m in maps])),
+    )
+
+
+def survey(engine: Engine, evidence: Evidence) -> Survey:
+    """Score every calibration normal and the pseudo anomalies."""
+    normal, milliseconds, maps = [], [], []
+    for pixels in evidence.normals():
+        started = perf_counter()
+        outputs = engine.infer(pixels[None])
+        milliseconds.append(1e3 * (perf_counter() - started))
+        normal.append(float(outputs.score[0]))
+        maps.append(outputs.anomaly_map[0].ravel())
+    pseudo = [float(engine.infer(pixels[None]).score[0]) for pixels in evidence.pseudo()]
+    middle, top = np.quantile(np.concatenate(maps), (0.5, 0.999))
+    # Colour begins above what normal frames usually show and is full at twice their range.
+    map_range = (float(middle), float(middle + 2 * (top - middle) + 1e-6))
+    return Survey(np.array(normal), np.array(pseudo), np.array(milliseconds), map_range)
+
+
+def rank_correlation(a: Scores, b: Scores) -> float:
+    """Spearman's, of two [n] without many ties."""
+    ranks = [np.argsort(np.argsort(x)).astype(float) for x in (a, b)]
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def require_close(name: str, found: Closeness, bounds: Bounds) -> None:
+    """ExportError if it is further from the model than the bounds allow."""
+    if not (found.score_max <= bounds.score and found.map_max <= bounds.map):  # NaN is not close
         raise ExportError(
-            f"{engine.name} disagrees with the model: scores by up to {parity.score_max:.2g}, maps by "
-            f"{parity.map_max:.2g}, {parity.tolerance:.0e} allowed; nothing was written"
+            f"{name} disagrees with the model: scores by up to {found.score_max:.2g} ({bounds.score:.0e} allowed), "
+            f"maps by {found.map_max:.2g} ({bounds.map:.0e} allowed)"
         )
-    return parity
 
 
-def _difference(wanted: NDArray[np.float32], got: NDArray[np.float32]) -> float:
-    return float((np.abs(wanted - got) / np.maximum(1.0, np.abs(wanted))).max())
+def _difference(wanted: NDArray[np.float32], got: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.abs(wanted - got) / np.maximum(1.0, np.abs(wanted))

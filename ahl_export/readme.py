@@ -1,11 +1,11 @@
 """Write the demo's figures into the README, with the machine that they come from: make figures."""
 
 import json
-import platform
 import sys
 from pathlib import Path
 
 from ahl_export.errors import ExportError
+from ahl_export.machine import machine
 
 _START, _END = "<!-- figures: written by `make figures` -->", "<!-- /figures -->"
 
@@ -28,7 +28,7 @@ def table(figures: dict[str, float]) -> str:
         ),
     )
     body = "\n".join(f"| {name} | {value} | {note} |" for name, value, note in rows)
-    return f"ELPV, 10 shots, seed 0, by `make demo` on {_machine()}:\n\n| | | |\n|---|---|---|\n{body}\n"
+    return f"ELPV, 10 shots, seed 0, by `make demo` on {machine()}:\n\n| | | |\n|---|---|---|\n{body}\n"
 
 
 def insert(readme: str, text: str) -> str:
@@ -38,19 +38,6 @@ def insert(readme: str, text: str) -> str:
     if not (start and end):
         raise ExportError(f"README.md lacks the markers {_START} and {_END}")
     return f"{head}{start}\n{text}{end}{tail}"
-
-
-def _machine() -> str:
-    cpu = next(
-        (line.split(":")[1].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")),
-        platform.processor(),
-    )
-    cores = sum(line.startswith("processor") for line in _lines(Path("/proc/cpuinfo")))
-    return f"{cores} cores of an {cpu}, Python {platform.python_version()}"
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from ahl_runtime.archive import Refused
 from ahl_runtime.decode import decode
 from ahl_runtime.errors import BundleError
 from ahl_runtime.files import write_whole
-from ahl_runtime.manifest import FORMAT, Manifest, Member
+from ahl_runtime.manifest import FORMAT, Artefact, Manifest, Member
 from calibration import Calibration, CalibrationError
 
 __all__ = ["FORMAT", "MAX_BYTES", "Bundle", "Manifest", "open_bundle", "write_bundle"]
@@ -48,10 +47,9 @@ class Bundle:
         except KeyError:
             raise BundleError(f"{self.path}: no member {member!r}; it holds {', '.join(self._members)}") from None
 
-    @cached_property
-    def calibration(self) -> Calibration:
-        """The calibration, read once; BundleError if it is damaged or not the manifest's."""
-        part = self.manifest.calibration
+    def calibration(self, artefact: Artefact) -> Calibration:
+        """An artefact's calibration; BundleError if it is damaged or not the manifest's."""
+        part = artefact.calibration
         try:
             loaded = Calibration.load(io.BytesIO(self.read(part.file)))
         except CalibrationError as error:
@@ -62,9 +60,9 @@ class Bundle:
             )
         return loaded
 
-    def reference(self) -> Iterator[tuple[str, NDArray[np.uint8], float]]:
-        """The carried normal frames: file, pixels uint8 [H, W, 3], expected score. ImageError."""
-        for frame in self.manifest.reference:
+    def reference(self, artefact: Artefact) -> Iterator[tuple[str, NDArray[np.uint8], float]]:
+        """The carried normal frames: file, pixels uint8 [H, W, 3], the artefact's expected score. ImageError."""
+        for frame in artefact.reference:
             yield frame.file, decode(self.read(frame.file)), frame.score
 
 

@@ -26,6 +26,7 @@ _threads = click.option(
     metavar="N",
     help="Threads for scoring; every core of this process by default.",
 )
+_engine = click.option("--engine", metavar="NAME", help="The engine, see check; the preferred one by default.")
 
 
 def main() -> None:
@@ -57,8 +58,9 @@ def app(context: click.Context, version: bool) -> None:
 @click.argument("images", nargs=-1, required=True, type=_PATH, metavar="IMAGE_OR_FOLDER...")
 @click.option("--bundle", required=True, type=_PATH, help="The .ahl file.")
 @click.option("--maps", type=_PATH, help="Folder for a heat-map overlay (PNG) of each image.")
+@_engine
 @_threads
-def score(images: tuple[Path, ...], bundle: Path, maps: Path | None, threads: int | None) -> None:
+def score(images: tuple[Path, ...], bundle: Path, maps: Path | None, engine: str | None, threads: int | None) -> None:
     """Print one JSON line for each image: its score, p-value, decision and milliseconds.
 
     An image that cannot be scored gets a line with "error"; the others go on, and the exit code is 2.
@@ -67,7 +69,7 @@ def score(images: tuple[Path, ...], bundle: Path, maps: Path | None, threads: in
 
     paths = list(iter_images(images))
     targets = _map_targets(maps, paths) if maps else [None] * len(paths)
-    scorer = _scorer(bundle, threads)
+    scorer = _scorer(bundle, engine, threads)
     failed = sum(not _score_one(scorer, path, target) for path, target in zip(paths, targets, strict=True))
     if failed:
         console.fail(f"{failed} of {len(paths)} images could not be scored: see their lines")
@@ -85,25 +87,26 @@ def check(bundle: Path, as_json: bool, threads: int | None) -> None:
     from ahl_runtime.bundle import open_bundle
 
     opened = open_bundle(bundle)
-    results = selfcheck.check(opened, threads=threads)
-    passed = all(result.passed for result in results)
+    report = selfcheck.check(opened, threads=threads)
     if as_json:
-        engines = [asdict(result) for result in results]
-        _print({"bundle": str(bundle), "digest": opened.digest, "passed": passed, "engines": engines})
+        fields = {"bundle": str(bundle), "digest": opened.digest, "passed": report.passed, "chosen": report.chosen}
+        _print({**fields, "why": report.why, "engines": [asdict(c) for c in report.checks]})
     else:
-        for r in results:
-            said = r.error or (
-                f"{r.frames} frames, off by at most {r.largest:.1e} (limit {selfcheck.TOLERANCE:.0e}), {r.ms:.1f} ms"
+        for c in report.checks:
+            said = c.error or (
+                f"{c.frames} frames, off by at most {c.largest:.1e} (limit {c.tolerance:.0e}), {c.ms:.1f} ms"
             )
-            click.echo(console.printable(f"{r.engine}: {'pass' if r.passed else 'fail'}: {said}"))
-    click.get_current_context().exit(0 if passed else 1)
+            verdict = {True: "pass", False: "fail", None: "not here"}[c.passed]
+            click.echo(console.printable(f"{c.engine}: {verdict}: {said}"))
+        click.echo(console.printable(f"chosen: {report.why}"))
+    click.get_current_context().exit(0 if report.passed else 1)
 
 
-def _scorer(path: Path, threads: int | None) -> Scorer:
+def _scorer(path: Path, engine: str | None, threads: int | None) -> Scorer:
     from ahl_runtime.bundle import open_bundle
     from ahl_runtime.scoring import Scorer
 
-    return Scorer(open_bundle(path), threads=threads)
+    return Scorer(open_bundle(path), engine, threads=threads)
 
 
 def _score_one(scorer: Scorer, path: Path, target: Path | None) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from ahl_runtime.bundle import Bundle
+from ahl_runtime.manifest import Artefact
 from ahl_runtime.types import Decision, Frame, Score, Verdict
 from calibration import Calibration
 
@@ -21,10 +22,10 @@ class Rule:
     bundle: str
 
     @classmethod
-    def of(cls, bundle: Bundle) -> Self:
-        """The rule that a bundle carries. BundleError if its calibration is damaged."""
-        rule = bundle.manifest.decision
-        return cls(rule.threshold, rule.unsure_threshold, rule.promise, bundle.calibration, bundle.digest)
+    def of(cls, bundle: Bundle, artefact: Artefact) -> Self:
+        """The rule that a bundle carries for one of its artefacts. BundleError if its calibration is damaged."""
+        rule = artefact.decision
+        return cls(rule.threshold, rule.unsure_threshold, rule.promise, bundle.calibration(artefact), bundle.digest)
 
     def decide(self, score: Score, frame: Frame) -> Decision:
         """`reject` above the threshold, `unsure` above the unsure threshold, else `pass`."""

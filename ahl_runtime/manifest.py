@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 FORMAT = 1
+FIRST = "onnxruntime"
 
 # JSON has no infinity: null in the file is +inf in memory, a threshold that rejects nothing.
 Threshold = Annotated[
@@ -26,6 +27,7 @@ Threshold = Annotated[
 ]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
@@ -34,9 +36,8 @@ class _Part(BaseModel):
 
 
 class Graph(_Part):
-    """The ONNX graph: its file, and the names of its inputs, outputs and heads (columns of `head_scores`)."""
+    """What every artefact computes: the names of its inputs, outputs and heads (columns of `head_scores`)."""
 
-    file: Name
     opset: Annotated[int, Field(ge=1)]
     inputs: list[Name]
     outputs: list[Name]
@@ -67,10 +68,69 @@ class CalibrationPart(_Part):
 
 
 class Reference(_Part):
-    """A normal frame that the bundle carries, and the score that the graph gave it where it was exported."""
+    """A normal frame that the bundle carries, and the score that the artefact gave it where it was exported."""
 
     file: Name
     score: Finite
+
+
+class Parity(_Part):
+    """How an artefact compared with the model that was trained, where it was exported.
+
+    Against the model in torch, on `frames` frames of many sizes and kinds: `score_max`, `score_mean`, `map_max` and
+    `map_mean` differences, each relative where the model's value is above 1. Against the bundle's first artefact, on
+    `compared` held-out normals and pseudo anomalies: Spearman's `rank_correlation`, and how many decisions (reject or
+    not) `flips`, each by its own threshold. `ms_p50`, `ms_p99`: of one frame of the training images' size on `threads`
+    threads of `cpu`. `size`: bytes of the artefact's files.
+    """
+
+    frames: Count
+    score_max: Finite
+    score_mean: Finite
+    map_max: Finite
+    map_mean: Finite
+    compared: Count
+    rank_correlation: Annotated[float, Field(ge=-1, le=1)]
+    flips: Annotated[int, Field(ge=0)]
+    ms_p50: Finite
+    ms_p99: Finite
+    threads: Count
+    cpu: str
+    size: Count
+
+
+class Artefact(_Part):
+    """One way to run the graph, and what was found when it ran.
+
+    `engine`: what runs it, see `ahl_runtime.engines`. `files`: members, in the order that the engine takes them.
+    `precision`: of weights and arithmetic, in words. `tolerance`: how far a reference frame's score may be off on a
+    device, relative where the score is above 1. `decision`, `calibration`, `map_range` and `reference` come from the
+    artefact's own scores and maps; where it could not run where it was exported, `parity` is null and they are those
+    of the first artefact. `extras`: free JSON, the engine's own facts.
+    """
+
+    engine: Name
+    files: list[Name]
+    precision: Name
+    tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    decision: DecisionRule
+    calibration: CalibrationPart
+    map_range: Annotated[tuple[Finite, Finite], Field(strict=False)]
+    reference: list[Reference]
+    parity: Parity | None
+    extras: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _range(self) -> Self:
+        low, high = self.map_range
+        if not low < high:
+            raise ValueError(f"map_range [{low:g}, {high:g}] is not in order")
+        return self
+
+    @property
+    def members(self) -> tuple[Name, ...]:
+        """Every member that it names."""
+        return (*self.files, self.calibration.file, *(r.file for r in self.reference))
 
 
 class Member(_Part):
@@ -81,28 +141,35 @@ class Member(_Part):
 
 
 class Manifest(_Part):
-    """manifest.json. `map_range`: [low, high], anomaly-map values of normal frames; `provenance`: free JSON."""
+    """manifest.json. `artefacts`: the ONNX graph in float32 comes first; `provenance`: free JSON."""
 
     format: Annotated[int, Field(ge=1, le=FORMAT)]
     name: Name
     created: Annotated[AwareDatetime, Field(strict=False)]
     graph: Graph
-    decision: DecisionRule
-    calibration: CalibrationPart
-    map_range: Annotated[tuple[Finite, Finite], Field(strict=False)]
-    reference: list[Reference]
+    artefacts: Annotated[list[Artefact], Field(min_length=1)]
     provenance: dict[str, Any]
     members: dict[str, Member]
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        low, high = self.map_range
-        if not low < high:
-            raise ValueError(f"map_range [{low:g}, {high:g}] is not in order")
-        named = [self.graph.file, self.calibration.file, *(r.file for r in self.reference)]
-        missing = sorted(set(named) - set(self.members))
+        engines = [a.engine for a in self.artefacts]
+        if len(set(engines)) < len(engines):
+            raise ValueError(f"artefacts name an engine twice: {', '.join(engines)}")
+        if engines[0] != FIRST:
+            raise ValueError(f"the first artefact is {engines[0]}'s, expected {FIRST}'s")
+        missing = sorted({name for a in self.artefacts for name in a.members} - set(self.members))
         if missing:
             raise ValueError(f"members lacks {', '.join(missing)}")
         if "manifest.json" in self.members:
             raise ValueError("members names manifest.json, which cannot hold its own digest")
         return self
+
+    @property
+    def first(self) -> Artefact:
+        """The ONNX graph in float32, which every device can run and the others are compared with."""
+        return self.artefacts[0]
+
+    def artefact(self, engine: str) -> Artefact | None:
+        """The artefact of that engine, if the bundle carries one."""
+        return next((a for a in self.artefacts if a.engine == engine), None)

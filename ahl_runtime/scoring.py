@@ -8,20 +8,22 @@ from numpy.typing import NDArray
 from ahl_runtime import engines
 from ahl_runtime.bundle import Bundle
 from ahl_runtime.decision import Rule
-from ahl_runtime.types import Decision, Engine, Frame, Outputs, Score
+from ahl_runtime.types import Decision, Frame, Outputs, Score
 
 
 class Scorer:
-    """A bundle, loaded into an engine. `engine`: the first that the device has, unless given; it then has its own
-    `threads` (None: every core that this process may use). BundleError, EngineError.
+    """A bundle, loaded into an engine. `engine`: its name; None for the first that the device has.
 
-    The bundle's bytes are not kept: let go of the bundle to free them.
+    `threads`: None for every core that this process may use. BundleError, EngineError. The bundle's bytes are not
+    kept: let go of the bundle to free them.
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine | None = None, *, threads: int | None = None) -> None:
-        self.rule = Rule.of(bundle)
-        self.map_range = bundle.manifest.map_range
-        self.engine = engine or engines.load(bundle, engines.available(bundle)[0], threads)
+    def __init__(self, bundle: Bundle, engine: str | None = None, *, threads: int | None = None) -> None:
+        name = engine or engines.available(bundle)[0]
+        artefact = engines.artefact(bundle, name)
+        self.rule = Rule.of(bundle, artefact)
+        self.map_range = artefact.map_range
+        self.engine = engines.load(bundle, name, threads)
 
     def score(self, image: Frame | NDArray[np.uint8]) -> Decision:
         """Decide on one frame, or on bare pixels, uint8 [H, W, 3] RGB. ImageError, EngineError."""

@@ -1,4 +1,4 @@
-"""The self-check: does this device give the scores that the bundle's maker saw?"""
+"""The self-check: does this device give the scores that the bundle's maker saw, and which engine would it choose?"""
 
 from __future__ import annotations
 
@@ -9,46 +9,85 @@ import numpy as np
 
 from ahl_runtime import engines
 from ahl_runtime.bundle import Bundle
+from ahl_runtime.engines import Candidate
 from ahl_runtime.errors import BundleError, RuntimeFault
-
-TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class Check:
-    """One engine's result: `largest`: the largest absolute score difference; `ms`: the median time of a frame."""
+    """One engine's result.
+
+    `passed`: None where it cannot run here, `error` then says why. `largest`: the largest score difference, relative
+    where the expected score is above 1, of which `tolerance` is allowed. `ms`: the median time of a frame.
+    """
 
     engine: str
-    passed: bool
+    precision: str
+    passed: bool | None
     frames: int
-    largest: float | None
-    ms: float | None
+    tolerance: float
+    largest: float | None = None
+    ms: float | None = None
     error: str | None = None
 
 
-def check(bundle: Bundle, *, threads: int | None = None) -> list[Check]:
+@dataclass(frozen=True)
+class Report:
+    """Every engine that the bundle has an artefact for, the preferred first, those that cannot run here last.
+
+    `chosen`: what scoring would take.
+    """
+
+    checks: list[Check]
+    chosen: str | None
+
+    @property
+    def passed(self) -> bool:
+        """At least one engine runs here, and no one that runs is off."""
+        return self.chosen is not None and all(c.passed is not False for c in self.checks)
+
+    @property
+    def why(self) -> str:
+        """Why the chosen engine, in one sentence."""
+        ran = [c for c in self.checks if c.ms is not None]
+        if self.chosen is None:
+            return "no engine can run here"
+        fastest = min(ran, key=lambda c: c.ms or 0.0, default=None)
+        reason = "the first that can run here: GPU engines come first, CPU engines by their speed where it was exported"
+        if fastest and fastest.engine != self.chosen:
+            reason += f"; {fastest.engine} is faster here: choose it with --engine {fastest.engine}"
+        return f"{self.chosen}: {reason}"
+
+
+def check(bundle: Bundle, *, threads: int | None = None) -> Report:
     """Score the bundle's reference frames with every engine that this device has.
 
-    An engine passes when each score is within TOLERANCE of the one in the manifest; one that raises fails, with
-    its reason. BundleError if the bundle carries no reference frames.
+    An engine passes when each score is within its artefact's tolerance of the one in the manifest; one that raises
+    fails, with its reason. BundleError if the bundle carries no reference frames.
     """
-    if not bundle.manifest.reference:
+    if not all(a.reference for a in bundle.manifest.artefacts):
         raise BundleError(f"{bundle.path}: it carries no reference frames to check with: export it again with some")
-    return [_check(bundle, name, threads) for name in engines.available(bundle)]
+    found = sorted(engines.candidates(bundle), key=lambda c: c.missing is not None)
+    chosen = next((c.engine for c in found if c.missing is None), None)
+    return Report([_check(bundle, c, threads) for c in found], chosen)
 
 
-def _check(bundle: Bundle, name: str, threads: int | None) -> Check:
+def _check(bundle: Bundle, candidate: Candidate, threads: int | None) -> Check:
+    name, artefact = candidate.engine, candidate.artefact
+    count, tolerance = len(artefact.reference), artefact.tolerance
+    if candidate.missing:
+        return Check(name, artefact.precision, None, count, tolerance, error=candidate.missing)
     differences: list[float] = []
     times: list[float] = []
-    count = len(bundle.manifest.reference)
     try:
         engine = engines.load(bundle, name, threads)
-        for _, image, expected in bundle.reference():
+        for _, image, expected in bundle.reference(artefact):
+            engine.infer(image[np.newaxis])  # the first time at a size, engines prepare themselves
             start = time.perf_counter()
             outputs = engine.infer(image[np.newaxis])
             times.append(1000 * (time.perf_counter() - start))
-            differences.append(abs(float(outputs.score[0]) - expected))
+            differences.append(abs(float(outputs.score[0]) - expected) / max(1.0, abs(expected)))
     except RuntimeFault as error:
-        return Check(name, False, count, None, None, str(error))
-    largest = max(differences)
-    return Check(name, largest <= TOLERANCE, count, largest, float(np.median(times)))
+        return Check(name, artefact.precision, False, count, tolerance, error=str(error))
+    largest, ms = max(differences), float(np.median(times))
+    return Check(name, artefact.precision, largest <= tolerance, count, tolerance, largest, ms)

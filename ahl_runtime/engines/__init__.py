@@ -1,20 +1,108 @@
-"""The engines that this device can run, by name."""
+"""The engines that this device can run, by name, the preferred one first, and why the others cannot."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Protocol, cast
+
 from ahl_runtime.bundle import Bundle
 from ahl_runtime.engines.base import CheckedEngine
+from ahl_runtime.errors import EngineError
+from ahl_runtime.manifest import Artefact
 
-__all__ = ["available", "load"]
+__all__ = ["Candidate", "artefact", "available", "candidates", "load"]
+
+
+class _Module(Protocol):
+    """What an engine's module gives: functions of the engine's name first. It imports its library inside them only."""
+
+    # Why this device cannot run it, and the way out; None if it can.
+    missing: Callable[[str, Bundle, Artefact], str | None]
+    # With its number of threads: None for every core that this process may use. EngineError.
+    load: Callable[[str, Bundle, Artefact, int | None], CheckedEngine]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """An engine: the artefact that it runs, and its module. `gpu`: faster than any engine on the CPU."""
+
+    artefact: str
+    module: str
+    gpu: bool = False
+
+
+# By preference. Engines on the CPU are ordered by what was measured where the bundle was exported.
+_KINDS = {
+    "onnxruntime-cuda": _Kind("onnxruntime", "ort", gpu=True),
+    "openvino": _Kind("openvino", "openvino"),
+    "onnxruntime-int8": _Kind("onnxruntime-int8", "ort"),
+    "onnxruntime": _Kind("onnxruntime", "ort"),
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An engine that a bundle carries an artefact for. `missing`: why it cannot run here, None if it can."""
+
+    engine: str
+    artefact: Artefact
+    missing: str | None
+
+
+def candidates(bundle: Bundle) -> list[Candidate]:
+    """Every engine that the bundle has an artefact for, the preferred first; those of a newer version at the end."""
+    manifest = bundle.manifest
+    known = [
+        Candidate(name, found, _module(kind).missing(name, bundle, found))
+        for name, kind in _KINDS.items()
+        if (found := manifest.artefact(kind.artefact))
+    ]
+    known.sort(key=_preference)  # stable: otherwise as they are listed
+    unknown = [a for a in manifest.artefacts if a.engine not in {kind.artefact for kind in _KINDS.values()}]
+    return known + [Candidate(a.engine, a, "this version of ahl-runtime does not know it: update it") for a in unknown]
 
 
 def available(bundle: Bundle) -> list[str]:
-    """The engines that can run this bundle here, the preferred one first."""
-    return ["onnxruntime"]
+    """The engines that can run this bundle here, the preferred one first; EngineError if there is none."""
+    found = candidates(bundle)
+    names = [c.engine for c in found if c.missing is None]
+    if not names:
+        raise EngineError(
+            f"{bundle.path}: no engine can run here: " + "; ".join(f"{c.engine}: {c.missing}" for c in found)
+        )
+    return names
+
+
+def artefact(bundle: Bundle, name: str) -> Artefact:
+    """The artefact that an engine runs. EngineError, naming the choices, for an engine that the bundle is not for."""
+    return _candidate(bundle, name).artefact
 
 
 def load(bundle: Bundle, name: str, threads: int | None = None) -> CheckedEngine:
-    """One of `available`, ready to run. `threads`: None for every core that this process may use. EngineError."""
-    from ahl_runtime.engines.ort import OrtEngine
+    """An engine by name, ready to run. `threads`: None for every core that this process may use. EngineError."""
+    found = _candidate(bundle, name)
+    if found.missing:
+        raise EngineError(f"{name} cannot run here: {found.missing}")
+    return _module(_KINDS[name]).load(name, bundle, found.artefact, threads)
 
-    return OrtEngine(bundle.read(bundle.manifest.graph.file), threads)
+
+def _candidate(bundle: Bundle, name: str) -> Candidate:
+    found = candidates(bundle)
+    for candidate in found:
+        if candidate.engine == name:
+            return candidate
+    raise EngineError(
+        f"{bundle.path}: nothing in it for engine {name!r}: choose among {', '.join(c.engine for c in found)}"
+    )
+
+
+def _preference(candidate: Candidate) -> tuple[bool, float]:
+    parity = candidate.artefact.parity
+    on_cpu = not _KINDS[candidate.engine].gpu
+    return on_cpu, parity.ms_p50 if on_cpu and parity else 0.0
+
+
+def _module(kind: _Kind) -> _Module:
+    return cast(_Module, import_module(f"ahl_runtime.engines.{kind.module}"))

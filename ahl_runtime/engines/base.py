@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 
 import numpy as np
@@ -46,3 +47,14 @@ class CheckedEngine(ABC):
         bad = int(np.count_nonzero(~np.isfinite(outputs.score)))
         if bad:
             raise EngineError(f"{self.name}: {bad} of {n} scores are NaN or infinite: export the bundle again")
+
+
+def cores(threads: int | None) -> int:
+    """`threads`, or every core that this process may use; EngineError if it is below 1."""
+    if threads is not None:
+        if threads < 1:
+            raise EngineError(f"threads is {threads}: expected 1 or more")
+        return threads
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,31 +1,54 @@
-"""ONNX Runtime on the CPU: the engine that every device has."""
+"""ONNX Runtime: on the CPU, the engine that every device has; on CUDA where its GPU package is installed."""
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ahl_runtime.engines.base import CheckedEngine
+from ahl_runtime.bundle import Bundle
+from ahl_runtime.engines import cuda
+from ahl_runtime.engines.base import CheckedEngine, cores
 from ahl_runtime.errors import EngineError
+from ahl_runtime.manifest import Artefact
 from ahl_runtime.types import Outputs
 
 OUTPUTS = ["score", "anomaly_map", "head_scores"]
 
 
+CUDA = "onnxruntime-cuda"
+
+
+def missing(engine: str, bundle: Bundle, artefact: Artefact) -> str | None:
+    """Why ONNX Runtime cannot run here, with the way out; None if it can."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        return f"onnxruntime cannot be loaded ({error}): pip install onnxruntime"
+    if engine != CUDA:
+        return None
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return "onnxruntime is the CPU package: pip uninstall onnxruntime, then pip install onnxruntime-gpu (x86 only)"
+    return cuda.missing()
+
+
+def load(engine: str, bundle: Bundle, artefact: Artefact, threads: int | None) -> CheckedEngine:
+    """The bundle's ONNX graph. EngineError."""
+    return OrtEngine(bundle.read(artefact.files[0]), threads, engine)
+
+
 class OrtEngine(CheckedEngine):
     """`model`: the ONNX file's bytes. `threads`: at least 1, None for every core that this process may use.
 
-    EngineError if the model cannot be loaded or is not the bundle's graph.
+    `name`: CUDA runs on the GPU, in float32 without TF32; any other on the CPU. EngineError if the model cannot be
+    loaded or is not the bundle's graph.
     """
 
-    def __init__(self, model: bytes, threads: int | None = None) -> None:
-        if threads is not None and threads < 1:
-            raise EngineError(f"threads is {threads}: expected 1 or more")
-        self.threads = threads or _cores()
-        self._session = _session(model, self.threads)
+    def __init__(self, model: bytes, threads: int | None = None, name: str = "onnxruntime") -> None:
+        self._name = name
+        self.threads = cores(threads)
+        self._session = _session(model, self.threads, name == CUDA)
         given = {o.name for o in self._session.get_outputs()}
         missing = [name for name in OUTPUTS if name not in given]
         if missing or [i.name for i in self._session.get_inputs()] != ["image"]:
@@ -36,7 +59,7 @@ class OrtEngine(CheckedEngine):
 
     @property
     def name(self) -> str:
-        return "onnxruntime"
+        return self._name
 
     def _run(self, images: NDArray[np.uint8]) -> Outputs:
         try:
@@ -45,13 +68,7 @@ class OrtEngine(CheckedEngine):
             raise EngineError(f"{self.name}: {_reason(error)} on frames {list(images.shape)}") from error
 
 
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _session(model: bytes, threads: int) -> Any:
+def _session(model: bytes, threads: int, on_cuda: bool) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
@@ -62,12 +79,21 @@ def _session(model: bytes, threads: int) -> Any:
     # Threads that spin while they wait take the cores from cameras, sinks and the server.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # errors are raised; a second copy on stderr helps no one
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if on_cuda:
+        # TF32 has a mantissa of 10 bits: scores would leave the bounds that the bundle was proven in.
+        providers.insert(0, ("CUDAExecutionProvider", {"use_tf32": "0"}))
     try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(model, options, providers=providers)
     except Exception as error:  # ONNX Runtime's errors have no common base below Exception
         raise EngineError(
             f"onnxruntime: the model cannot be loaded ({_reason(error)}): export the bundle again"
         ) from error
+    if on_cuda and session.get_providers()[0] != "CUDAExecutionProvider":
+        raise EngineError(
+            f"{CUDA}: its libraries cannot be loaded: install the CUDA and cuDNN that onnxruntime-gpu needs"
+        )
+    return session
 
 
 def _reason(error: Exception) -> str:

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 
 from ahl_export.errors import ExportError
-from ahl_export.parity import compare, frames_of, gate
+from ahl_export.parity import Bounds, Evidence, compare, rank_correlation, require_close
 from ahl_runtime.types import Outputs
 from ahl_train.run import Run
 
@@ -31,23 +32,48 @@ class Torch:
         return Outputs(score, anomaly_map, heads)
 
 
-def test_the_model_equals_itself(run: Run) -> None:
-    parity = gate(run.model, Torch(run, 0.0), frames_of(run.split, 0))
-    assert parity.score_max == 0
-    assert parity.map_max == 0
+@pytest.fixture(scope="module")
+def evidence(run: Run) -> Evidence:
+    return Evidence(run)
+
+
+def test_the_model_equals_itself(run: Run, evidence: Evidence) -> None:
+    close = compare(Torch(run, 0.0), evidence.gate, evidence.wanted)
+    assert (close.score_max, close.score_mean, close.map_max, close.map_mean) == (0, 0, 0, 0)
+    assert close.frames == len(evidence.gate)
 
 
 @pytest.mark.parametrize("in_map", [False, True])
-def test_a_departure_is_refused_and_named(run: Run, in_map: bool) -> None:
-    frames = frames_of(run.split, 0)[:2]
-    assert compare(run.model, Torch(run, 0.5e-4, in_map=in_map), frames).equal
-    with pytest.raises(ExportError, match=r"torch disagrees .* nothing was written"):
-        gate(run.model, Torch(run, 2e-4, in_map=in_map), frames)
+def test_a_departure_is_refused_and_named(run: Run, evidence: Evidence, in_map: bool) -> None:
+    frames, wanted, bounds = evidence.gate[:2], evidence.wanted[:2], Bounds(1e-4, 1e-4, 0.0, 1.0)
+    require_close("torch", compare(Torch(run, 0.5e-4, in_map=in_map), frames, wanted), bounds)
+    with pytest.raises(ExportError, match="torch disagrees with the model: scores by up to"):
+        require_close("torch", compare(Torch(run, 2e-4, in_map=in_map), frames, wanted), bounds)
 
 
-def test_frames_are_of_several_sizes_and_kinds(run: Run) -> None:
-    frames = frames_of(run.split, 0)
+def test_a_map_that_is_no_number_is_not_close(run: Run, evidence: Evidence) -> None:
+    close = compare(Torch(run, float("nan"), in_map=True), evidence.gate[:1], evidence.wanted[:1])
+    with pytest.raises(ExportError, match="maps by nan"):
+        require_close("torch", close, Bounds(1e-4, 1e-4, 0.0, 1.0))
+
+
+def test_frames_are_of_several_sizes_and_kinds(evidence: Evidence) -> None:
+    frames = evidence.gate
     shapes = {f.shape[:2] for f in frames}
     assert {(300, 300), (448, 448), (768, 1024), (500, 120)} <= shapes
     assert all(f.dtype == np.uint8 and f.shape[2] == 3 for f in frames)
     assert len({f.tobytes() for f in frames}) == len(frames)
+
+
+def test_pseudo_anomalies_are_made_alike_each_time(evidence: Evidence) -> None:
+    once, again = [p.tobytes() for p in evidence.pseudo()], [p.tobytes() for p in evidence.pseudo()]
+    assert once == again and len(set(once)) == len(once)
+    assert not set(once) & {p.tobytes() for p in evidence.normals()}
+
+
+def test_rank_correlation_is_spearmans() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=200)
+    b = a + 0.5 * rng.normal(size=200)
+    assert rank_correlation(a, b) == pytest.approx(spearmanr(a, b).statistic)
+    assert rank_correlation(a, np.exp(a)) == pytest.approx(1)

@@ -97,39 +97,52 @@ def parts(model: bytes, cells: list[Path]) -> tuple[dict[str, Any], dict[str, by
     fields = {
         "name": "cells",
         "graph": {
-            "file": "model.onnx",
             "opset": 18,
             "inputs": ["image"],
             "outputs": ["score", "anomaly_map", "head_scores"],
             "heads": ["mean", "darkest"],
         },
-        "decision": {
-            "alpha": fitted.alpha,
-            "confidence": fitted.confidence,
-            "threshold": fitted.threshold,
-            "unsure_threshold": fitted.unsure_threshold,
-            "promise": fitted.promise.sentence,
-        },
-        "calibration": {"file": "calibration.npz", "n": fitted.n},
-        "map_range": [0.2, 0.8],
-        "reference": [
-            {"file": name, "score": float(engine.infer(decode(png)[np.newaxis]).score[0])}
-            for name, png in frames.items()
+        "artefacts": [
+            {
+                "engine": "onnxruntime",
+                "files": ["model.onnx"],
+                "precision": "float32",
+                "tolerance": 1e-4,
+                "decision": {
+                    "alpha": fitted.alpha,
+                    "confidence": fitted.confidence,
+                    "threshold": fitted.threshold,
+                    "unsure_threshold": fitted.unsure_threshold,
+                    "promise": fitted.promise.sentence,
+                },
+                "calibration": {"file": "calibration/onnxruntime.npz", "n": fitted.n},
+                "map_range": [0.2, 0.8],
+                "reference": [
+                    {"file": name, "score": float(engine.infer(decode(png)[np.newaxis]).score[0])}
+                    for name, png in frames.items()
+                ],
+                "parity": None,
+                "extras": {},
+            }
         ],
         "provenance": {"system": "darkness", "seed": 0},
     }
-    return fields, {"model.onnx": model, "calibration.npz": stored.getvalue(), **frames}
+    return fields, {"model.onnx": model, "calibration/onnxruntime.npz": stored.getvalue(), **frames}
 
 
 @pytest.fixture
 def make_bundle(parts: tuple[dict[str, Any], dict[str, Any]], tmp_path: Path) -> Callable[..., Path]:
-    """Writes a bundle and returns its path; `fields` and `members` replace those of the usual one."""
+    """Writes a bundle and returns its path; `fields`, `first` (of the first artefact) and `members` replace its own."""
 
     def make(
-        name: str = "cells.ahl", fields: dict[str, Any] | None = None, members: dict[str, Any] | None = None
+        name: str = "cells.ahl",
+        fields: dict[str, Any] | None = None,
+        members: dict[str, Any] | None = None,
+        first: dict[str, Any] | None = None,
     ) -> Path:
         path = tmp_path / name
-        write_bundle(path, {**parts[0], **(fields or {})}, {**parts[1], **(members or {})})
+        artefacts = [{**parts[0]["artefacts"][0], **(first or {})}, *parts[0]["artefacts"][1:]]
+        write_bundle(path, {**parts[0], "artefacts": artefacts, **(fields or {})}, {**parts[1], **(members or {})})
         return path
 
     return make

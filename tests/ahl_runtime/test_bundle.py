@@ -52,9 +52,11 @@ def test_it_reads_back(bundle_path: Path, parts: tuple[dict[str, Any], dict[str,
     bundle = open_bundle(bundle_path)
     assert {name: bundle.read(name) for name in parts[1]} == parts[1]
     assert bundle.digest == hashlib.sha256(zipfile.ZipFile(bundle_path).read("manifest.json")).hexdigest()
-    assert bundle.manifest.decision.threshold == parts[0]["decision"]["threshold"]
-    assert bundle.calibration.n == 40
-    for (name, pixels, score), expected in zip(bundle.reference(), parts[0]["reference"], strict=True):
+    assert bundle.manifest.first.decision.threshold == parts[0]["artefacts"][0]["decision"]["threshold"]
+    assert bundle.calibration(bundle.manifest.first).n == 40
+    for (name, pixels, score), expected in zip(
+        bundle.reference(bundle.manifest.first), parts[0]["artefacts"][0]["reference"], strict=True
+    ):
         assert (name, score) == (expected["file"], expected["score"])
         assert pixels.dtype == np.uint8 and pixels.shape == (64, 64, 3)
 
@@ -80,10 +82,10 @@ def test_members_may_come_from_files(make_bundle: Make, tmp_path: Path, model: b
 
 
 def test_an_infinite_threshold_is_null_in_the_file(make_bundle: Make, parts: Any) -> None:
-    path = make_bundle(fields={"decision": {**parts[0]["decision"], "threshold": math.inf}})
-    assert open_bundle(path).manifest.decision.threshold == math.inf
+    path = make_bundle(first={"decision": {**parts[0]["artefacts"][0]["decision"], "threshold": math.inf}})
+    assert open_bundle(path).manifest.first.decision.threshold == math.inf
     stored = json.loads(zipfile.ZipFile(path).read("manifest.json"), parse_constant=pytest.fail)
-    assert stored["decision"]["threshold"] is None
+    assert stored["artefacts"][0]["decision"]["threshold"] is None
 
 
 @pytest.mark.parametrize(
@@ -91,9 +93,7 @@ def test_an_infinite_threshold_is_null_in_the_file(make_bundle: Make, parts: Any
     [
         ({"colour": 1}, "colour: Extra inputs"),
         ({"name": 3}, "name: Input should be a valid string"),
-        ({"map_range": [1.0, 0.0]}, "map_range"),
-        ({"map_range": [0.0, math.nan]}, "map_range"),
-        ({"calibration": {"file": "other.npz", "n": 40}}, r"members lacks other\.npz"),
+        ({"artefacts": []}, "artefacts"),
         ({"created": "yesterday"}, "created"),
         ({"provenance": {"run": Path("x"), "odd": {1, 2}, "worse": object()}}, "provenance"),
     ],
@@ -107,14 +107,41 @@ def test_wrong_fields_are_named_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [
+        ({"map_range": [1.0, 0.0]}, r"artefacts\.0: .*map_range"),
+        ({"map_range": [0.0, math.nan]}, "map_range"),
+        ({"calibration": {"file": "other.npz", "n": 40}}, r"members lacks other\.npz"),
+        ({"files": ["model.onnx", "engines/other.bin"]}, r"members lacks engines/other\.bin"),
+        ({"tolerance": 0.0}, r"artefacts\.0\.tolerance"),
+        ({"engine": "openvino"}, "the first artefact is openvino's, expected onnxruntime's"),
+        ({"parity": {"frames": 0}}, r"artefacts\.0\.parity\.frames"),
+    ],
+)
+def test_wrong_fields_of_an_artefact_are_named(
+    make_bundle: Make, tmp_path: Path, first: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(BundleError, match=said):
+        make_bundle(first=first)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_engine_has_one_artefact(make_bundle: Make, parts: Any) -> None:
+    with pytest.raises(BundleError, match="name an engine twice: onnxruntime, onnxruntime"):
+        make_bundle(fields={"artefacts": parts[0]["artefacts"] * 2})
+
+
 def test_every_wrong_field_is_reported_at_once(make_bundle: Make) -> None:
-    with pytest.raises(BundleError, match=r"name: .*; map_range\.0: "):
-        make_bundle(fields={"name": "", "map_range": ["low", 1.0]})
+    with pytest.raises(BundleError, match=r"name: .*; artefacts\.0\.map_range\.0: "):
+        make_bundle(fields={"name": ""}, first={"map_range": ["low", 1.0]})
 
 
 def test_thresholds_out_of_order_are_refused(make_bundle: Make, parts: Any) -> None:
     with pytest.raises(BundleError, match="unsure_threshold 2 is not at most threshold 1"):
-        make_bundle(fields={"decision": {**parts[0]["decision"], "threshold": 1.0, "unsure_threshold": 2.0}})
+        make_bundle(
+            first={"decision": {**parts[0]["artefacts"][0]["decision"], "threshold": 1.0, "unsure_threshold": 2.0}}
+        )
 
 
 @pytest.mark.parametrize(
@@ -239,12 +266,12 @@ def test_too_many_members_are_refused(make_bundle: Make, tmp_path: Path) -> None
 
 
 def test_the_calibration_must_be_the_manifests(make_bundle: Make) -> None:
-    wrong = open_bundle(make_bundle(fields={"calibration": {"file": "calibration.npz", "n": 41}}))
+    wrong = open_bundle(make_bundle(first={"calibration": {"file": "calibration/onnxruntime.npz", "n": 41}}))
     with pytest.raises(BundleError, match="40 normals, the manifest says 41"):
-        _ = wrong.calibration
-    damaged = open_bundle(make_bundle(members={"calibration.npz": b"junk"}))
-    with pytest.raises(BundleError, match=r"cells\.ahl: calibration\.npz"):
-        _ = damaged.calibration
+        wrong.calibration(wrong.manifest.first)
+    damaged = open_bundle(make_bundle(members={"calibration/onnxruntime.npz": b"junk"}))
+    with pytest.raises(BundleError, match=r"cells\.ahl: calibration/onnxruntime\.npz"):
+        damaged.calibration(damaged.manifest.first)
 
 
 def test_a_member_that_is_not_there(bundle_path: Path) -> None:

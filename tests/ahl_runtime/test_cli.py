@@ -89,7 +89,7 @@ def test_maps_that_cannot_be_written(bundle_path: Path, cells: list[Path], tmp_p
 
 
 def test_an_infinite_threshold_is_null(make_bundle: Callable[..., Path], parts: Any, cells: list[Path]) -> None:
-    path = make_bundle(fields={"decision": {**parts[0]["decision"], "threshold": float("inf")}})
+    path = make_bundle(first={"decision": {**parts[0]["artefacts"][0]["decision"], "threshold": float("inf")}})
     assert lines(run("score", "--bundle", path, cells[0]))[0]["threshold"] is None
 
 
@@ -126,8 +126,8 @@ def test_a_name_cannot_add_a_line(tmp_path: Path) -> None:
 
 def test_check(bundle_path: Path, make_bundle: Callable[..., Path], parts: Any) -> None:
     assert run("check", bundle_path).stdout.startswith("onnxruntime: pass: 2 frames, off by at most ")
-    moved = [{**frame, "score": frame["score"] + 0.01} for frame in parts[0]["reference"]]
-    wrong = make_bundle(fields={"reference": moved})
+    moved = [{**frame, "score": frame["score"] + 0.01} for frame in parts[0]["artefacts"][0]["reference"]]
+    wrong = make_bundle(first={"reference": moved})
     assert run("check", wrong, code=1).stdout.startswith("onnxruntime: fail: ")
     (result,) = lines(run("check", wrong, "--json", code=1))
     assert result["passed"] is False and result["engines"][0]["largest"] == pytest.approx(0.01, abs=1e-5)

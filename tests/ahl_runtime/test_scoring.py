@@ -28,14 +28,14 @@ def test_a_decision_carries_what_it_was_made_from(bundle_path: Path, cells: list
     decision = Scorer(bundle, threads=1).score(frame)
     assert (decision.frame, decision.source, decision.captured) == ("c1", "camera 2", captured)
     assert decision.bundle == bundle.digest
-    assert decision.promise == bundle.manifest.decision.promise
+    assert decision.promise == bundle.manifest.first.decision.promise
     assert decision.score == pytest.approx(1 - decode(cells[0]).mean() / 255, abs=0.02)
     assert decision.anomaly_map.shape == (16, 16) and decision.head_scores.shape == (2,)
 
 
 def test_verdicts_follow_the_thresholds(make_bundle: Callable[..., Path], parts: Any) -> None:
-    rule = {**parts[0]["decision"], "threshold": 0.8, "unsure_threshold": 0.6}
-    scorer = Scorer(open_bundle(make_bundle(fields={"decision": rule})))
+    rule = {**parts[0]["artefacts"][0]["decision"], "threshold": 0.8, "unsure_threshold": 0.6}
+    scorer = Scorer(open_bundle(make_bundle(first={"decision": rule})))
     verdicts = [scorer.score(flat(s)).verdict for s in (0.0, 0.5, 0.7, 0.9)]
     assert verdicts == ["pass", "pass", "unsure", "reject"]
 
@@ -43,13 +43,13 @@ def test_verdicts_follow_the_thresholds(make_bundle: Callable[..., Path], parts:
 def test_a_score_at_the_threshold_is_not_above_it(make_bundle: Callable[..., Path], parts: Any) -> None:
     at = Scorer(open_bundle(make_bundle())).score(flat(0.8)).score
     for threshold, unsure, verdict in ((at, at, "pass"), (at, 0.0, "unsure"), (math.nextafter(at, 0), 0.0, "reject")):
-        rule = {**parts[0]["decision"], "threshold": threshold, "unsure_threshold": unsure}
-        assert Scorer(open_bundle(make_bundle(fields={"decision": rule}))).score(flat(0.8)).verdict == verdict
+        rule = {**parts[0]["artefacts"][0]["decision"], "threshold": threshold, "unsure_threshold": unsure}
+        assert Scorer(open_bundle(make_bundle(first={"decision": rule}))).score(flat(0.8)).verdict == verdict
 
 
 def test_an_infinite_threshold_rejects_nothing(make_bundle: Callable[..., Path], parts: Any) -> None:
-    rule = {**parts[0]["decision"], "threshold": math.inf, "unsure_threshold": 0.5}
-    scorer = Scorer(open_bundle(make_bundle(fields={"decision": rule})))
+    rule = {**parts[0]["artefacts"][0]["decision"], "threshold": math.inf, "unsure_threshold": 0.5}
+    scorer = Scorer(open_bundle(make_bundle(first={"decision": rule})))
     assert [scorer.score(flat(s)).verdict for s in (0.1, 1.0)] == ["pass", "unsure"]
 
 
@@ -58,7 +58,7 @@ def test_the_p_value_counts_the_normals(bundle_path: Path, cells: list[Path]) ->
     scorer = Scorer(bundle)
     for cell in (*cells[:3], None):
         decision = scorer.score(decode(cell) if cell else flat(1.0))
-        at_least = int((bundle.calibration.scores >= decision.score).sum())
+        at_least = int((bundle.calibration(bundle.manifest.first).scores >= decision.score).sum())
         assert decision.p_value == pytest.approx((1 + at_least) / 41)
 
 

@@ -1,0 +1,155 @@
+"""An artefact: built by its exporter, then proven, calibrated on its own scores, and described for the manifest."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+import calibration
+from ahl_export.errors import ExportError
+from ahl_export.machine import cpu
+from ahl_export.parity import Bounds, Evidence, Pixels, Survey, compare, rank_correlation, require_close, survey
+from ahl_runtime.engines.base import CheckedEngine, cores
+
+_FEWEST_FRAMES = 30  # calibration.with_frames
+
+
+@dataclass(frozen=True, eq=False)
+class Built:
+    """What an exporter hands over. `files`: members by name, in the order that the engine takes them.
+
+    `run`: the engine that runs it here; None where that cannot be. `tolerance`: the manifest's. `extras`: plain JSON.
+    """
+
+    engine: str
+    files: Mapping[str, bytes]
+    precision: str
+    bounds: Bounds
+    tolerance: float
+    run: CheckedEngine | None
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What thresholds shall keep, as for calibration.fit."""
+
+    alpha: float
+    confidence: float
+    tail: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """An artefact for the bundle: the manifest's fields, its members, and what it was found with."""
+
+    fields: dict[str, Any]
+    members: dict[str, bytes]
+    survey: Survey
+    threshold: float
+
+    @property
+    def line(self) -> str:
+        """What was found, for the one who waits."""
+        p = self.fields["parity"]
+        if p is None:
+            return f"{self.fields['engine']}: cannot run here: not proven, with the thresholds of the float32 graph"
+        return (
+            f"{self.fields['engine']}: {p['frames']} frames, scores within {p['score_max']:.1e}, maps within "
+            f"{p['map_max']:.1e}; {p['flips']} of {p['compared']} decisions differ, rank correlation "
+            f"{p['rank_correlation']:.4f}; {p['ms_p50']:.1f} ms, {p['size'] / 1e6:.1f} MB"
+        )
+
+
+def finish(
+    built: Built, evidence: Evidence, targets: Targets, references: Mapping[str, Pixels], first: Finished | None
+) -> Finished:
+    """Prove an artefact and calibrate it on its own scores; `first`: the float32 graph, None when this is it.
+
+    One that cannot run here takes the first's thresholds and is marked as not proven. ExportError if it departs from
+    the model or from the first by more than its bounds, or if there are too few normals for its thresholds.
+    """
+    if built.run is None:
+        if first is None:
+            raise ExportError(f"{built.engine} cannot run here, and nothing else proves the graph")
+        kept = ("decision", "calibration", "map_range", "reference")
+        fields = _fields(built) | {name: first.fields[name] for name in kept} | {"parity": None}
+        return Finished(fields, dict(built.files), first.survey, first.threshold)
+    close = compare(built.run, evidence.gate, evidence.wanted)
+    require_close(built.engine, close, built.bounds)
+    seen = survey(built.run, evidence)
+    fitted = _fit(seen, evidence, targets)
+    compared = _decisions(seen, fitted.threshold), np.concatenate([seen.normal, seen.pseudo])
+    other = (
+        (_decisions(first.survey, first.threshold), np.concatenate([first.survey.normal, first.survey.pseudo]))
+        if first
+        else compared
+    )
+    flips = int((compared[0] != other[0]).sum())
+    rank = rank_correlation(compared[1], other[1])
+    if flips > built.bounds.flips * len(compared[0]) or not rank >= built.bounds.rank:
+        raise ExportError(
+            f"{built.engine} departs from the float32 graph: {flips} of {len(compared[0])} decisions differ "
+            f"({built.bounds.flips:.1%} allowed), rank correlation {rank:.4f} ({built.bounds.rank:g} asked)"
+        )
+    npz = io.BytesIO()
+    fitted.save(npz)
+    stored = f"calibration/{built.engine}.npz"
+    fields = _fields(built) | {
+        "decision": {
+            "alpha": targets.alpha,
+            "confidence": targets.confidence,
+            "threshold": fitted.threshold,
+            "unsure_threshold": fitted.unsure_threshold,
+            "promise": fitted.promise.sentence,
+        },
+        "calibration": {"file": stored, "n": fitted.n},
+        "map_range": list(seen.map_range),
+        "reference": [
+            {"file": name, "score": float(built.run.infer(pixels[None]).score[0])}
+            for name, pixels in references.items()
+        ],
+        "parity": {
+            **asdict(close),
+            "compared": len(compared[0]),
+            "rank_correlation": min(1.0, rank),
+            "flips": flips,
+            "ms_p50": float(np.median(seen.milliseconds)),
+            "ms_p99": float(np.quantile(seen.milliseconds, 0.99)),
+            "threads": cores(None),
+            "cpu": cpu(),
+            "size": sum(map(len, built.files.values())),
+        },
+    }
+    return Finished(fields, {**built.files, stored: npz.getvalue()}, seen, fitted.threshold)
+
+
+def _fields(built: Built) -> dict[str, Any]:
+    return {
+        "engine": built.engine,
+        "files": list(built.files),
+        "precision": built.precision,
+        "tolerance": built.tolerance,
+        "extras": {**built.extras, "bounds": asdict(built.bounds)},
+    }
+
+
+def _decisions(seen: Survey, threshold: float) -> np.ndarray:
+    """bool [normals + pseudo anomalies]: rejected."""
+    return np.concatenate([seen.normal, seen.pseudo]) > threshold
+
+
+def _fit(seen: Survey, evidence: Evidence, targets: Targets) -> calibration.Calibration:
+    """Thresholds from the artefact's own scores."""
+    fitted = calibration.fit(seen.normal, targets.alpha, targets.confidence, tail=targets.tail)
+    if not np.isfinite(fitted.threshold):
+        least = fitted.promise.smallest_alpha
+        raise ExportError(
+            f"{fitted.promise.sentence}; choose --alpha {np.ceil(least * 1000) / 1000:g} or more, --tail, or "
+            "train with more normals"
+        )
+    if len(evidence.statistics) >= _FEWEST_FRAMES:
+        fitted = fitted.with_frames(evidence.statistics)
+    return fitted

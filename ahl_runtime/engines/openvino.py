@@ -1,0 +1,81 @@
+"""OpenVINO on the CPU: the IR is read from the bundle's bytes, nothing is unpacked."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ahl_runtime.bundle import Bundle
+from ahl_runtime.engines.base import CheckedEngine, cores
+from ahl_runtime.errors import EngineError
+from ahl_runtime.manifest import Artefact
+from ahl_runtime.types import Outputs
+
+_OUTPUTS = ("score", "anomaly_map", "head_scores")
+
+
+def missing(engine: str, bundle: Bundle, artefact: Artefact) -> str | None:
+    """Why OpenVINO cannot run here, with the way out; None if it can."""
+    return None if find_spec("openvino") else "openvino is not installed: pip install 'ahl[openvino]'"
+
+
+def load(engine: str, bundle: Bundle, artefact: Artefact, threads: int | None) -> CheckedEngine:
+    """The bundle's IR: xml, then bin. EngineError."""
+    xml, weights = artefact.files
+    return OpenVinoEngine(bundle.read(xml), bundle.read(weights), threads, engine)
+
+
+class OpenVinoEngine(CheckedEngine):
+    """`model`, `weights`: the bytes of an IR's xml and bin. `threads`: None for every core of this process.
+
+    It computes in float32, whatever the weights are stored in. EngineError if the IR cannot be loaded or is not the
+    bundle's graph.
+    """
+
+    def __init__(self, model: bytes, weights: bytes, threads: int | None = None, name: str = "openvino") -> None:
+        self._name = name
+        self.threads = cores(threads)
+        self._compiled = _compile(model, weights, self.threads)
+        given = {n for output in self._compiled.outputs for n in output.names}
+        absent = [n for n in _OUTPUTS if n not in given]
+        if absent or [i.any_name for i in self._compiled.inputs] != ["image"]:
+            raise EngineError(f"{name}: the IR lacks {', '.join(absent) or 'its input image'}: export the bundle again")
+        self._request = self._compiled.create_infer_request()
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def _run(self, images: NDArray[np.uint8]) -> Outputs:
+        try:
+            found = self._request.infer({"image": images}, share_inputs=True)
+        except RuntimeError as error:
+            raise EngineError(f"{self.name}: {_reason(error)} on frames {list(images.shape)}") from error
+        return Outputs(*(np.array(found[name]) for name in _OUTPUTS))
+
+
+def _compile(model: bytes, weights: bytes, threads: int) -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise EngineError(f"openvino cannot be loaded ({error}): pip install 'ahl[openvino]'") from error
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",  # some CPUs would take bfloat16, and scores would leave their bounds
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+    }
+    try:
+        core = openvino.Core()
+        return core.compile_model(core.read_model(model=model, weights=weights), "CPU", settings)
+    except RuntimeError as error:
+        raise EngineError(f"openvino: the IR cannot be loaded ({_reason(error)}): export the bundle again") from error
+
+
+def _reason(error: Exception) -> str:
+    """OpenVINO's message in one line, at most 300 characters."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:300] + "..."
