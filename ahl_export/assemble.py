@@ -16,6 +16,7 @@ from ahl_export.onnx_graph import INPUT, OPSET, OUTPUTS, to_onnx
 from ahl_export.parity import Bounds, Evidence
 from ahl_runtime.bundle import Bundle, write_bundle
 from ahl_runtime.engines.ort import OrtEngine
+from ahl_runtime.signature import load_private
 from ahl_train.images import load
 from ahl_train.run import Run, load_run
 
@@ -48,10 +49,15 @@ def export(
     confidence: float = 0.95,
     tail: bool = False,
     wanted: Wanted = _ONLY_ONNX,
+    sign: Path | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Exported:
-    """Write the bundle of a run. ExportError, TrainError, CalibrationError or BundleError; then nothing is written."""
+    """Write the bundle of a run, signed with the private key in the file `sign`.
+
+    ExportError, TrainError, CalibrationError, SigningError or BundleError; then nothing is written.
+    """
     _check_writable(out)
+    key = load_private(sign) if sign else None
     run = load_run(run_dir)
     if len(run.split.calibration_normal) < 2:
         raise ExportError(f"{run_dir} held no normals out to calibrate on: train again without --calibration 0")
@@ -79,7 +85,7 @@ def export(
     members = {name: _png(pixels) for name, pixels in references.items()}
     for artefact in finished:
         members |= artefact.members
-    return Exported(write_bundle(out, fields, members))
+    return Exported(write_bundle(out, fields, members, sign=key))
 
 
 def _artefacts(graph: bytes, wanted: Wanted) -> Iterator[Built]:

@@ -26,6 +26,7 @@ _EXTRAS = {
     "train": ("torch", "torchvision", "timm", "sklearn", "rich"),
     "export": ("onnx", "onnxscript", "matplotlib", "jinja2"),
     "openvino": ("openvino",),
+    "signing": ("cryptography",),
     "demo": ("elpv_dataset",),
 }
 
@@ -88,7 +89,7 @@ def train(
     ] = "split",
     folds: Annotated[int | None, typer.Option(help="Folds of --calibrate cross; 10 by default.")] = None,
     calibration: Annotated[
-        int | None, typer.Option(help="Normals held out for the threshold; a third, 300 at most, by default.")
+        int | None, typer.Option(help="Normals held out for the threshold; by default a third or more, 473 at most.")
     ] = None,
     backbone: Annotated[str, typer.Option(help="A timm network.")] = "tf_efficientnet_lite0",
     backbone_weights: Annotated[Path | None, typer.Option(help="A file of its weights.")] = None,
@@ -122,15 +123,30 @@ def export(
     confidence: Annotated[float, typer.Option(help="How sure the false-reject rate shall be kept.")] = 0.95,
     tail: Annotated[bool, typer.Option("--tail", help="Too few normals for alpha: fit a tail, a model.")] = False,
     openvino: Annotated[bool, typer.Option("--openvino", help="Carry OpenVINO's IR too, weights in float16.")] = False,
+    sign: Annotated[
+        Path | None, typer.Option(metavar="KEY", help="Sign it with this private key, see ahl keygen.")
+    ] = None,
 ) -> None:
     """Write the bundle: one graph, proven equal to the model, and thresholds from normals it never saw."""
-    _require("export", "train", "export", *(("openvino",) if openvino else ()))
+    _require("export", "train", "export", *(("openvino",) if openvino else ()), *(("signing",) if sign else ()))
     from ahl_export.assemble import Wanted
     from ahl_export.assemble import export as write
 
     wanted = Wanted(openvino=openvino)
-    written = write(run, out, alpha=alpha, confidence=confidence, tail=tail, wanted=wanted, report=_say)
+    written = write(run, out, alpha=alpha, confidence=confidence, tail=tail, wanted=wanted, sign=sign, report=_say)
     _say(f"written: {written.bundle.path}; next: ahl-runtime score --bundle {written.bundle.path} IMAGES")
+
+
+@app.command()
+def keygen(
+    key: Annotated[Path, typer.Argument(metavar="KEY", help="The file of the private key; KEY.pub is the public one.")],
+) -> None:
+    """Make a pair of Ed25519 keys: sign bundles with the one, let devices trust the other."""
+    _require("keygen", "signing")
+    from ahl_runtime.signature import generate
+
+    public = generate(key)
+    _say(f"written: {key}, to keep secret, and {public}; next: ahl export RUN --out NAME.ahl --sign {key}")
 
 
 @app.command()

@@ -9,35 +9,42 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
-from ahl_runtime import archive
+from ahl_runtime import archive, signature
 from ahl_runtime.archive import Refused
 from ahl_runtime.decode import decode
 from ahl_runtime.errors import BundleError
 from ahl_runtime.files import write_whole
-from ahl_runtime.manifest import FORMAT, Artefact, Manifest, Member
+from ahl_runtime.manifest import FORMAT, MANIFEST, SIGNATURE, Artefact, Manifest, Member
 from calibration import Calibration, CalibrationError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 __all__ = ["FORMAT", "MAX_BYTES", "Bundle", "Manifest", "open_bundle", "write_bundle"]
 
-MANIFEST = "manifest.json"
 MAX_BYTES = 1 << 30
 MAX_MANIFEST_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A checked bundle, whole in memory. `digest`: SHA-256 of manifest.json, in hex."""
+    """A checked bundle, whole in memory.
+
+    `digest`: SHA-256 of manifest.json, in hex. `signed`: it carries a signature, verified where it was opened with a
+    trusted key.
+    """
 
     path: Path
     manifest: Manifest
     digest: str
+    signed: bool
     _members: Mapping[str, memoryview] = field(repr=False)
 
     def read(self, member: str) -> bytes:
@@ -66,8 +73,14 @@ class Bundle:
             yield frame.file, decode(self.read(frame.file)), frame.score
 
 
-def write_bundle(path: Path, manifest_fields: Mapping[str, Any], members: Mapping[str, bytes | Path]) -> Bundle:
-    """Write a bundle and read it back.
+def write_bundle(
+    path: Path,
+    manifest_fields: Mapping[str, Any],
+    members: Mapping[str, bytes | Path],
+    *,
+    sign: Ed25519PrivateKey | None = None,
+) -> Bundle:
+    """Write a bundle, signed where `sign` is given, and read it back.
 
     `manifest_fields`: the manifest's fields but `format` and `members`, which are filled in here (`created` too
     where it is missing). `members`: by name, their bytes or the file that holds them. BundleError if a field
@@ -86,7 +99,7 @@ def write_bundle(path: Path, manifest_fields: Mapping[str, Any], members: Mappin
             "members": {name: _member(body).model_dump() for name, body in bodies.items()},
         }
         text = Manifest.model_validate(fields).model_dump_json(indent=2).encode()
-        whole = {MANIFEST: text, **bodies}
+        whole = {MANIFEST: text, **bodies, **({SIGNATURE: sign.sign(text)} if sign else {})}
         size = sum(map(len, whole.values()))
         if len(whole) > archive.MAX_MEMBERS or size > MAX_BYTES:
             raise Refused(
@@ -105,12 +118,13 @@ def write_bundle(path: Path, manifest_fields: Mapping[str, Any], members: Mappin
             f"{path}: cannot be written ({error.strerror or error}"
             f"{f': {error.filename}' if error.filename else ''}): check the folder and its free space"
         ) from error
-    return open_bundle(path)
+    return open_bundle(path, trust=sign.public_key() if sign else None)
 
 
-def open_bundle(path: Path, *, max_bytes: int = MAX_BYTES) -> Bundle:
-    """Read and check a bundle: its zip, its manifest, and the SHA-256 of every member. Nothing is unpacked.
+def open_bundle(path: Path, *, trust: Ed25519PublicKey | None = None, max_bytes: int = MAX_BYTES) -> Bundle:
+    """Read and check a bundle: its zip, its signature, its manifest, the SHA-256 of every member. Nothing is unpacked.
 
+    `trust`: refuse what the owner of this key did not sign; None takes bundles with any signature, or none.
     BundleError, with the path and the reason, for a file that is missing, larger than `max_bytes`, damaged,
     altered, packed again by another program, or of a format version that this runtime does not read.
     """
@@ -126,11 +140,26 @@ def open_bundle(path: Path, *, max_bytes: int = MAX_BYTES) -> Bundle:
         text = bytes(members.pop(MANIFEST, b""))
         if not text:
             raise Refused(f"no {MANIFEST} in it: not a bundle")
+        signed = _check_signature(members.pop(SIGNATURE, None), text, trust)
         manifest = _parse(text)
         _check_members(manifest, members)
     except Refused as error:
         raise BundleError(f"{path}: refused: {error}") from error
-    return Bundle(path, manifest, hashlib.sha256(text).hexdigest(), members)
+    return Bundle(path, manifest, hashlib.sha256(text).hexdigest(), signed, members)
+
+
+def _check_signature(found: memoryview | None, text: bytes, trust: Ed25519PublicKey | None) -> bool:
+    """Is there a signature? Where a key is trusted, it must be of that key and over these bytes."""
+    if found is not None and len(found) != signature.SIZE:
+        raise Refused(f"{SIGNATURE} has {len(found)} bytes, a signature has {signature.SIZE}: cut or altered")
+    if trust is not None:
+        if found is None:
+            raise Refused("it is not signed, and only signed bundles are trusted here: export it with --sign")
+        if not signature.verifies(trust, bytes(found), text):
+            raise Refused(
+                "its signature is not the trusted key's: another key signed it, or its manifest was altered since"
+            )
+    return found is not None
 
 
 def _member(body: bytes | memoryview) -> Member:

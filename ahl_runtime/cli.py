@@ -16,6 +16,7 @@ from ahl_runtime import console
 from ahl_runtime.errors import ImageError, OutputError, RuntimeFault
 
 if TYPE_CHECKING:
+    from ahl_runtime.bundle import Bundle
     from ahl_runtime.scoring import Scorer
 
 _NAME = "ahl-runtime"
@@ -25,6 +26,12 @@ _threads = click.option(
     type=click.IntRange(min=1),
     metavar="N",
     help="Threads for scoring; every core of this process by default.",
+)
+_trust = click.option(
+    "--trust",
+    type=_PATH,
+    metavar="PUBKEY",
+    help="Refuse a bundle that the owner of this key, a PEM file, did not sign.",
 )
 _engine = click.option("--engine", metavar="NAME", help="The engine, see check; the preferred one by default.")
 
@@ -58,9 +65,17 @@ def app(context: click.Context, version: bool) -> None:
 @click.argument("images", nargs=-1, required=True, type=_PATH, metavar="IMAGE_OR_FOLDER...")
 @click.option("--bundle", required=True, type=_PATH, help="The .ahl file.")
 @click.option("--maps", type=_PATH, help="Folder for a heat-map overlay (PNG) of each image.")
+@_trust
 @_engine
 @_threads
-def score(images: tuple[Path, ...], bundle: Path, maps: Path | None, engine: str | None, threads: int | None) -> None:
+def score(
+    images: tuple[Path, ...],
+    bundle: Path,
+    maps: Path | None,
+    trust: Path | None,
+    engine: str | None,
+    threads: int | None,
+) -> None:
     """Print one JSON line for each image: its score, p-value, decision and milliseconds.
 
     An image that cannot be scored gets a line with "error"; the others go on, and the exit code is 2.
@@ -69,7 +84,7 @@ def score(images: tuple[Path, ...], bundle: Path, maps: Path | None, engine: str
 
     paths = list(iter_images(images))
     targets = _map_targets(maps, paths) if maps else [None] * len(paths)
-    scorer = _scorer(bundle, engine, threads)
+    scorer = _scorer(bundle, trust, engine, threads)
     failed = sum(not _score_one(scorer, path, target) for path, target in zip(paths, targets, strict=True))
     if failed:
         console.fail(f"{failed} of {len(paths)} images could not be scored: see their lines")
@@ -78,15 +93,15 @@ def score(images: tuple[Path, ...], bundle: Path, maps: Path | None, engine: str
 @app.command()
 @click.argument("bundle", type=_PATH, metavar="BUNDLE")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON line.")
+@_trust
 @_threads
-def check(bundle: Path, as_json: bool, threads: int | None) -> None:
+def check(bundle: Path, as_json: bool, trust: Path | None, threads: int | None) -> None:
     """Re-score the bundle's reference frames with each engine here; exit code 1 if one of them differs."""
     from dataclasses import asdict
 
     from ahl_runtime import selfcheck
-    from ahl_runtime.bundle import open_bundle
 
-    opened = open_bundle(bundle)
+    opened = _open(bundle, trust)
     report = selfcheck.check(opened, threads=threads)
     if as_json:
         fields = {"bundle": str(bundle), "digest": opened.digest, "passed": report.passed, "chosen": report.chosen}
@@ -102,11 +117,17 @@ def check(bundle: Path, as_json: bool, threads: int | None) -> None:
     click.get_current_context().exit(0 if report.passed else 1)
 
 
-def _scorer(path: Path, engine: str | None, threads: int | None) -> Scorer:
+def _open(path: Path, trust: Path | None) -> Bundle:
     from ahl_runtime.bundle import open_bundle
+    from ahl_runtime.signature import load_public
+
+    return open_bundle(path, trust=load_public(trust) if trust else None)
+
+
+def _scorer(path: Path, trust: Path | None, engine: str | None, threads: int | None) -> Scorer:
     from ahl_runtime.scoring import Scorer
 
-    return Scorer(open_bundle(path), engine, threads=threads)
+    return Scorer(_open(path, trust), engine, threads=threads)
 
 
 def _score_one(scorer: Scorer, path: Path, target: Path | None) -> bool:

@@ -19,3 +19,7 @@ class EngineError(RuntimeFault):
 
 class OutputError(RuntimeFault):
     """A result that cannot be written."""
+
+
+class SigningError(RuntimeFault):
+    """A key that is missing, of another kind, there already, or signing that is not installed."""

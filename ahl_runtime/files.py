@@ -3,26 +3,50 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
 def write_whole(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     """Write `chunks` to `path`. On OSError nothing new is left behind, and an older file at `path` stays."""
+    with _written_aside(path, chunks, 0o666) as aside:
+        aside.replace(path)
+    _sync_folder(path.parent)
+
+
+def write_new(path: Path, chunks: Iterable[bytes | memoryview], mode: int = 0o666) -> None:
+    """Write `chunks` to a file that is not there yet, with `mode` less the umask; FileExistsError, OSError."""
+    with _written_aside(path, chunks, mode) as aside:
+        try:
+            os.link(aside, path)  # unlike a rename, it fails where a file is
+        except FileExistsError:
+            raise
+        except OSError:  # no hard links on this file system
+            if os.path.lexists(path):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+            aside.replace(path)
+        else:
+            aside.unlink()
+    _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _written_aside(path: Path, chunks: Iterable[bytes | memoryview], mode: int) -> Iterator[Path]:
+    """A file beside `path` that holds `chunks`, on the disk; removed if anything fails."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with aside.open("wb") as file:
+        with open(aside, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             for chunk in chunks:
                 file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
-        aside.replace(path)
+        yield aside
     except BaseException:
         with contextlib.suppress(OSError):
             aside.unlink()
         raise
-    _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -17,6 +17,8 @@ from pydantic import (
 )
 
 FORMAT = 1
+MANIFEST = "manifest.json"
+SIGNATURE = "manifest.sig"
 FIRST = "onnxruntime"
 
 # JSON has no infinity: null in the file is +inf in memory, a threshold that rejects nothing.
@@ -161,8 +163,9 @@ class Manifest(_Part):
         missing = sorted({name for a in self.artefacts for name in a.members} - set(self.members))
         if missing:
             raise ValueError(f"members lacks {', '.join(missing)}")
-        if "manifest.json" in self.members:
-            raise ValueError("members names manifest.json, which cannot hold its own digest")
+        for own in (MANIFEST, SIGNATURE):
+            if own in self.members:
+                raise ValueError(f"members names {own}, whose digest cannot be in {MANIFEST}")
         return self
 
     @property

@@ -1,11 +1,13 @@
 """A file is written whole or not at all."""
 
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ahl_runtime.files import write_whole
+from ahl_runtime.files import write_new, write_whole
 
 
 def test_it_replaces_the_old_file(tmp_path: Path) -> None:
@@ -33,3 +35,23 @@ def test_a_failure_midway_leaves_the_old_file(tmp_path: Path, failure: BaseExcep
 def test_a_missing_folder_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         write_whole(tmp_path / "gone" / "a", [b""])
+
+
+def test_a_new_file_is_never_written_over_another(tmp_path: Path) -> None:
+    write_new(tmp_path / "new", [b"a", b"b"], 0o600)
+    with pytest.raises(FileExistsError):
+        write_new(tmp_path / "new", [b"c"])
+    assert (tmp_path / "new").read_bytes() == b"ab"
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o600
+    assert [p.name for p in tmp_path.iterdir()] == ["new"]
+
+
+def test_a_new_file_where_there_are_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")  # what FAT says
+
+    monkeypatch.setattr(os, "link", none)
+    write_new(tmp_path / "new", [b"ab"])
+    with pytest.raises(FileExistsError):
+        write_new(tmp_path / "new", [b"c"])
+    assert (tmp_path / "new").read_bytes() == b"ab" and [p.name for p in tmp_path.iterdir()] == ["new"]
