@@ -18,6 +18,7 @@ from pydantic_core import PydanticSerializationError
 
 from ahl_runtime import archive, signature
 from ahl_runtime.archive import Refused
+from ahl_runtime.console import printable
 from ahl_runtime.decode import decode
 from ahl_runtime.errors import BundleError
 from ahl_runtime.files import write_whole
@@ -188,7 +189,7 @@ def _parse(text: bytes) -> Manifest:
 def _wrong_fields(error: ValidationError) -> str:
     """Every wrong field of a manifest, in one line."""
     wrong = [f"{'.'.join(map(str, e['loc'])) or MANIFEST}: {e['msg']}" for e in error.errors()]
-    return f"{MANIFEST}: " + "; ".join(wrong[:8]) + ("; ..." if len(wrong) > 8 else "")
+    return printable(f"{MANIFEST}: " + "; ".join(wrong[:8]) + ("; ..." if len(wrong) > 8 else ""))
 
 
 def _check_members(manifest: Manifest, members: Mapping[str, memoryview]) -> None:
