@@ -6,11 +6,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from onnx import ModelProto
 
 import calibration
+from ahl_export.departure import Probe, from_graph, from_model
 from ahl_export.errors import ExportError
 from ahl_export.machine import cpu
-from ahl_export.parity import Bounds, Evidence, Pixels, Survey, compare, rank_correlation, require_close, survey
+from ahl_export.parity import Bounds, Evidence, Pixels, Survey, compare, departs, rank_correlation, survey
 from ahl_runtime.engines.base import CheckedEngine, cores
 
 _FEWEST_FRAMES = 30  # calibration.with_frames
@@ -21,6 +23,7 @@ class Built:
     """What an exporter hands over. `files`: members by name, in the order that the engine takes them.
 
     `run`: the engine that runs it here; None where that cannot be. `tolerance`: the manifest's. `extras`: plain JSON.
+    `probe`: gives tensors by the names that they have in the ONNX graph, for the error that says where it departs.
     """
 
     engine: str
@@ -30,6 +33,7 @@ class Built:
     tolerance: float
     run: CheckedEngine | None
     extras: Mapping[str, Any] = field(default_factory=dict)
+    probe: Probe | None = None
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,16 @@ class Finished:
 
 
 def finish(
-    built: Built, evidence: Evidence, targets: Targets, references: Mapping[str, Pixels], first: Finished | None
+    built: Built,
+    evidence: Evidence,
+    targets: Targets,
+    references: Mapping[str, Pixels],
+    graph: ModelProto,
+    first: Finished | None,
 ) -> Finished:
-    """Prove an artefact and calibrate it on its own scores; `first`: the float32 graph, None when this is it.
+    """Prove an artefact and calibrate it on its own scores.
 
+    `graph`: to_onnx's; `first`: that graph, finished, None while it is the one to finish.
     One that cannot run here takes the first's thresholds and is marked as not proven. ExportError if it departs from
     the model or from the first by more than its bounds, or if there are too few normals for its thresholds.
     """
@@ -78,7 +88,9 @@ def finish(
         fields = _fields(built) | {name: first.fields[name] for name in kept} | {"parity": None}
         return Finished(fields, dict(built.files), first.survey, first.threshold)
     close = compare(built.run, evidence.gate, evidence.wanted)
-    require_close(built.engine, close, built.bounds)
+    problem = departs(close, built.bounds)
+    if problem:
+        raise ExportError(f"{built.engine} disagrees with the model: {problem}{_where(built, evidence, graph, first)}")
     seen = survey(built.run, evidence)
     fitted = _fit(seen, evidence, targets)
     compared = _decisions(seen, fitted.threshold), np.concatenate([seen.normal, seen.pseudo])
@@ -93,6 +105,7 @@ def finish(
         raise ExportError(
             f"{built.engine} departs from the float32 graph: {flips} of {len(compared[0])} decisions differ "
             f"({built.bounds.flips:.1%} allowed), rank correlation {rank:.4f} ({built.bounds.rank:g} asked)"
+            f"{_where(built, evidence, graph, first)}"
         )
     npz = io.BytesIO()
     fitted.save(npz)
@@ -124,6 +137,16 @@ def finish(
         },
     }
     return Finished(fields, {**built.files, stored: npz.getvalue()}, seen, fitted.threshold)
+
+
+def _where(built: Built, evidence: Evidence, graph: ModelProto, first: Finished | None) -> str:
+    """Which layer departs, on the first of the gate's frames; empty where the engine does not show its layers."""
+    if built.probe is None:
+        return ""
+    frame = evidence.gate[0]
+    if first is None:
+        return "; " + from_model(evidence.run.model, graph, built.probe, frame)
+    return "; " + from_graph(graph, built.probe, frame)
 
 
 def _fields(built: Built) -> dict[str, Any]:

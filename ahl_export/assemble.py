@@ -4,13 +4,16 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from PIL import Image
 
 from ahl_export.artefact import Built, Finished, Targets, finish
+from ahl_export.departure import probe
 from ahl_export.errors import ExportError
 from ahl_export.onnx_graph import INPUT, OPSET, OUTPUTS, to_onnx
 from ahl_export.parity import Bounds, Evidence
@@ -29,6 +32,7 @@ class Wanted:
     """Which artefacts a bundle shall carry beside the ONNX graph in float32."""
 
     openvino: bool = False
+    int8: bool = False
 
 
 _ONLY_ONNX = Wanted()
@@ -65,9 +69,10 @@ def export(
     evidence = Evidence(run)
     references = {f"reference/{i}.png": load(s) for i, s in enumerate(run.split.calibration_normal[:_REFERENCES])}
     finished: list[Finished] = []
-    for built in _artefacts(graph, wanted):
+    model, targets = onnx.load_from_string(graph), Targets(alpha, confidence, tail)
+    for built in _artefacts(graph, wanted, evidence, finished, report):
         first = finished[0] if finished else None
-        finished.append(finish(built, evidence, Targets(alpha, confidence, tail), references, first))
+        finished.append(finish(built, evidence, targets, references, model, first))
         report(finished[-1].line)
         if first is None:
             report(finished[0].fields["decision"]["promise"])
@@ -88,13 +93,22 @@ def export(
     return Exported(write_bundle(out, fields, members, sign=key))
 
 
-def _artefacts(graph: bytes, wanted: Wanted) -> Iterator[Built]:
-    """Each artefact, built when the one before it is proven: the float32 graph first."""
-    yield Built("onnxruntime", {"model.onnx": graph}, "float32", _FLOAT32, 1e-4, OrtEngine(graph))
+def _artefacts(
+    graph: bytes, wanted: Wanted, evidence: Evidence, finished: list[Finished], report: Callable[[str], None]
+) -> Iterator[Built]:
+    """Each artefact, built when the one before it is finished: the float32 graph first."""
+    model = onnx.load_from_string(graph)
+    yield Built(
+        "onnxruntime", {"model.onnx": graph}, "float32", _FLOAT32, 1e-4, OrtEngine(graph), probe=partial(probe, model)
+    )
     if wanted.openvino:
         from ahl_export import openvino_ir
 
         yield openvino_ir.build(graph)
+    if wanted.int8:
+        from ahl_export import quantize
+
+        yield quantize.build(graph, evidence, float(np.std(finished[0].survey.normal)), report)
 
 
 def _provenance(run: Run) -> dict[str, Any]:

@@ -123,6 +123,7 @@ def export(
     confidence: Annotated[float, typer.Option(help="How sure the false-reject rate shall be kept.")] = 0.95,
     tail: Annotated[bool, typer.Option("--tail", help="Too few normals for alpha: fit a tail, a model.")] = False,
     openvino: Annotated[bool, typer.Option("--openvino", help="Carry OpenVINO's IR too, weights in float16.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Carry an INT8 graph for ONNX Runtime too.")] = False,
     sign: Annotated[
         Path | None, typer.Option(metavar="KEY", help="Sign it with this private key, see ahl keygen.")
     ] = None,
@@ -132,7 +133,7 @@ def export(
     from ahl_export.assemble import Wanted
     from ahl_export.assemble import export as write
 
-    wanted = Wanted(openvino=openvino)
+    wanted = Wanted(openvino=openvino, int8=int8)
     written = write(run, out, alpha=alpha, confidence=confidence, tail=tail, wanted=wanted, sign=sign, report=_say)
     _say(f"written: {written.bundle.path}; next: ahl-runtime score --bundle {written.bundle.path} IMAGES")
 

@@ -1,0 +1,291 @@
+"""INT8: static quantisation of the graph's convolutions, and the measured search for those that stay in float32.
+
+Activations are unsigned 8-bit integers, weights signed ones, per channel, of 7 bits: x86 CPUs without VNNI add pairs
+of products in 16 bits, which 8-bit weights overflow, and a file must score alike on every CPU. What rounding the
+weights does to a layer's mean is taken back in its bias (Nagel et al. 2019, Data-Free Quantization, 4.2). Everything
+that is no convolution stays in float32: resize, densities, scores.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+
+from ahl_export.artefact import Built
+from ahl_export.departure import probe
+from ahl_export.errors import ExportError
+from ahl_export.onnx_graph import module_of
+from ahl_export.parity import Bounds, Evidence, Pixels
+from ahl_runtime.engines.ort import OrtEngine
+from ahl_train.features import Item
+
+ENGINE = "onnxruntime-int8"
+BOUNDS = Bounds(score=0.5, map=1.0, flips=0.01, rank=0.98)
+_TOLERANCE = 0.05  # CPUs round differently by one unit of float32, which may tip an activation to the next integer
+_NORMALS, _PSEUDO = 16, 8  # frames that ranges are measured on
+_PROBES = 5  # frames of each kind that the search looks at
+_SPREAD = 0.05  # of the normals' scores: the noise that the search allows, as a standard deviation
+
+Ranges = dict[str, tuple[float, float]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Statistics:
+    """Of the float32 graph's tensors, over frames: [low, high] of each, and the mean of each channel."""
+
+    ranges: Ranges
+    means: dict[str, NDArray[np.float64]]
+
+
+def build(graph: bytes, evidence: Evidence, spread: float, report: Callable[[str], None]) -> Built:
+    """The quantised graph. `spread`: the standard deviation of normals' scores. ExportError if nothing can be won."""
+    model = _own_weights(onnx.load_from_string(graph))
+    frames = list(_calibration_frames(evidence))
+    statistics = _measure(model, frames)
+    quantised = _correct_biases(_quantise(model, statistics.ranges), model, statistics.means)
+    units = _units(model)
+    kept, sensitivity = _search(model, quantised, units, _probe_frames(evidence), spread)
+    if len(kept) == len(units):
+        raise ExportError("no part of the graph can be quantised within its bounds: export without --int8")
+    report(f"int8: {len(kept)} of {len(units)} parts stay in float32: {', '.join(kept) or 'none'}")
+    found = _with_float(quantised, model, {name for unit in kept for name in units[unit]})
+    onnx.checker.check_model(found, full_check=True)
+    data = found.SerializeToString()
+    extras = {
+        "onnxruntime": version("onnxruntime"),
+        "calibration": {"frames": len(frames), "method": "lowest and highest value"},
+        "float32_parts": kept,
+        "sensitivity": sensitivity,
+    }
+    precision = "int8 convolutions (activations u8, weights s7 per channel), the rest float32"
+    files = {f"engines/{ENGINE}.onnx": data}
+    return Built(
+        ENGINE, files, precision, BOUNDS, _TOLERANCE, OrtEngine(data, name=ENGINE), extras, partial(probe, found)
+    )
+
+
+def _calibration_frames(evidence: Evidence) -> Iterable[Pixels]:
+    """Training normals, and pseudo anomalies made of others."""
+    normals, seed = evidence.run.split.train_normal, evidence.run.config.seed
+    yield from (Item(s).pixels() for s in normals[:_NORMALS])
+    for i, sample in enumerate(normals[_NORMALS : _NORMALS + _PSEUDO]):
+        yield Item(sample, ("cutmix", "cutpaste", "draem")[i % 3], normals[i], seed).pixels()
+
+
+def _probe_frames(evidence: Evidence) -> list[Pixels]:
+    """Other training normals, and pseudo anomalies of them: what the search looks at was not calibrated on."""
+    normals, seed = evidence.run.split.train_normal, evidence.run.config.seed
+    probes = [Item(s).pixels() for s in normals[-_PROBES:]]
+    kinds = ("cutmix", "cutpaste", "draem")
+    made = (Item(s, kinds[i % 3], normals[i], seed) for i, s in enumerate(normals[-2 * _PROBES : -_PROBES]))
+    return probes + [item.pixels() for item in made]
+
+
+def _convolutions(model: ModelProto) -> list[NodeProto]:
+    return [n for n in model.graph.node if n.op_type == "Conv"]
+
+
+def _own_weights(model: ModelProto) -> ModelProto:
+    """Weights that serve both scales are copied, so that one scale's can be quantised and the other's stay float32."""
+    by_name = {i.name: i for i in model.graph.initializer}
+    taken: set[str] = set()
+    for node in _convolutions(model):
+        for k, name in list(enumerate(node.input))[1:]:
+            if name in taken:
+                copy = TensorProto()
+                copy.CopyFrom(by_name[name])
+                copy.name = f"{name}@{node.output[0]}"
+                model.graph.initializer.append(copy)
+                node.input[k] = copy.name
+            taken.add(name)
+    return model
+
+
+def _quantisable(model: ModelProto) -> list[NodeProto]:
+    """Convolutions, their clips, and the residual sums between them."""
+    producer = {output: n for n in model.graph.node for output in n.output}
+
+    def within(node: NodeProto) -> bool:
+        sources = [producer.get(name) for name in node.input if name in producer]
+        if node.op_type == "Add":
+            return len(sources) == 2 and all(s is not None and s.op_type in ("Conv", "Add", "Clip") for s in sources)
+        return node.op_type in ("Clip", "Relu") and all(s is not None and s.op_type in ("Conv", "Add") for s in sources)
+
+    return [n for n in model.graph.node if n.op_type == "Conv" or within(n)]
+
+
+def _measure(model: ModelProto, frames: Sequence[Pixels]) -> _Statistics:
+    """Run the frames through the float32 graph, with every tensor that will be quantised as an output."""
+    weights = {i.name for i in model.graph.initializer}
+    nodes = _quantisable(model)
+    clipped = {n.input[0]: n.output[0] for n in nodes if n.op_type in ("Clip", "Relu")}
+    seen = dict.fromkeys(t for n in nodes for t in (*n.input, *n.output) if t and t not in weights)
+    names = [name for name in seen if name not in clipped]
+    run = probe(model, names)
+    ranges: Ranges = {}
+    means: dict[str, NDArray[np.float64]] = {}
+    for frame in frames:
+        for name, value in zip(names, run(frame), strict=True):
+            low, high = ranges.get(name, (0.0, 0.0))  # zero is among the values: convolutions pad with it
+            ranges[name] = (min(low, float(value.min())), max(high, float(value.max())))
+            means[name] = means.get(name, np.zeros(1)) + value.mean((0, 2, 3)) / len(frames)
+    for before, after in clipped.items():  # the quantiser asks for it, and lets go of the clip
+        ranges[before] = ranges[after]
+    return _Statistics(ranges, means)
+
+
+def _quantise(model: ModelProto, ranges: Ranges) -> ModelProto:
+    """Every convolution between Q and DQ nodes."""
+    import logging
+
+    from onnxruntime.quantization import CalibrationMethod, QuantType
+    from onnxruntime.quantization.calibrate import TensorData, TensorsData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+    logging.getLogger().setLevel(max(logging.WARNING, logging.getLogger().level))
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    found = {n: TensorData(lowest=np.float32(low), highest=np.float32(high)) for n, (low, high) in ranges.items()}
+    nodes = _quantisable(model)
+    quantiser = QDQQuantizer(
+        copy,
+        per_channel=True,
+        reduce_range=True,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QUInt8,
+        tensors_range=TensorsData(CalibrationMethod.MinMax, found),
+        nodes_to_quantize=[n.name for n in nodes],
+        nodes_to_exclude=[],
+        op_types_to_quantize=sorted({n.op_type for n in nodes}),
+        extra_options={},
+    )
+    quantiser.quantize_model()
+    return quantiser.model.model
+
+
+def _correct_biases(quantised: ModelProto, model: ModelProto, means: dict[str, NDArray[np.float64]]) -> ModelProto:
+    """Take back what rounding the weights adds to the mean of each channel, in the int32 biases."""
+    stored = {i.name: i for i in quantised.graph.initializer}
+    original = {i.name: i for i in model.graph.initializer}
+    producer = {output: n for n in quantised.graph.node for output in n.output}
+    before = {n.name: n for n in _convolutions(model)}
+    for node in _convolutions(quantised):
+        float_node = before[node.name]
+        weights, scale = (numpy_helper.to_array(stored[name]) for name in producer[node.input[1]].input[:2])
+        rounded = weights.astype(np.float64) * scale.astype(np.float64).reshape(-1, 1, 1, 1)
+        error = (rounded - numpy_helper.to_array(original[float_node.input[1]])).sum((2, 3))  # [out, in / groups]
+        groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+        mean = means[float_node.input[0]].reshape(groups, -1)  # [groups, in / groups]
+        shift = np.einsum("goi,gi->go", error.reshape(groups, -1, mean.shape[1]), mean).ravel()
+        bias, bias_scale = (stored[name] for name in producer[node.input[2]].input[:2])
+        units = numpy_helper.to_array(bias) - np.rint(shift / numpy_helper.to_array(bias_scale))
+        bias.CopyFrom(numpy_helper.from_array(units.astype(np.int32), bias.name))
+    return quantised
+
+
+def _units(model: ModelProto) -> dict[str, list[str]]:
+    """Parts of the backbone at one scale (1: the fine one), by their nodes: each is quantised as a whole."""
+    units: dict[str, list[str]] = {}
+    scales, current = 0, ""
+    first = module_of(_convolutions(model)[0])
+    for node in _quantisable(model):
+        module = module_of(node)
+        if node.op_type == "Conv":
+            scales += module == first  # the backbone runs at one scale after the other
+            part = ".".join(module.removeprefix("extractor.backbone.net.").split(".")[:2])
+            current = f"{part} at scale {scales}"
+        units.setdefault(current, []).append(node.name)
+    return units
+
+
+def _with_float(quantised: ModelProto, model: ModelProto, names: set[str]) -> ModelProto:
+    """The quantised graph with the named nodes of the model in float32: they read float tensors and weights again.
+
+    A tensor that a quantised node writes is read through its Q and DQ, so that the node stays an integer one.
+    """
+    from onnxruntime.quantization.onnx_model import ONNXModel
+
+    found = ModelProto()
+    found.CopyFrom(quantised)
+    before = {n.name: n for n in model.graph.node}
+    integer = {n.name for n in _quantisable(model)} - names
+    written = {output: n.name for n in model.graph.node for output in n.output}
+    weights = {i.name: i for i in model.graph.initializer}
+    nodes = []
+    constants: dict[str, TensorProto] = {}
+    for node in found.graph.node:
+        original = before.get(node.name)
+        if original is None or node.name in integer:
+            nodes.append(node)
+            continue
+        for k, name in enumerate(original.input):
+            if name in weights:
+                node.input[k] = f"{name}@float32"  # the plain name is that of the dequantised one
+                constants.setdefault(node.input[k], weights[name])
+            elif written.get(name) not in integer:
+                node.input[k] = name
+        nodes.append(node)
+        if node.output[0] != original.output[0]:  # the quantiser let its clip go, as Q clips too
+            clip = next(n for n in model.graph.node if node.output[0] in n.output)
+            node.output[0] = original.output[0]
+            nodes.append(clip)
+            constants |= {name: weights[name] for name in clip.input if name in weights}
+    del found.graph.node[:]
+    found.graph.node.extend(nodes)
+    there = {i.name for i in found.graph.initializer}
+    for name, value in constants.items():
+        if name not in there:
+            copy = found.graph.initializer.add()
+            copy.CopyFrom(value)
+            copy.name = name
+    ONNXModel(found).topological_sort()  # the quantiser appends Q and DQ at the end
+    _drop_unused(found)
+    return found
+
+
+def _drop_unused(model: ModelProto) -> None:
+    """Remove nodes and initializers that no output depends on."""
+    needed = {o.name for o in model.graph.output}
+    for node in reversed(model.graph.node):  # in topological order: consumers come after producers
+        if needed.intersection(node.output):
+            needed.update(node.input)
+    nodes = [n for n in model.graph.node if needed.intersection(n.output)]
+    constants = [i for i in model.graph.initializer if i.name in needed]
+    del model.graph.node[:]
+    del model.graph.initializer[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(constants)
+
+
+def _search(
+    model: ModelProto, quantised: ModelProto, units: dict[str, list[str]], frames: Sequence[Pixels], spread: float
+) -> tuple[list[str], dict[str, float]]:
+    """Which units stay in float32, in graph order, and the noise that each adds when it alone is quantised.
+
+    Noise is the standard deviation of the scores' change, in units of `spread`; a shift that all scores share moves
+    the threshold with them. The noisiest units leave first, until what is left together is within bounds.
+    """
+    quantisable = {n.name for n in _quantisable(model)}
+    wanted = _scores(model, frames)
+
+    def noise(floating: set[str]) -> float:
+        return float(np.std(_scores(_with_float(quantised, model, floating), frames) - wanted)) / spread
+
+    alone = {unit: noise(quantisable - set(names)) for unit, names in units.items()}
+    kept: list[str] = []
+    for unit in sorted(units, key=lambda u: -alone[u]):
+        expected = sum(alone[u] ** 2 for u in units if u not in kept) ** 0.5
+        if expected <= _SPREAD and noise({n for u in kept for n in units[u]}) <= _SPREAD:
+            break
+        kept.append(unit)
+    return [u for u in units if u in kept], {unit: round(value, 4) for unit, value in alone.items()}
+
+
+def _scores(model: ModelProto, frames: Sequence[Pixels]) -> NDArray[np.float64]:
+    engine = OrtEngine(model.SerializeToString())
+    return np.array([float(engine.infer(frame[None]).score[0]) for frame in frames])
