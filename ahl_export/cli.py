@@ -150,6 +150,23 @@ def keygen(
     _say(f"written: {key}, to keep secret, and {public}; next: ahl export RUN --out NAME.ahl --sign {key}")
 
 
+@app.command("inspect")
+def inspect_bundle(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The .ahl file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object: the manifest and the digest.")] = False,
+) -> None:
+    """Print what a bundle holds: its artefacts, how each compared with the model, what each promises."""
+    from ahl_export import inspection
+    from ahl_runtime.bundle import open_bundle
+
+    opened = open_bundle(bundle)
+    if as_json:
+        typer.echo(json.dumps(inspection.as_json(opened), allow_nan=False))
+    else:
+        for line in inspection.as_text(opened).splitlines():
+            typer.echo(console.printable(line))
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the run, the bundle and the report.")] = Path("demo"),
