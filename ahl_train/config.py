@@ -10,6 +10,8 @@ from ahl_train.errors import ConfigError
 from ahl_train.hadg import Overlap
 
 Grouping = Literal["clusters", "random"]
+Calibrate = Literal["split", "cross"]
+_FOLDS = 10
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,9 @@ class TrainConfig:
     seed: int = 0
     setting: Literal["general", "hard"] = "general"
     seen_class: str | None = None
-    calibration: int | None = None  # held-out normals; None: a third of the train normals, 300 at most
+    calibrate: Calibrate = "split"  # on held-out normals, or ("cross") on all of them, each scored out of fold
+    calibration: int | None = None  # held-out normals; None: protocol.split decides, 473 at most
+    folds: int | None = None  # of "cross"; None: 10
     backbone: str = DEFAULT
     backbone_weights: Path | None = None
     schedule: str = "short"
@@ -67,6 +71,19 @@ class TrainConfig:
             (self.clusters >= 2, f"clusters is {self.clusters}, expected 2 or more"),
             (self.setting in ("general", "hard"), f"setting is {self.setting!r}, choose general or hard"),
             (self.setting == "general" or self.seen_class is not None, "setting hard needs a seen class"),
+            (
+                self.calibrate in get_args(Calibrate),
+                f"calibrate is {self.calibrate!r}, choose {' or '.join(get_args(Calibrate))}",
+            ),
+            (
+                self.calibrate != "cross" or not self.calibration,
+                f"calibration is {self.calibration}, but calibrate cross holds no normals out: leave one of them out",
+            ),
+            (
+                self.folds is None or self.calibrate == "cross",
+                f"folds is {self.folds}, but only calibrate cross has folds: leave it out, or choose cross",
+            ),
+            (self.folds is None or self.folds >= 2, f"folds is {self.folds}, expected 2 or more"),
             (
                 self.grouping in get_args(Grouping),
                 f"grouping is {self.grouping!r}, choose clusters or random",
@@ -89,6 +106,16 @@ class TrainConfig:
         """The schedule, with its override."""
         schedule = SCHEDULES[self.schedule]
         return schedule if self.epochs is None else replace(schedule, epochs=self.epochs)
+
+    @property
+    def held_out(self) -> int | None:
+        """Normals to hold out; None: as many as the split finds right."""
+        return 0 if self.calibrate == "cross" else self.calibration
+
+    @property
+    def fold_count(self) -> int:
+        """Folds of the train normals; 0 without cross-calibration."""
+        return 0 if self.calibrate == "split" else self.folds or _FOLDS
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able fields; ``from_json`` reads them back."""

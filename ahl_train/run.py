@@ -1,6 +1,7 @@
 """The run folder: how a run was made, where it stands, and what it learned."""
 
 import json
+import math
 import os
 import platform
 from collections.abc import Callable
@@ -21,18 +22,28 @@ from ahl_train.systems import system
 from ahl_train.unified import Unified
 
 _VERSIONED = ("ahl", "torch", "torchvision", "timm", "numpy", "scikit-learn", "pillow")
+SCORES = "scores.json"
 _GROUPS = ("train_normal", "calibration_normal", "train_anomaly", "test")
 
 
 @dataclass(frozen=True)
+class Fold:
+    """`normals`: indices of train normals; `scores`: theirs, by the model that was trained without them."""
+
+    normals: tuple[int, ...]
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Run:
-    """A finished run, read back."""
+    """A finished run, read back. `folds`: out-of-fold scores of all train normals, or () where some were held out."""
 
     folder: Path
     config: TrainConfig
     record: dict[str, Any]  # run.json: settings, versions, backbone digest, images left out
     split: Split
     model: Unified
+    folds: tuple[Fold, ...] = ()
 
 
 class RunFolder:
@@ -50,11 +61,11 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"{self.path} cannot be made: {error.strerror}; choose another --out") from error
         groups = {name: [_sample_to_json(s) for s in getattr(split, name)] for name in _GROUPS}
-        self._write_json(
+        self.save_json(
             "split.json",
             {**groups, **{k: getattr(split, k) for k in ("setting", "seen_class", "shots", "seed")}},
         )
-        self._write_json("run.json", {"settings": config.to_json(), "versions": _versions(), **extra})
+        self.save_json("run.json", {"settings": config.to_json(), "versions": _versions(), **extra})
 
     def require_same(self, config: TrainConfig) -> None:
         """RunError unless the folder holds a run of these settings."""
@@ -89,6 +100,29 @@ class RunFolder:
             raise RunError(f"{file} is not a JSON object: train again")
         return data
 
+    def fold(self, k: int) -> "RunFolder":
+        """The folder of the k-th fold, which holds its checkpoint until its scores are there. RunError."""
+        path = self.path / f"fold-{k}"
+        try:
+            path.mkdir(exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{path} cannot be made ({error.strerror}): free space, then --resume") from error
+        return RunFolder(path)
+
+    def load_fold(self, k: int) -> Fold | None:
+        """The k-th fold, or None where it is not finished. RunError if it is damaged."""
+        name = f"fold-{k}/{SCORES}"
+        if not (self.path / name).exists():
+            return None
+        data = self.read_json(name)
+        try:
+            found = Fold(tuple(int(i) for i in data["normals"]), tuple(float(s) for s in data["scores"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{self.path / name} is damaged ({error!r}): delete it, then --resume") from error
+        if len(found.normals) != len(found.scores) or not all(math.isfinite(s) for s in found.scores):
+            raise RunError(f"{self.path / name} is damaged (not one score a normal): delete it, then --resume")
+        return found
+
     def load_split(self) -> Split:
         """The split as it was dealt."""
         data = self.read_json("split.json")
@@ -118,7 +152,8 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"{file} cannot be written ({error}): free space, then --resume") from error
 
-    def _write_json(self, name: str, data: dict[str, Any]) -> None:
+    def save_json(self, name: str, data: dict[str, Any]) -> None:
+        """Save a JSON object."""
         self._write(name, lambda file: file.write(json.dumps(data, indent=1).encode()))
 
     def _write(self, name: str, write: Callable[[BinaryIO], object]) -> None:
@@ -149,7 +184,11 @@ def load_run(path: Path) -> Run:
     extractor = Extractor(spec, record["supersample"])
     base = system(config.system).base(extractor, config.shots)
     base.load_state_dict(state)
-    return Run(path, config, record, folder.load_split(), Unified(extractor, base))
+    split = folder.load_split()
+    folds = tuple(fold for k in range(config.fold_count) if (fold := folder.load_fold(k)))
+    if config.fold_count and sorted(i for f in folds for i in f.normals) != list(range(len(split.train_normal))):
+        raise RunError(f"{path} lacks the out-of-fold scores of some normals: train again")
+    return Run(path, config, record, split, Unified(extractor, base), folds)
 
 
 def _versions() -> dict[str, str]:

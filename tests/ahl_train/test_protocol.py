@@ -33,7 +33,7 @@ def test_elpv_general_is_table_1(elpv, shots):
     s = split(elpv, shots=shots, seed=0)
     test_normal = [x for x in s.test if x.label == 0]
     assert len(s.train_normal) + len(s.calibration_normal) == 1131
-    assert len(s.calibration_normal) == 300
+    assert len(s.calibration_normal) == 473
     assert len(test_normal) == 377
     assert len(s.train_anomaly) == shots
     assert len(s.test) == 377 + 715 - shots

@@ -1,0 +1,137 @@
+"""From a split to a trained base: features, HADG, CDL."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, replace
+from time import perf_counter
+
+import numpy as np
+import torch
+from rich.progress import Progress
+
+from ahl_train import hadg
+from ahl_train.cdl import CDL, Groups, Task
+from ahl_train.config import TrainConfig
+from ahl_train.datasets import Sample
+from ahl_train.features import FeatureStore, Item
+from ahl_train.heads.base import PSEUDO, Base
+from ahl_train.protocol import Split
+from ahl_train.run import RunFolder
+
+_FIT_AT_MOST = 4_000  # normals that a density is fitted on
+
+
+def learn(
+    base: Base,
+    config: TrainConfig,
+    dealt: Split,
+    store: FeatureStore,
+    ahl: bool,
+    folder: RunFolder | None = None,
+    progress: Progress | None = None,
+    without: Collection[int] = (),
+) -> Base:
+    """Fit the base's densities, then its heads: by AHL, or plainly on all samples. Without a folder nothing is kept.
+
+    ``without``: indices of train normals that the base shall not see, not even as donors of pseudo anomalies.
+    """
+    rng = np.random.default_rng([config.seed, 3])
+    kept = np.array([i for i in range(len(dealt.train_normal)) if i not in without])
+    normals, seen = [dealt.train_normal[i] for i in kept], list(dealt.train_anomaly)
+    donors = _donors(dealt.train_normal, config.seed, kept)
+    normal_rows = store.rows([Item(s) for s in normals], progress)
+    seen_rows = store.rows([Item(s) for s in seen], progress)
+    fitted_on = store.read(rng.permutation(normal_rows)[:_FIT_AT_MOST], base.inputs)
+    base.fit_normals(fitted_on)
+    base.fit_seen(fitted_on, store.read(seen_rows, base.inputs))
+    del fitted_on
+
+    vectors = store.read(normal_rows, ("coarse",))["coarse"].mean((-2, -1)).numpy()
+    distributions = hadg.generate(
+        vectors,
+        len(seen),
+        rng,
+        clusters=config.clusters,
+        grouping=config.grouping,
+        augmentations=config.augmentations if _learns_from(base, PSEUDO) else (),
+        overlap=config.overlap,
+        pseudo=config.steps.pseudo,
+    )
+    tasks = _tasks(distributions, normals, donors, normal_rows, seen_rows, config.seed, store, progress)
+    schedule = config.steps
+    if not ahl:
+        tasks, schedule = [_pooled(tasks)], replace(schedule, inner_steps=0)
+
+    def read(rows: np.ndarray) -> dict[str, torch.Tensor]:
+        return store.read(rows, base.inputs)
+
+    cdl = CDL(base, tasks, read, schedule, config.seed, plus=config.importance)
+    if folder and (state := folder.load("checkpoint.pt")):
+        cdl.load_state_dict(state)
+    task = progress.add_task("epochs", total=schedule.epochs, completed=cdl.epoch) if progress else None
+    while cdl.epoch < schedule.epochs and any(p.requires_grad for p in base.parameters()):
+        started = perf_counter()
+        log = cdl.run_epoch()
+        if folder:
+            folder.log({**asdict(log), "seconds": round(perf_counter() - started, 3)})
+            folder.save("checkpoint.pt", cdl.state_dict())
+        if progress and task is not None:
+            progress.update(task, advance=1, description=f"epochs, query loss {log.query_loss:.3f}")
+    base.fit_norms(read(_balanced(tasks, rng)))
+    return base.eval()
+
+
+def _learns_from(base: Base, group: int) -> bool:
+    return any(groups[group] for groups in base.trains_on)
+
+
+def _donors(normals: Sequence[Sample], seed: int, kept: np.ndarray) -> list[Sample]:
+    """The donor of each kept normal: one, so that its pseudo anomalies are shared by the distributions.
+
+    And the same whatever else is left out, unless it is left out itself: the next along the permutation's cycle is
+    then taken, so that folds share nearly all of their pseudo anomalies.
+    """
+    donors, there = np.random.default_rng([seed, 4]).permutation(len(normals)), set(kept.tolist())
+
+    def donor(i: int) -> int:
+        found = donors[i]
+        while found not in there:  # the cycle comes back to i, which is kept
+            found = donors[found]
+        return found
+
+    return [normals[donor(i)] for i in kept]
+
+
+def _tasks(
+    distributions: Sequence[hadg.Distribution],
+    normals: Sequence[Sample],
+    donors: Sequence[Sample],
+    normal_rows: np.ndarray,
+    seen_rows: np.ndarray,
+    seed: int,
+    store: FeatureStore,
+    progress: Progress | None,
+) -> list[Task]:
+    """Distributions as rows of the store; pseudo anomalies are made and extracted here, all in one go."""
+    wanted = {
+        (int(i), d.augmentation): Item(normals[i], d.augmentation, donors[i], seed)
+        for d in distributions
+        for i in np.concatenate([d.support.pseudo, d.query.pseudo])
+    }
+    rows = dict(zip(wanted, store.rows(list(wanted.values()), progress), strict=True))
+
+    def groups(subset: hadg.Subset, augmentation: str | None) -> Groups:
+        pseudo = np.array([rows[int(i), augmentation] for i in subset.pseudo], np.int64)
+        return normal_rows[subset.normal], seen_rows[subset.seen], pseudo
+
+    return [Task(groups(d.support, d.augmentation), groups(d.query, d.augmentation)) for d in distributions]
+
+
+def _pooled(tasks: Sequence[Task]) -> Task:
+    """One task of all samples: what a base model alone trains on."""
+    everything = tuple(np.unique(np.concatenate([s[g] for t in tasks for s in (t.support, t.query)])) for g in range(3))
+    return Task(everything, everything)
+
+
+def _balanced(tasks: Sequence[Task], rng: np.random.Generator, each: int = 32) -> np.ndarray:
+    """Rows of a batch with equal shares of the groups."""
+    return np.concatenate([rng.permutation(group)[:each] for group in _pooled(tasks).support])

@@ -1,0 +1,199 @@
+"""Cross-calibration: folds dealt, each normal scored by a model that did not see it, killed runs resumed."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ahl_train import learn as learning
+from ahl_train.config import TrainConfig
+from ahl_train.cross import deal_folds
+from ahl_train.datasets import Sample, load_dataset
+from ahl_train.errors import ConfigError, DataError, RunError
+from ahl_train.images import load
+from ahl_train.run import load_run
+from ahl_train.systems import system
+from ahl_train.train import train
+from ahl_train.unified import Unified
+
+FOLDS = 3
+
+
+@pytest.mark.parametrize(("normals", "folds"), [(73, 10), (12, 12), (7, 2)])
+def test_every_normal_is_in_one_fold_of_nearly_equal_size(normals, folds):
+    dealt = deal_folds(normals, folds, seed=1)
+    assert sorted(i for fold in dealt for i in fold) == list(range(normals))
+    assert {len(fold) for fold in dealt} <= {normals // folds, normals // folds + 1}
+    assert dealt == deal_folds(normals, folds, seed=1)
+    if normals > folds:
+        assert dealt != deal_folds(normals, folds, seed=2)
+
+
+def test_donors_are_never_left_out_and_seldom_change():
+    normals = [Sample(Path(f"{i}.png"), 0, "good") for i in range(60)]
+    every = np.arange(60)
+    whole = learning._donors(normals, 0, every)
+    for fold in deal_folds(60, 6, seed=0):
+        kept = np.setdiff1d(every, fold)
+        donors = learning._donors(normals, 0, kept)
+        assert not {d.path for d in donors} & {normals[i].path for i in fold}
+        changed = [i for i, d in zip(kept, donors, strict=True) if d != whole[i]]
+        assert {whole[i].path for i in changed} <= {normals[i].path for i in fold}
+    assert learning._donors(normals, 0, every) == whole
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"calibrate": "jackknife"}, "choose split or cross"),
+        ({"calibrate": "cross", "calibration": 20}, "holds no normals out"),
+        ({"folds": 4}, "only calibrate cross has folds"),
+        ({"calibrate": "cross", "folds": 1}, "expected 2 or more"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig("elpv", **changes)
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory):
+    """24 normal solar cells and 6 broken ones in MVTec AD layout; every fourth normal is tested."""
+    root = tmp_path_factory.mktemp("cells")
+    elpv = load_dataset("elpv")
+    for i, sample in enumerate([*elpv.normals[::60][:24], *elpv.anomalies[:6]]):
+        target = root / ("test" if sample.label else "train") / sample.kind
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copy(sample.path, target / f"{i:02}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def config(cells):
+    """AHL(DevNet) learns from pseudo anomalies too, so that donors matter."""
+    return TrainConfig(
+        str(cells),
+        system="ahl-devnet",
+        shots=3,
+        epochs=2,
+        augmentations=("cutmix",),
+        calibrate="cross",
+        folds=FOLDS,
+        clusters=2,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(config, cache, tmp_path_factory):
+    return train(config, tmp_path_factory.mktemp("runs") / "whole", cache=cache)
+
+
+@pytest.mark.slow
+def test_all_normals_train_and_each_has_one_score(whole):
+    assert whole.split.calibration_normal == ()
+    assert len(whole.split.train_normal) == 18
+    assert sorted(i for f in whole.folds for i in f.normals) == list(range(18))
+    assert [len(f.scores) for f in whole.folds] == [6, 6, 6]
+
+
+@pytest.mark.slow
+def test_a_folds_scores_are_those_of_a_model_that_never_saw_it(whole, cache, tmp_path):
+    """The fold's images gone from the disk and from the cache: the same model, hence the same scores, comes out."""
+    fold = whole.folds[1]
+    dealt = whole.split
+    kept = [s for i, s in enumerate(dealt.train_normal) if i not in fold.normals]
+    absent = Sample(tmp_path / "absent.png", 0, "good")
+    blind = replace(dealt, train_normal=tuple(s if s in kept else absent for s in dealt.train_normal))
+    extractor = whole.model.extractor
+    store = learning.FeatureStore(tmp_path / "cache", extractor)
+    torch.manual_seed(whole.config.seed)
+    chosen = system(whole.config.system)
+    base = learning.learn(
+        chosen.base(extractor, whole.config.shots),
+        whole.config,
+        blind,
+        store,
+        chosen.ahl,
+        without=frozenset(fold.normals),
+    )
+    model = Unified(extractor, base)
+    again = [model.score(torch.from_numpy(load(dealt.train_normal[i]).copy())[None])[0].item() for i in fold.normals]
+    np.testing.assert_allclose(again, fold.scores, rtol=1e-4, atol=1e-5)
+    final = [
+        whole.model.score(torch.from_numpy(load(dealt.train_normal[i]).copy())[None])[0].item() for i in fold.normals
+    ]
+    assert np.abs(np.array(final) - fold.scores).max() > 1e-3  # the model that saw them says something else
+
+
+_TRAIN = """
+import json, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from ahl_train.config import TrainConfig
+from ahl_train.train import train
+train(TrainConfig.from_json(json.loads(sys.argv[1])), Path(sys.argv[2]), cache=Path(sys.argv[3]))
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_keeps_its_finished_folds_and_ends_the_same(config, cache, whole, tmp_path):
+    out = tmp_path / "killed"
+    process = subprocess.Popen([sys.executable, "-c", _TRAIN, json.dumps(config.to_json()), str(out), str(cache)])
+    deadline = time.monotonic() + 300
+    while not (out / "fold-1" / "metrics.jsonl").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert not (out / "model.pt").exists()
+    with pytest.raises(RunError, match="has not finished"):
+        load_run(out)
+    finished = (out / "fold-0" / "scores.json").stat()
+    resumed = train(config, out, resume=True, cache=cache)
+    assert (out / "fold-0" / "scores.json").stat().st_mtime_ns == finished.st_mtime_ns
+    assert [f.normals for f in resumed.folds] == [f.normals for f in whole.folds]
+    for ours, theirs in zip(resumed.folds, whole.folds, strict=True):
+        np.testing.assert_allclose(ours.scores, theirs.scores, rtol=1e-4, atol=1e-5)
+    events = [json.loads(line) for line in (out / "metrics.jsonl").open()]
+    assert [e["fold"] for e in events if e.get("event") == "fold"] == [0, 1, 2]
+    assert not list(out.glob("fold-*/checkpoint.pt"))
+
+
+@pytest.mark.slow
+def test_damaged_folds_are_refused(whole, tmp_path):
+    for damage, message in (
+        ('{"normals": [0, 1], "scores": [0.5]}', "not one score a normal"),
+        ('{"normals": [0, 1], "scores": [0.5, NaN]}', "not one score a normal"),
+        ('{"normals": [0], "scores": [0.5]}', "lacks the out-of-fold scores"),
+        ('{"normals": [0]}', "is damaged"),
+        (None, "lacks the out-of-fold scores"),
+    ):
+        copy = tmp_path / message.replace(" ", "-") / str(len(damage or ""))
+        shutil.copytree(whole.folder, copy)
+        file = copy / "fold-1" / "scores.json"
+        if damage is None:
+            file.unlink()
+        else:
+            file.write_text(damage)
+        with pytest.raises(RunError, match=message):
+            load_run(copy)
+
+
+@pytest.mark.slow
+def test_more_folds_than_normals_are_refused(config, tmp_path):
+    with pytest.raises(DataError, match="19 folds asked of 18 train normals"):
+        train(replace(config, folds=19), tmp_path / "run")
