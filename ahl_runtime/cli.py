@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ahl_runtime import console
+from ahl_runtime import console, options
+from ahl_runtime.cli_calibrate import calibrate
+from ahl_runtime.cli_feedback import feedback
 from ahl_runtime.errors import ImageError, OutputError, RuntimeFault
 
 if TYPE_CHECKING:
-    from ahl_runtime.bundle import Bundle
+    from ahl_runtime.batch import Result
     from ahl_runtime.scoring import Scorer
+    from ahl_runtime.store import Store
 
 _NAME = "ahl-runtime"
-_PATH = click.Path(path_type=Path)
-_threads = click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Threads for scoring; every core of this process by default.",
-)
-_trust = click.option(
-    "--trust",
-    type=_PATH,
-    metavar="PUBKEY",
-    help="Refuse a bundle that the owner of this key, a PEM file, did not sign.",
-)
-_engine = click.option("--engine", metavar="NAME", help="The engine, see check; the preferred one by default.")
 
 
 def main() -> None:
@@ -62,16 +50,29 @@ def app(context: click.Context, version: bool) -> None:
 
 
 @app.command()
-@click.argument("images", nargs=-1, required=True, type=_PATH, metavar="IMAGE_OR_FOLDER...")
-@click.option("--bundle", required=True, type=_PATH, help="The .ahl file.")
-@click.option("--maps", type=_PATH, help="Folder for a heat-map overlay (PNG) of each image.")
-@_trust
-@_engine
-@_threads
+@click.argument("images", nargs=-1, required=True, type=options.PATH, metavar="IMAGE_OR_FOLDER...")
+@options.bundle
+@click.option("--maps", type=options.PATH, help="Folder for a heat-map overlay (PNG) of each image.")
+@click.option(
+    "--fdr",
+    type=float,
+    metavar="Q",
+    help="Decide on all images together, so that at most a share Q of the rejected ones is normal, on average.",
+)
+@click.option("--store", type=options.PATH, metavar="FILE", help="Keep each decision in this SQLite file.")
+@options.source_name
+@click.option("--as-exported", is_flag=True, help="The bundle's own thresholds, whatever the device calibrated.")
+@options.trust
+@options.engine
+@options.threads
 def score(
     images: tuple[Path, ...],
     bundle: Path,
     maps: Path | None,
+    fdr: float | None,
+    store: Path | None,
+    source_name: str,
+    as_exported: bool,
     trust: Path | None,
     engine: str | None,
     threads: int | None,
@@ -80,32 +81,50 @@ def score(
 
     An image that cannot be scored gets a line with "error"; the others go on, and the exit code is 2.
     """
+    from ahl_runtime import batch
     from ahl_runtime.decode import iter_images
+    from ahl_runtime.scoring import Scorer
+    from ahl_runtime.sidefile import DEFAULT
 
     paths = list(iter_images(images))
     targets = _map_targets(maps, paths) if maps else [None] * len(paths)
-    scorer = _scorer(bundle, trust, engine, threads)
-    failed = sum(not _score_one(scorer, path, target) for path, target in zip(paths, targets, strict=True))
+    chosen = None if as_exported else source_name
+    scorer = Scorer(options.open_trusted(bundle, trust), engine, threads=threads, source=chosen)
+    with _opened(store) as kept:
+        results = batch.score_files(scorer, paths, "" if source_name == DEFAULT else source_name)
+        if fdr is not None:
+            results = batch.decide_together(scorer, results, fdr, maps=maps is not None)
+        failed = 0
+        for result, target in zip(results, targets, strict=True):
+            failed += not _tell(result, target, scorer, kept, fdr)
     if failed:
         console.fail(f"{failed} of {len(paths)} images could not be scored: see their lines")
 
 
 @app.command()
-@click.argument("bundle", type=_PATH, metavar="BUNDLE")
+@click.argument("bundle", type=options.PATH, metavar="BUNDLE")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON line.")
-@_trust
-@_threads
+@options.trust
+@options.threads
 def check(bundle: Path, as_json: bool, trust: Path | None, threads: int | None) -> None:
-    """Re-score the bundle's reference frames with each engine here; exit code 1 if one of them differs."""
+    """Re-score the bundle's reference frames with each engine here; exit code 1 if one of them differs.
+
+    Calibrations that the device made for this bundle are read too; exit code 1 if one of them cannot be used.
+    """
     from dataclasses import asdict
 
     from ahl_runtime import selfcheck
 
-    opened = _open(bundle, trust)
+    opened = options.open_trusted(bundle, trust)
     report = selfcheck.check(opened, threads=threads)
+    calibrations = selfcheck.calibrations(opened)
+    passed = report.passed and all(c.error is None for c in calibrations)
     if as_json:
-        fields = {"bundle": str(bundle), "digest": opened.digest, "passed": report.passed, "chosen": report.chosen}
-        _print({**fields, "why": report.why, "engines": [asdict(c) for c in report.checks]})
+        fields = {"bundle": str(bundle), "digest": opened.digest, "passed": passed, "chosen": report.chosen}
+        engines = [asdict(c) for c in report.checks]
+        options.print_line(
+            {**fields, "why": report.why, "engines": engines, "calibrations": [asdict(c) for c in calibrations]}
+        )
     else:
         for c in report.checks:
             said = c.error or (
@@ -114,49 +133,47 @@ def check(bundle: Path, as_json: bool, trust: Path | None, threads: int | None) 
             verdict = {True: "pass", False: "fail", None: "not here"}[c.passed]
             click.echo(console.printable(f"{c.engine}: {verdict}: {said}"))
         click.echo(console.printable(f"chosen: {report.why}"))
-    click.get_current_context().exit(0 if report.passed else 1)
+        for own in calibrations:
+            click.echo(console.printable(f"source {own.source} on {own.artefact}: {own.said}"))
+    click.get_current_context().exit(0 if passed else 1)
 
 
-def _open(path: Path, trust: Path | None) -> Bundle:
-    from ahl_runtime.bundle import open_bundle
-    from ahl_runtime.signature import load_public
+@contextmanager
+def _opened(path: Path | None) -> Iterator[Store | None]:
+    if path is None:
+        yield None
+        return
+    from ahl_runtime.store import Store
 
-    return open_bundle(path, trust=load_public(trust) if trust else None)
-
-
-def _scorer(path: Path, trust: Path | None, engine: str | None, threads: int | None) -> Scorer:
-    from ahl_runtime.scoring import Scorer
-
-    return Scorer(_open(path, trust), engine, threads=threads)
+    with Store(path, create=True) as store:
+        yield store
 
 
-def _score_one(scorer: Scorer, path: Path, target: Path | None) -> bool:
-    """Print an image's line; False if it could not be scored."""
-    from ahl_runtime.decode import decode
-    from ahl_runtime.types import Frame
+def _tell(result: Result, target: Path | None, scorer: Scorer, store: Store | None, fdr: float | None) -> bool:
+    """Keep, print and draw a result; False if the image could not be scored."""
+    from ahl_runtime import batch
 
-    try:
-        frame = Frame(decode(path), id=path.name, source=str(path.parent))
-        start = time.perf_counter()
-        decision = scorer.score(frame)
-        ms = 1000 * (time.perf_counter() - start)
-    except RuntimeFault as error:
-        _print({"image": str(path), "error": str(error)})
+    if isinstance(result, batch.Failed):
+        options.print_line({"image": str(result.path), "error": result.error})
         return False
-    _print(
-        {
-            "image": str(path),
-            "score": decision.score,
-            "p_value": decision.p_value,
-            "decision": decision.verdict,
-            "threshold": decision.threshold if math.isfinite(decision.threshold) else None,
-            "ms": round(ms, 3),
-        }
-    )
+    decision = result.decision
+    line: dict[str, Any] = {"image": str(result.path)}
+    if store is not None:
+        line["id"] = store.record(decision, result.path, batch.digest(result.path), scorer.engine.name)
+    line |= {
+        "score": decision.score,
+        "p_value": decision.p_value,
+        "decision": decision.verdict,
+        "threshold": decision.threshold if math.isfinite(decision.threshold) else None,
+        **({"fdr": fdr} if fdr is not None else {}),
+        "calibration": decision.calibration,
+        "ms": round(result.ms, 3),
+    }
+    options.print_line(line)
     if target is not None:
         from ahl_runtime.overlay import write_picture
 
-        write_picture(target, frame.image, decision, scorer.map_range)
+        write_picture(target, result.pixels(), decision, scorer.map_range)
     return True
 
 
@@ -179,9 +196,8 @@ def _map_targets(folder: Path, paths: Sequence[Path]) -> list[Path]:
     return targets
 
 
-def _print(fields: dict[str, Any]) -> None:
-    click.echo(json.dumps(fields, allow_nan=False))
-
+app.add_command(calibrate)
+app.add_command(feedback)
 
 if __name__ == "__main__":
     main()

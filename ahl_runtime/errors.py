@@ -23,3 +23,11 @@ class OutputError(RuntimeFault):
 
 class SigningError(RuntimeFault):
     """A key that is missing, of another kind, there already, or signing that is not installed."""
+
+
+class SideFileError(RuntimeFault):
+    """A calibration of the device's own that is damaged, of another bundle, or cannot be written."""
+
+
+class StoreError(RuntimeFault):
+    """The store of decisions: missing, foreign, full, or without what was asked."""

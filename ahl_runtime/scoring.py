@@ -8,20 +8,25 @@ from numpy.typing import NDArray
 from ahl_runtime import engines
 from ahl_runtime.bundle import Bundle
 from ahl_runtime.decision import Rule
+from ahl_runtime.sidefile import SideFiles
 from ahl_runtime.types import Decision, Frame, Outputs, Score
 
 
 class Scorer:
     """A bundle, loaded into an engine. `engine`: its name; None for the first that the device has.
 
-    `threads`: None for every core that this process may use. BundleError, EngineError. The bundle's bytes are not
-    kept: let go of the bundle to free them.
+    `threads`: None for every core that this process may use. `source`: decide by what the device calibrated for this
+    source (`ahl_runtime.sidefile`), if it did; None for the bundle's own thresholds. BundleError, EngineError,
+    SideFileError. The bundle's bytes are not kept: let go of the bundle to free them.
     """
 
-    def __init__(self, bundle: Bundle, engine: str | None = None, *, threads: int | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, engine: str | None = None, *, threads: int | None = None, source: str | None = None
+    ) -> None:
         name = engine or engines.available(bundle)[0]
         artefact = engines.artefact(bundle, name)
-        self.rule = Rule.of(bundle, artefact)
+        self.artefact = artefact.engine
+        self.rule = Rule.of(bundle, artefact, SideFiles(bundle).chosen(artefact.engine, source) if source else None)
         self.map_range = artefact.map_range
         self.engine = engines.load(bundle, name, threads)
 

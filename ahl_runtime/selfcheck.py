@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -10,7 +11,8 @@ import numpy as np
 from ahl_runtime import engines
 from ahl_runtime.bundle import Bundle
 from ahl_runtime.engines import Candidate
-from ahl_runtime.errors import BundleError, RuntimeFault
+from ahl_runtime.errors import BundleError, RuntimeFault, SideFileError
+from ahl_runtime.sidefile import SideFile, SideFiles
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,39 @@ class Report:
         if fastest and fastest.engine != self.chosen:
             reason += f"; {fastest.engine} is faster here: choose it with --engine {fastest.engine}"
         return f"{self.chosen}: {reason}"
+
+
+@dataclass(frozen=True)
+class OwnCalibration:
+    """What the device calibrated for a source and an artefact. `error`: why it cannot be used, else None."""
+
+    source: str
+    artefact: str
+    name: str | None = None
+    created: str | None = None
+    normals: int | None = None
+    threshold: float | None = None
+    error: str | None = None
+
+    @property
+    def said(self) -> str:
+        """In words."""
+        if self.error:
+            return f"fail: {self.error}"
+        return f"calibration {self.name} of {self.created}, {self.normals} normals, threshold {self.threshold}"
+
+
+def calibrations(bundle: Bundle) -> list[OwnCalibration]:
+    """The device's own calibrations that are in force for this bundle."""
+    return [_own(artefact, source, found) for artefact, source, found in SideFiles(bundle).listed()]
+
+
+def _own(artefact: str, source: str, found: SideFile | SideFileError) -> OwnCalibration:
+    if isinstance(found, SideFileError):
+        return OwnCalibration(source, artefact, error=str(found))
+    fitted = found.calibration
+    threshold = fitted.threshold if math.isfinite(fitted.threshold) else None
+    return OwnCalibration(source, artefact, found.name, found.created.isoformat(), fitted.n, threshold)
 
 
 def check(bundle: Bundle, *, threads: int | None = None) -> Report:

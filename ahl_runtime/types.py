@@ -54,6 +54,7 @@ class Decision:
     `p_value`: (1 + calibration normals that score at least as high) / (n + 1), in (0, 1]. `threshold`: scores
     above it are rejected; +inf where the calibration has too few normals to reject anything. `promise`: what
     the threshold promises, one sentence. `anomaly_map`: float32 [h, w]. `bundle`: its digest, SHA-256 in hex.
+    `calibration`: "bundle", or the name of the device's own (`ahl_runtime.sidefile`).
     """
 
     verdict: Verdict
@@ -67,6 +68,7 @@ class Decision:
     source: str
     captured: datetime | None
     bundle: str
+    calibration: str = "bundle"
 
 
 class Engine(Protocol):

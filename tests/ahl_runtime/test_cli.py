@@ -39,7 +39,7 @@ def test_one_json_line_for_each_image(bundle_path: Path, cells: list[Path]) -> N
     results = lines(run("score", "--bundle", bundle_path, "--threads", 1, *cells[:3]))
     assert [r["image"] for r in results] == [str(c) for c in cells[:3]]
     for result, cell in zip(results, cells, strict=False):
-        assert list(result) == ["image", "score", "p_value", "decision", "threshold", "ms"]
+        assert list(result) == ["image", "score", "p_value", "decision", "threshold", "calibration", "ms"]
         assert result["score"] == pytest.approx(1 - decode(cell).mean() / 255, abs=0.02)
         assert 0 < result["p_value"] <= 1 and result["decision"] in ("pass", "unsure", "reject")
         assert result["ms"] > 0
@@ -141,9 +141,15 @@ def test_an_output_that_is_full(bundle_path: Path, cells: list[Path]) -> None:
     assert done.stderr == "error: the output: No space left on device: check the place and its free space\n"
 
 
+def _heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupt_is_quiet(bundle_path: Path, cells: list[Path]) -> None:
     command = [sys.executable, "-m", "ahl_runtime.cli", "score", "--bundle", bundle_path, cells[0].parent]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    # What a background job's shell ignores, its children would too.
+    wanted = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": _heed_interrupts}
+    with subprocess.Popen(command, text=True, **wanted) as running:
         assert running.stdout is not None and running.stdout.readline().startswith('{"image"')
         running.send_signal(signal.SIGINT)
         _, said = running.communicate(timeout=30)

@@ -1,0 +1,136 @@
+"""`ahl-runtime calibrate`: thresholds from the line's own normals, shown first, then put in force or undone."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ahl_runtime import console, options
+from ahl_runtime.errors import ImageError
+
+if TYPE_CHECKING:
+    from ahl_runtime.recalibrate import Proposal
+
+
+@click.command()
+@options.bundle
+@click.option("--source", type=options.PATH, metavar="FOLDER", help="Normal frames: a folder of images.")
+@click.option("--frames", type=click.IntRange(min=2), default=300, show_default=True, help="At most so many frames.")
+@options.source_name
+@click.option("--alpha", type=float, help="False-reject rate to promise; the one in force by default.")
+@click.option("--confidence", type=float, help="How sure; the one in force by default.")
+@click.option("--tail", is_flag=True, help="Too few frames for alpha: fit a tail, a model.")
+@click.option("--yes", is_flag=True, help="Put it in force without asking.")
+@click.option("--undo", is_flag=True, help="Go back to the calibration before the one in force.")
+@click.option("--who", help="Who does it, for the audit; the user of this process by default.")
+@click.option("--why", default="", help="Why, for the audit.")
+@options.trust
+@options.engine
+@options.threads
+def calibrate(
+    bundle: Path,
+    source: Path | None,
+    frames: int,
+    source_name: str,
+    alpha: float | None,
+    confidence: float | None,
+    tail: bool,
+    yes: bool,
+    undo: bool,
+    who: str | None,
+    why: str,
+    trust: Path | None,
+    engine: str | None,
+    threads: int | None,
+) -> None:
+    """Set the thresholds anew from the line's own normal frames.
+
+    What changes is shown first. The calibration goes beside the bundle, into BUNDLE.calibrations, and never into it;
+    older ones stay there, and audit.jsonl has a line for each change.
+    """
+    if undo == (source is not None):
+        raise click.UsageError("Give --source FOLDER, or --undo alone")
+    from ahl_runtime import engines, recalibrate
+    from ahl_runtime.decision import Rule
+    from ahl_runtime.decode import iter_images
+    from ahl_runtime.scoring import Scorer
+    from ahl_runtime.sidefile import Change, SideFiles, user
+
+    opened = options.open_trusted(bundle, trust)
+    files = SideFiles(opened)
+    if source is None:
+        artefact = engines.artefact(opened, engine or engines.available(opened)[0])
+        undone = files.undo(artefact.engine, source_name, Change(who or user(), why, {}))
+        click.echo(console.printable(f"undone: {undone}"))
+        before = files.in_force(artefact.engine, source_name)
+        rule = Rule.of(opened, artefact, before)
+        click.echo(f"in force: {rule.name}, threshold {_number(rule.threshold)}: {rule.promise}")
+        return
+    if not source.is_dir():
+        raise ImageError(f"{source}: not a folder: give one of normal images")
+    found = list(iter_images([source]))
+    chosen = recalibrate.evenly(found, frames)
+    scorer = Scorer(opened, engine, threads=threads, source=source_name)
+    proposal = recalibrate.propose(scorer, chosen, alpha=alpha, confidence=confidence, tail=tail)
+    for line in _preview(proposal, len(found), source):
+        click.echo(console.printable(line))
+    if not yes and not _agreed():
+        click.echo("nothing was written")
+        return
+    facts = {**_facts(proposal), "frames_from": str(source.absolute())}
+    side = files.add(scorer.artefact, source_name, proposal.new, Change(who or user(), why, facts))
+    click.echo(console.printable(f"in force: {side.name}, written to {side.path}"))
+
+
+def _preview(proposal: Proposal, found: int, source: Path) -> list[str]:
+    """The old and the new, one line each, and what either makes of the new frames."""
+    old, new = proposal.old, proposal.new
+    left = f", {len(proposal.left_out)} unreadable and left out" if proposal.left_out else ""
+    return [
+        f"frames: {new.n} of {found} in {source}{left}",
+        *(f"left out: {reason}" for reason in proposal.left_out[:5]),
+        f"old ({old.name}): threshold {_number(old.threshold)}, unsure above {_number(old.unsure_threshold)}: "
+        f"{old.promise}",
+        f"new: threshold {_number(new.threshold)}, unsure above {_number(new.unsure_threshold)}: "
+        f"{new.promise.sentence}",
+        f"of the {new.n} new frames: the old {_counts(proposal.by_old)}, the new {_counts(proposal.by_new)}",
+    ]
+
+
+def _agreed() -> bool:
+    try:
+        return click.confirm("Put it in force?", default=False)
+    except click.Abort:  # no one to ask, or Ctrl-C
+        click.echo()
+        return False
+
+
+def _facts(proposal: Proposal) -> dict[str, Any]:
+    old, new = proposal.old, proposal.new
+    return {
+        "before": old.name,
+        "old_threshold": _finite(old.threshold),
+        "new_threshold": _finite(new.threshold),
+        "alpha": new.alpha,
+        "confidence": new.confidence,
+        "normals": new.n,
+        "left_out": len(proposal.left_out),
+        "rejected_by_old": proposal.by_old["reject"],
+        "promise": new.promise.sentence,
+    }
+
+
+def _counts(counts: Counter[str]) -> str:
+    return f"rejects {counts['reject']} and is unsure of {counts['unsure']}"
+
+
+def _number(threshold: float) -> str:
+    return f"{threshold:.6g}" if math.isfinite(threshold) else "none (nothing is rejected)"
+
+
+def _finite(threshold: float) -> float | None:
+    return threshold if math.isfinite(threshold) else None

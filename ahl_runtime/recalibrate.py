@@ -1,0 +1,78 @@
+"""A new calibration from the line's own normals, and what it would change. Nothing is written here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import calibration
+from ahl_runtime.decision import Rule
+from ahl_runtime.decode import decode
+from ahl_runtime.errors import ImageError
+from ahl_runtime.scoring import Scorer
+from calibration import Calibration, ScoresError
+from calibration.frames import FEWEST
+
+
+@dataclass(frozen=True, eq=False)
+class Proposal:
+    """`old`: the rule in force. `new`: the calibration that the frames give. `left_out`: unreadable images.
+
+    `by_old`, `by_new`: what each makes of the new frames, counted by verdict; the new one was fitted to just these.
+    """
+
+    old: Rule
+    new: Calibration
+    left_out: tuple[str, ...]
+    by_old: Counter[str]
+    by_new: Counter[str]
+
+
+def evenly(paths: Sequence[Path], count: int) -> list[Path]:
+    """`count` of the paths, spread evenly over them, so that a whole shift calibrates and not its first minutes."""
+    if len(paths) <= count:
+        return list(paths)
+    return [paths[i * len(paths) // count] for i in range(count)]
+
+
+def propose(
+    scorer: Scorer,
+    paths: Sequence[Path],
+    *,
+    alpha: float | None = None,
+    confidence: float | None = None,
+    tail: bool = False,
+) -> Proposal:
+    """Fit to the scores of these normal images; alpha and confidence are kept unless given.
+
+    ScoresError for fewer than 2 images that can be read, or too few for the promise; SettingsError; EngineError,
+    also for a score that is NaN or infinite.
+    """
+    old = scorer.rule
+    scores: list[float] = []
+    statistics = []
+    left_out = []
+    for path in paths:
+        try:
+            pixels = decode(path)
+        except ImageError as error:
+            left_out.append(str(error))
+            continue
+        scores.append(scorer.score(pixels).score)
+        statistics.append(calibration.frame_statistics(pixels) if min(pixels.shape[:2]) >= 8 else None)
+    new = calibration.fit(
+        scores,
+        old.calibration.alpha if alpha is None else alpha,
+        old.calibration.confidence if confidence is None else confidence,
+        unsure_alpha=old.calibration.unsure_alpha if alpha is None else None,
+        tail=tail,
+    )
+    if new.promise.kind == "none":
+        raise ScoresError(f"{new.promise.sentence}: give more normal frames, a larger --alpha, or --tail")
+    watched = [s for s in statistics if s is not None]
+    if len(watched) == len(scores) >= FEWEST:
+        new = new.with_frames(watched)
+    by_new = Counter(str(word) for word in new.decide(scores))
+    return Proposal(old, new, tuple(left_out), Counter(old.verdict(s) for s in scores), by_new)
