@@ -31,12 +31,12 @@ def table(figures: dict[str, float]) -> str:
     return f"ELPV, 10 shots, seed 0, by `make demo` on {machine()}:\n\n| | | |\n|---|---|---|\n{body}\n"
 
 
-def insert(readme: str, text: str) -> str:
-    """The README with the text between its markers; ExportError without them."""
-    head, start, rest = readme.partition(_START)
-    _, end, tail = rest.partition(_END)
+def insert(document: str, text: str, markers: tuple[str, str] = (_START, _END)) -> str:
+    """The document with the text between its markers; ExportError without them."""
+    head, start, rest = document.partition(markers[0])
+    _, end, tail = rest.partition(markers[1])
     if not (start and end):
-        raise ExportError(f"README.md lacks the markers {_START} and {_END}")
+        raise ExportError(f"the document lacks the markers {markers[0]} and {markers[1]}")
     return f"{head}{start}\n{text}{end}{tail}"
 
 

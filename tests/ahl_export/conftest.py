@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import elpv_dataset
+import numpy as np
 import pytest
 
+from ahl_export.onnx_graph import to_onnx
+from ahl_export.parity import Evidence
 from ahl_train.config import TrainConfig
 from ahl_train.run import Run
 from ahl_train.train import train
@@ -47,3 +50,26 @@ def run(small_set: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) 
     """The default system, trained for two epochs; 25 train normals, 20 to calibrate."""
     config = TrainConfig(str(small_set), shots=4, epochs=2, calibration=20)
     yield train(config, tmp_path_factory.mktemp("runs") / "small", cache=cache)
+
+
+@pytest.fixture(scope="session")
+def graph(run: Run) -> bytes:
+    """The small run's ONNX graph."""
+    return to_onnx(run.model)
+
+
+@pytest.fixture(scope="session")
+def evidence(run: Run) -> Evidence:
+    return Evidence(run)
+
+
+def smooth(n: int, height: int, width: int) -> np.ndarray:
+    """Frames as cameras give them, uint8 [n, height, width, 3]: noise says little about resizing."""
+    coarse = np.random.default_rng(n).integers(0, 256, (n, 12, 12, 3)).astype(np.uint8)
+    return np.ascontiguousarray(coarse.repeat(-(-height // 12), 1).repeat(-(-width // 12), 2)[:, :height, :width])
+
+
+@pytest.fixture(params=[(n, *size) for n in (1, 3, 8) for size in ((300, 300), (448, 448), (768, 1024))], ids=str)
+def frames(request: pytest.FixtureRequest) -> np.ndarray:
+    """Batches of the sizes that every engine must take."""
+    return smooth(*request.param)

@@ -1,0 +1,83 @@
+"""Write what each artefact of a bundle gives and costs on the run's test images into docs/export.md.
+
+python -m ahl_export.export_figures RUN BUNDLE docs/export.md
+"""
+
+import sys
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from ahl_export.machine import cpu
+from ahl_export.readme import insert
+from ahl_runtime import engines
+from ahl_runtime.bundle import Bundle, open_bundle
+from ahl_runtime.engines.base import CheckedEngine
+from ahl_runtime.files import write_whole
+from ahl_train.images import load
+from ahl_train.run import RunFolder
+
+_START, _END = "<!-- figures: written by `make export-figures` -->", "<!-- /figures -->"
+_HEADER = (
+    "| engine | AUROC | decisions that differ | ms p50 | ms p99 | times as fast | MB |\n|---|---|---|---|---|---|---|"
+)
+_PACKAGES = ("onnxruntime", "openvino")
+
+
+@dataclass
+class _Column:
+    """One engine on the test images, one thread."""
+
+    name: str
+    engine: CheckedEngine
+    threshold: float
+    size: int
+    scores: list[float] = field(default_factory=list)
+    milliseconds: list[float] = field(default_factory=list)
+
+
+def table(run: Path, bundle: Bundle) -> str:
+    """Every engine that can run here on every test image, in turn for each frame, so that all see the same machine."""
+    samples = RunFolder(run).load_split().test
+    columns = [_column(bundle, name) for name in engines.available(bundle)]
+    columns.sort(key=lambda c: c.name != bundle.manifest.first.engine)
+    for sample in samples:
+        pixels = load(sample)[None]
+        for column in columns:
+            started = perf_counter()
+            score = column.engine.infer(pixels).score[0]
+            column.milliseconds.append(1e3 * (perf_counter() - started))
+            column.scores.append(float(score))
+    labels = [s.label for s in samples]
+    first = columns[0]
+    rejected = np.array(first.scores) > first.threshold
+    rows = []
+    for c in columns:
+        p50, p99 = np.quantile(c.milliseconds, (0.5, 0.99))
+        flips = int(((np.array(c.scores) > c.threshold) != rejected).sum())
+        rows.append(
+            f"| `{c.name}` | {roc_auc_score(labels, c.scores):.4f} | {flips} ({flips / len(labels):.2%}) | {p50:.1f} | "
+            f"{p99:.1f} | {np.median(first.milliseconds) / p50:.2f} | {c.size / 1e6:.1f} |"
+        )
+    versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    return (
+        f"{len(labels)} test images of {bundle.manifest.provenance['settings']['data']}, one thread of an {cpu()}, "
+        f"{versions}; decisions against float32's, each by its own threshold:\n\n"
+        f"{_HEADER}\n" + "\n".join(rows) + "\n"
+    )
+
+
+def _column(bundle: Bundle, name: str) -> _Column:
+    artefact = engines.artefact(bundle, name)
+    size = sum(bundle.manifest.members[file].size for file in artefact.files)
+    return _Column(name, engines.load(bundle, name, 1), artefact.decision.threshold, size)
+
+
+if __name__ == "__main__":
+    document = Path(sys.argv[3])
+    text = insert(document.read_text(), table(Path(sys.argv[1]), open_bundle(Path(sys.argv[2]))), (_START, _END))
+    write_whole(document, [text.encode()])

@@ -1,0 +1,94 @@
+"""Finishing an artefact: proven, or refused with the layer that departs; what cannot run here is marked unproven."""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from ahl_export.artefact import Built, Finished, Targets, finish
+from ahl_export.departure import probe
+from ahl_export.errors import ExportError
+from ahl_export.parity import Bounds, Evidence, Pixels
+from ahl_runtime.engines.ort import OrtEngine
+
+pytestmark = pytest.mark.slow
+
+TIGHT = Bounds(score=1e-4, map=1e-4, flips=0.0, rank=0.999)
+TARGETS = Targets(alpha=0.1, confidence=0.95, tail=False)
+LAYER = "extractor.backbone.net.blocks.2.0.conv_pw"
+
+
+@pytest.fixture(scope="module")
+def references(evidence: Evidence) -> dict[str, Pixels]:
+    return {"reference/0.png": next(evidence.normals())}
+
+
+@pytest.fixture(scope="module")
+def built(graph: bytes) -> Built:
+    model = onnx.load_from_string(graph)
+    engine = OrtEngine(graph)
+    return Built("onnxruntime", {"model.onnx": graph}, "float32", TIGHT, 1e-4, engine, probe=partial(probe, model))
+
+
+@pytest.fixture(scope="module")
+def first(graph: bytes, built: Built, evidence: Evidence, references: dict[str, Pixels]) -> Finished:
+    return finish(built, evidence, TARGETS, references, onnx.load_from_string(graph), None)
+
+
+def other(graph: bytes, bounds: Bounds) -> Built:
+    """The graph with one layer's weights rounded to a few values: an artefact that departs."""
+    model = onnx.load_from_string(graph)
+    (weight,) = (i for i in model.graph.initializer if i.name == f"{LAYER}.weight")
+    values = numpy_helper.to_array(weight)
+    step = np.abs(values).max() / 7
+    weight.CopyFrom(numpy_helper.from_array((np.rint(values / step) * step).astype(np.float32), weight.name))
+    data = model.SerializeToString()
+    return Built("openvino", {"x.onnx": data}, "int4", bounds, 1e-2, OrtEngine(data), probe=partial(probe, model))
+
+
+def test_the_graph_itself_is_proven(first: Finished) -> None:
+    parity = first.fields["parity"]
+    assert parity["score_max"] < 1e-4 and parity["flips"] == 0 and parity["rank_correlation"] == 1
+    assert set(first.members) == {"model.onnx", "calibration/onnxruntime.npz"}
+
+
+def test_one_that_departs_is_refused_with_its_layer(
+    graph: bytes, evidence: Evidence, references: dict[str, Pixels], first: Finished
+) -> None:
+    with pytest.raises(ExportError, match=rf"openvino disagrees with the model: scores .*; it begins at {LAYER}, off"):
+        finish(other(graph, TIGHT), evidence, TARGETS, references, onnx.load_from_string(graph), first)
+
+
+def test_one_that_orders_frames_otherwise_is_refused(
+    graph: bytes, evidence: Evidence, references: dict[str, Pixels], first: Finished
+) -> None:
+    loose = other(graph, Bounds(score=1e9, map=1e9, flips=1.0, rank=0.9999999))
+    with pytest.raises(ExportError, match=r"departs from the float32 graph: .* rank correlation 0\.\d+ .* begins at"):
+        finish(loose, evidence, TARGETS, references, onnx.load_from_string(graph), first)
+
+
+def test_one_within_wide_bounds_has_thresholds_of_its_own(
+    graph: bytes, evidence: Evidence, references: dict[str, Pixels], first: Finished
+) -> None:
+    loose = other(graph, Bounds(score=1e9, map=1e9, flips=1.0, rank=-1.0))
+    finished = finish(loose, evidence, TARGETS, references, onnx.load_from_string(graph), first)
+    assert finished.fields["decision"]["threshold"] == finished.threshold != first.threshold
+    assert loose.run is not None
+    scores = [float(loose.run.infer(pixels[None]).score[0]) for pixels in evidence.normals()]
+    assert finished.survey.normal.tolist() == scores
+    (reference,) = finished.fields["reference"]
+    assert reference["score"] == scores[0]
+
+
+def test_one_that_cannot_run_here_takes_the_firsts_thresholds_and_says_so(
+    graph: bytes, evidence: Evidence, references: dict[str, Pixels], first: Finished
+) -> None:
+    plan = replace(other(graph, TIGHT), engine="tensorrt", run=None)
+    finished = finish(plan, evidence, TARGETS, references, onnx.load_from_string(graph), first)
+    assert finished.fields["parity"] is None and finished.fields["decision"] == first.fields["decision"]
+    assert set(finished.members) == {"x.onnx"} and "cannot run here" in finished.line
+    with pytest.raises(ExportError, match="nothing else proves the graph"):
+        finish(plan, evidence, TARGETS, references, onnx.load_from_string(graph), None)

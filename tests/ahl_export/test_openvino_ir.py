@@ -1,0 +1,41 @@
+"""OpenVINO's IR: the graph's scores within the bounds of its float16 weights, at any batch and size."""
+
+import numpy as np
+import pytest
+
+from ahl_export import openvino_ir
+from ahl_export.artefact import Built
+from ahl_export.errors import ExportError
+from ahl_runtime.engines.ort import OrtEngine
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def built(graph: bytes) -> Built:
+    return openvino_ir.build(graph)
+
+
+def test_weights_are_stored_in_half_their_size(graph: bytes, built: Built) -> None:
+    assert [name.rpartition(".")[2] for name in built.files] == ["xml", "bin"]
+    assert sum(map(len, built.files.values())) < 0.75 * len(graph)
+    assert b'element_type="f16"' in built.files["engines/openvino.xml"]
+
+
+def test_scores_as_the_graph_at_any_size(graph: bytes, built: Built, frames: np.ndarray) -> None:
+    assert built.run is not None
+    got, wanted = built.run.infer(frames), OrtEngine(graph).infer(frames)
+    scale = np.maximum(1, np.abs(wanted.score))
+    assert (np.abs(got.score - wanted.score) / scale).max() < built.bounds.score
+    np.testing.assert_allclose(got.anomaly_map, wanted.anomaly_map, atol=built.bounds.map)
+    assert got.head_scores.shape == wanted.head_scores.shape
+
+
+def test_what_is_no_graph_is_refused() -> None:
+    import onnx
+
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Abacus", ["image"], ["score"])], "g", [], [])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
+    with pytest.raises(ExportError, match="OpenVINO cannot read the graph") as caught:
+        openvino_ir.build(model.SerializeToString())
+    assert "\n" not in str(caught.value)

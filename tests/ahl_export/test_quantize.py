@@ -1,0 +1,114 @@
+"""INT8: integers where it says so, float32 where the search kept it, and scores that stay near."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import ModelProto
+
+from ahl_export import quantize
+from ahl_export.artefact import Built
+from ahl_export.errors import ExportError
+from ahl_export.parity import Evidence, survey
+from ahl_runtime.engines.ort import OrtEngine
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def spread(graph: bytes, evidence: Evidence) -> float:
+    return float(np.std(survey(OrtEngine(graph), evidence).normal))
+
+
+@pytest.fixture(scope="module")
+def built(graph: bytes, evidence: Evidence, spread: float) -> Built:
+    return quantize.build(graph, evidence, spread, lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def model(graph: bytes) -> ModelProto:
+    return quantize._own_weights(onnx.load_from_string(graph))
+
+
+@pytest.fixture(scope="module")
+def parts(model: ModelProto, evidence: Evidence) -> tuple[ModelProto, ModelProto]:
+    """The quantised graph before and after its biases are corrected."""
+    statistics = quantize._measure(model, list(quantize._calibration_frames(evidence)))
+    plain = quantize._quantise(model, statistics.ranges)
+    corrected = ModelProto()
+    corrected.CopyFrom(plain)
+    return plain, quantize._correct_biases(corrected, model, statistics.means)
+
+
+def data(built: Built) -> bytes:
+    (only,) = built.files.values()
+    return only
+
+
+def test_it_is_a_whole_graph_and_says_what_stays_in_float32(model: ModelProto, built: Built) -> None:
+    onnx.checker.check_model(onnx.load_from_string(data(built)), full_check=True)
+    units = quantize._units(model)
+    assert set(built.extras["float32_parts"]) < set(units)
+    assert set(built.extras["sensitivity"]) == set(units)
+    assert all(noise >= 0 for noise in built.extras["sensitivity"].values())
+
+
+def test_onnx_runtime_runs_the_rest_in_integers(model: ModelProto, built: Built, tmp_path: Path) -> None:
+    units, kept = quantize._units(model), built.extras["float32_parts"]
+    floating = {name for unit in kept for name in units[unit]}
+    convolutions = [n.name for n in model.graph.node if n.op_type == "Conv"]
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 4
+    onnxruntime.InferenceSession(data(built), options, providers=["CPUExecutionProvider"])
+    run = [n.op_type for n in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    assert run.count("QLinearConv") == sum(name not in floating for name in convolutions)
+    assert run.count("Conv") + run.count("FusedConv") == sum(name in floating for name in convolutions)
+
+
+def test_scores_are_near_the_graphs_at_any_size(graph: bytes, built: Built, frames: np.ndarray) -> None:
+    assert built.run is not None
+    got, wanted = built.run.infer(frames), OrtEngine(graph).infer(frames)
+    assert (np.abs(got.score - wanted.score) / np.maximum(1, np.abs(wanted.score))).max() < built.bounds.score
+    single = np.array([built.run.infer(f[None]).score[0] for f in frames])
+    np.testing.assert_allclose(got.score, single, rtol=1e-2, atol=1e-2)
+
+
+def test_all_parts_in_float32_are_the_float32_graph(
+    model: ModelProto, parts: tuple[ModelProto, ModelProto], graph: bytes, evidence: Evidence
+) -> None:
+    names = {name for unit in quantize._units(model).values() for name in unit}
+    whole = OrtEngine(quantize._with_float(parts[1], model, names).SerializeToString())
+    for frame in evidence.gate[:3]:
+        assert whole.infer(frame[None]).score[0] == pytest.approx(
+            OrtEngine(graph).infer(frame[None]).score[0], abs=1e-4
+        )
+
+
+def test_correcting_biases_brings_the_scores_back(
+    parts: tuple[ModelProto, ModelProto], graph: bytes, evidence: Evidence
+) -> None:
+    frames = list(evidence.normals())
+    wanted = quantize._scores(onnx.load_from_string(graph), frames)
+    plain, corrected = (abs(float(np.mean(quantize._scores(m, frames) - wanted))) for m in parts)
+    assert corrected < 0.5 * plain
+
+
+def test_the_search_keeps_more_for_tighter_bounds(
+    model: ModelProto, parts: tuple[ModelProto, ModelProto], built: Built, evidence: Evidence, spread: float
+) -> None:
+    units, frames = quantize._units(model), quantize._probe_frames(evidence)[:2]
+    kept, alone = quantize._search(model, parts[1], units, frames, 1e3 * spread)
+    assert kept == []
+    kept, alone = quantize._search(model, parts[1], units, frames, spread)
+    assert 0 < len(kept) < len(units)
+    left = [alone[u] for u in units if u not in kept]
+    assert max(left) <= min(alone[u] for u in kept)
+
+
+def test_nothing_to_be_won_is_an_error(graph: bytes, evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantize, "_SPREAD", 0.0)
+    with pytest.raises(ExportError, match="no part of the graph can be quantised"):
+        quantize.build(graph, evidence, 1.0, lambda line: None)
