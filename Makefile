@@ -4,13 +4,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo figures test lint install clean
+.PHONY: demo figures export-figures test lint install clean
 
 demo: $(READY)
 	$(BIN)/ahl demo --out demo
 
 figures: demo
 	$(BIN)/python -m ahl_export.readme demo/report.json README.md
+
+export-figures: demo
+	$(BIN)/ahl export demo/run --out demo/all.ahl --openvino --int8
+	$(BIN)/python -m ahl_export.export_figures demo/run demo/all.ahl docs/export.md
 
 test: lint
 	$(BIN)/pytest

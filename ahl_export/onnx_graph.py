@@ -3,6 +3,7 @@
 import ast
 import logging
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
@@ -61,6 +62,23 @@ def to_onnx(model: Unified) -> bytes:
 def module_of(node: NodeProto) -> str:
     """The module that a node of ``to_onnx``'s graph comes from, by its dotted name; "" for the model itself."""
     return node.name.rpartition("/")[0]
+
+
+def own_constants(model: ModelProto, inputs: Sequence[int]) -> ModelProto:
+    """The model, changed: convolutions that share constants, as those of both scales do, get copies of their own.
+
+    `inputs`: 1 for weights, 2 for biases.
+    """
+    by_name = {i.name: i for i in model.graph.initializer}
+    taken: set[str] = set()
+    for node in (n for n in model.graph.node if n.op_type == "Conv"):
+        for k, name in enumerate(node.input):
+            if k in inputs and name in taken:
+                copy = model.graph.initializer.add()
+                copy.CopyFrom(by_name[name])
+                copy.name = node.input[k] = f"{name}@{node.output[0]}"
+            taken.add(name)
+    return model
 
 
 def _without_inplace(model: torch.nn.Module) -> None:

@@ -19,7 +19,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from ahl_export.artefact import Built
 from ahl_export.departure import probe
 from ahl_export.errors import ExportError
-from ahl_export.onnx_graph import module_of
+from ahl_export.onnx_graph import module_of, own_constants
 from ahl_export.parity import Bounds, Evidence, Pixels
 from ahl_runtime.engines.ort import OrtEngine
 from ahl_train.features import Item
@@ -44,7 +44,7 @@ class _Statistics:
 
 def build(graph: bytes, evidence: Evidence, spread: float, report: Callable[[str], None]) -> Built:
     """The quantised graph. `spread`: the standard deviation of normals' scores. ExportError if nothing can be won."""
-    model = _own_weights(onnx.load_from_string(graph))
+    model = own_constants(onnx.load_from_string(graph), (1, 2))  # one scale may stay float32
     frames = list(_calibration_frames(evidence))
     statistics = _measure(model, frames)
     quantised = _correct_biases(_quantise(model, statistics.ranges), model, statistics.means)
@@ -88,22 +88,6 @@ def _probe_frames(evidence: Evidence) -> list[Pixels]:
 
 def _convolutions(model: ModelProto) -> list[NodeProto]:
     return [n for n in model.graph.node if n.op_type == "Conv"]
-
-
-def _own_weights(model: ModelProto) -> ModelProto:
-    """Weights that serve both scales are copied, so that one scale's can be quantised and the other's stay float32."""
-    by_name = {i.name: i for i in model.graph.initializer}
-    taken: set[str] = set()
-    for node in _convolutions(model):
-        for k, name in list(enumerate(node.input))[1:]:
-            if name in taken:
-                copy = TensorProto()
-                copy.CopyFrom(by_name[name])
-                copy.name = f"{name}@{node.output[0]}"
-                model.graph.initializer.append(copy)
-                node.input[k] = copy.name
-            taken.add(name)
-    return model
 
 
 def _quantisable(model: ModelProto) -> list[NodeProto]:

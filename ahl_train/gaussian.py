@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.covariance import LedoitWolf
 from torch import Tensor, nn
 
 from ahl_train.errors import ConfigError
@@ -60,6 +59,8 @@ def _estimate(vectors: Tensor) -> tuple[Tensor, Tensor]:
     flat = vectors.flatten(0, 1)
     # At random: a stride that divides the map's width would see some of its columns only.
     kept = torch.randperm(len(flat), generator=torch.Generator().manual_seed(0))[:_MOST]
+    from sklearn.covariance import LedoitWolf  # here: two seconds that a finished run's readers need not wait
+
     x: NDArray[np.float64] = flat[kept].double().numpy()
     mean, scale = x.mean(0), x.std(0)
     alive = scale[scale > 1e-6 * scale.max()]

@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
 
 from ahl_train.augment import AUGMENTATIONS
 from ahl_train.errors import ConfigError
@@ -81,6 +80,8 @@ def _group(features: NDArray[np.floating], clusters: int, grouping: str, rng: np
     at_random = rng.permutation(n) % clusters
     if grouping == "random":
         return at_random
+    from sklearn.cluster import KMeans  # here: two seconds that a finished run's readers need not wait
+
     scaled = (features - features.mean(0)) / (features.std(0) + 1e-6)
     seed = int(rng.integers(2**31))
     labels = KMeans(clusters, n_init=5, random_state=seed).fit_predict(scaled)

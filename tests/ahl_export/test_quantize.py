@@ -11,6 +11,7 @@ from onnx import ModelProto
 from ahl_export import quantize
 from ahl_export.artefact import Built
 from ahl_export.errors import ExportError
+from ahl_export.onnx_graph import own_constants
 from ahl_export.parity import Evidence, survey
 from ahl_runtime.engines.ort import OrtEngine
 
@@ -29,7 +30,7 @@ def built(graph: bytes, evidence: Evidence, spread: float) -> Built:
 
 @pytest.fixture(scope="module")
 def model(graph: bytes) -> ModelProto:
-    return quantize._own_weights(onnx.load_from_string(graph))
+    return own_constants(onnx.load_from_string(graph), (1, 2))
 
 
 @pytest.fixture(scope="module")
