@@ -12,6 +12,7 @@ from ahl_export.artefact import Built
 from ahl_export.errors import ExportError
 from ahl_export.onnx_graph import own_constants
 from ahl_export.parity import Bounds
+from ahl_runtime.engines.base import reason
 from ahl_runtime.engines.openvino import OpenVinoEngine
 
 # Float16 keeps 11 bits of a weight; what that does to the scores was measured, see docs/export.md.
@@ -31,7 +32,7 @@ def build(graph: bytes) -> Built:
             model=_compressed(own_constants(onnx.load_from_string(graph), (2,))), weights=b""
         )
     except RuntimeError as error:
-        raise ExportError(f"OpenVINO cannot read the graph: {str(error).splitlines()[0]}") from error
+        raise ExportError(f"OpenVINO cannot read the graph: {reason(error)}") from error
     with tempfile.TemporaryDirectory() as folder:
         xml = Path(folder) / "model.xml"
         openvino.save_model(model, str(xml), compress_to_fp16=False)  # all or nothing; _compressed chooses

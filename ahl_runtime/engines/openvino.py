@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ahl_runtime.bundle import Bundle
-from ahl_runtime.engines.base import CheckedEngine, cores
+from ahl_runtime.engines.base import CheckedEngine, cores, reason
 from ahl_runtime.errors import EngineError
 from ahl_runtime.manifest import Artefact
 from ahl_runtime.types import Outputs
@@ -53,7 +53,7 @@ class OpenVinoEngine(CheckedEngine):
         try:
             found = self._request.infer({"image": images}, share_inputs=True)
         except RuntimeError as error:
-            raise EngineError(f"{self.name}: {_reason(error)} on frames {list(images.shape)}") from error
+            raise EngineError(f"{self.name}: {reason(error)} on frames {list(images.shape)}") from error
         return Outputs(*(np.array(found[name]) for name in _OUTPUTS))
 
 
@@ -72,10 +72,4 @@ def _compile(model: bytes, weights: bytes, threads: int) -> Any:
         core = openvino.Core()
         return core.compile_model(core.read_model(model=model, weights=weights), "CPU", settings)
     except RuntimeError as error:
-        raise EngineError(f"openvino: the IR cannot be loaded ({_reason(error)}): export the bundle again") from error
-
-
-def _reason(error: Exception) -> str:
-    """OpenVINO's message in one line, at most 300 characters."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else text[:300] + "..."
+        raise EngineError(f"openvino: the IR cannot be loaded ({reason(error)}): export the bundle again") from error

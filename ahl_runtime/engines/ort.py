@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ahl_runtime.bundle import Bundle
 from ahl_runtime.engines import cuda
-from ahl_runtime.engines.base import CheckedEngine, cores
+from ahl_runtime.engines.base import CheckedEngine, cores, reason
 from ahl_runtime.errors import EngineError
 from ahl_runtime.manifest import Artefact
 from ahl_runtime.types import Outputs
@@ -65,7 +65,7 @@ class OrtEngine(CheckedEngine):
         try:
             return Outputs(*self._session.run(OUTPUTS, {"image": images}))
         except Exception as error:  # ONNX Runtime's errors have no common base below Exception
-            raise EngineError(f"{self.name}: {_reason(error)} on frames {list(images.shape)}") from error
+            raise EngineError(f"{self.name}: {reason(error)} on frames {list(images.shape)}") from error
 
 
 def _session(model: bytes, threads: int, on_cuda: bool) -> Any:
@@ -87,16 +87,10 @@ def _session(model: bytes, threads: int, on_cuda: bool) -> Any:
         session = onnxruntime.InferenceSession(model, options, providers=providers)
     except Exception as error:  # ONNX Runtime's errors have no common base below Exception
         raise EngineError(
-            f"onnxruntime: the model cannot be loaded ({_reason(error)}): export the bundle again"
+            f"onnxruntime: the model cannot be loaded ({reason(error)}): export the bundle again"
         ) from error
     if on_cuda and session.get_providers()[0] != "CUDAExecutionProvider":
         raise EngineError(
             f"{CUDA}: its libraries cannot be loaded: install the CUDA and cuDNN that onnxruntime-gpu needs"
         )
     return session
-
-
-def _reason(error: Exception) -> str:
-    """ONNX Runtime's message in one line, at most 300 characters."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else text[:300] + "..."

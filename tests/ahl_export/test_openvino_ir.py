@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from ahl_export import openvino_ir
 from ahl_export.artefact import Built
@@ -32,10 +33,10 @@ def test_scores_as_the_graph_at_any_size(graph: bytes, built: Built, frames: np.
 
 
 def test_what_is_no_graph_is_refused() -> None:
-    import onnx
-
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Abacus", ["image"], ["score"])], "g", [], [])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
-    with pytest.raises(ExportError, match="OpenVINO cannot read the graph") as caught:
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", "H", "W", 3])
+    score = helper.make_tensor_value_info("score", TensorProto.FLOAT, ["N"])
+    graph = helper.make_graph([helper.make_node("Abacus", ["image"], ["score"])], "g", [image], [score])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    with pytest.raises(ExportError, match=r"OpenVINO cannot read the graph: .*Abacus") as caught:
         openvino_ir.build(model.SerializeToString())
     assert "\n" not in str(caught.value)
