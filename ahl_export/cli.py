@@ -91,6 +91,9 @@ def train(
     calibration: Annotated[
         int | None, typer.Option(help="Normals held out for the threshold; by default a third or more, 473 at most.")
     ] = None,
+    feedback: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Train too on what ahl-runtime feedback export wrote.")
+    ] = None,
     backbone: Annotated[str, typer.Option(help="A timm network.")] = "tf_efficientnet_lite0",
     backbone_weights: Annotated[Path | None, typer.Option(help="A file of its weights.")] = None,
     schedule: Annotated[str, typer.Option(help="short, or paper: the full one.")] = "short",

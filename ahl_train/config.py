@@ -52,6 +52,7 @@ class TrainConfig:
     calibrate: Calibrate = "split"  # on held-out normals, or ("cross") on all of them, each scored out of fold
     calibration: int | None = None  # held-out normals; None: protocol.split decides, 473 at most
     folds: int | None = None  # of "cross"; None: 10
+    feedback: Path | None = None  # a folder of images that were marked on the device, to train on too
     backbone: str = DEFAULT
     backbone_weights: Path | None = None
     schedule: str = "short"
@@ -82,6 +83,10 @@ class TrainConfig:
             (
                 self.folds is None or self.calibrate == "cross",
                 f"folds is {self.folds}, but only calibrate cross has folds: leave it out, or choose cross",
+            ),
+            (
+                self.feedback is None or self.calibrate == "split",
+                "feedback is no fair sample of normals, and calibrate cross calibrates on all that train: choose split",
             ),
             (self.folds is None or self.folds >= 2, f"folds is {self.folds}, expected 2 or more"),
             (
@@ -127,11 +132,12 @@ class TrainConfig:
         unknown = set(data) - {f.name for f in fields(cls)}
         if unknown:
             raise ConfigError(f"unknown settings: {', '.join(sorted(unknown))}")
-        weights = data.get("backbone_weights")
+        weights, feedback = data.get("backbone_weights"), data.get("feedback")
         return cls(
             **{
                 **data,
                 "augmentations": tuple(data.get("augmentations", tuple(AUGMENTATIONS))),
                 "backbone_weights": Path(weights) if weights else None,
+                "feedback": Path(feedback) if feedback else None,
             }
         )

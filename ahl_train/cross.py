@@ -41,7 +41,7 @@ def score_folds(
             continue
         started, own = perf_counter(), folder.fold(k)
         torch.manual_seed(config.seed)
-        base = chosen.base(extractor, config.shots)
+        base = chosen.base(extractor, len(dealt.train_anomaly))
         learn(base, config, dealt, store, chosen.ahl, own, progress, without=frozenset(fold))
         model = Unified(extractor, base)
         pixels = (torch.from_numpy(load(dealt.train_normal[i]).copy())[None] for i in fold)

@@ -182,9 +182,9 @@ def load_run(path: Path) -> Run:
     spec = BackboneSpec(config.backbone, config.backbone_weights)
     folder.require_weights(spec)
     extractor = Extractor(spec, record["supersample"])
-    base = system(config.system).base(extractor, config.shots)
-    base.load_state_dict(state)
     split = folder.load_split()
+    base = system(config.system).base(extractor, len(split.train_anomaly))
+    base.load_state_dict(state)
     folds = tuple(fold for k in range(config.fold_count) if (fold := folder.load_fold(k)))
     if config.fold_count and sorted(i for f in folds for i in f.normals) != list(range(len(split.train_normal))):
         raise RunError(f"{path} lacks the out-of-fold scores of some normals: train again")

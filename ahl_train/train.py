@@ -8,6 +8,7 @@ from time import perf_counter
 import torch
 from rich.progress import Progress
 
+from ahl_train import feedback
 from ahl_train.backbone import BackboneSpec
 from ahl_train.config import TrainConfig
 from ahl_train.cross import score_folds
@@ -51,16 +52,23 @@ def train(
             report(f"left out, unreadable: {line}")
         if left_out:
             report(f"{len(left_out)} images left out")
+        marked = None
+        if config.feedback:
+            dealt, marked = feedback.add(dealt, config.feedback)
+            for line in marked["left_out"]:
+                report(f"left out of the feedback: {line}")
+            report(f"feedback: {marked['good']} normals and {marked['anomaly']} anomalies more to train on")
         supersample = choose_supersample((load(s).shape[:2] for s in dealt.train_normal[:_SIZED]), FINE)
         extractor = Extractor(spec, supersample)
-        folder.create(config, dealt, {"supersample": supersample, "backbone_digest": digest, "left_out": left_out})
+        extra = {"supersample": supersample, "backbone_digest": digest, "left_out": left_out}
+        folder.create(config, dealt, {**extra, **({"feedback": marked} if marked else {})})
 
     store = FeatureStore(cache or default_cache(), extractor)
     with Progress(transient=True) as progress:
         if config.calibrate == "cross":
             score_folds(config, dealt, extractor, store, folder, progress)
         torch.manual_seed(config.seed)
-        base = chosen.base(extractor, config.shots)
+        base = chosen.base(extractor, len(dealt.train_anomaly))
         learn(base, config, dealt, store, chosen.ahl, folder, progress)
     folder.save("model.pt", base.state_dict())
     folder.log({"event": "finished", "seconds": round(perf_counter() - started, 3)})
