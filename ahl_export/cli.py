@@ -217,7 +217,11 @@ def benchmark(
     epochs: Annotated[int | None, typer.Option(help="Epochs, instead of the schedule's.")] = None,
     backbone: Annotated[str, typer.Option(help="A timm network.")] = "tf_efficientnet_lite0",
     backbone_weights: Annotated[Path | None, typer.Option(help="A file of its weights.")] = None,
-    jobs: Annotated[int, typer.Option(help="Processes, of one thread each; 1 uses all threads itself.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(help="Processes of one thread each; by default one of all threads, or all of Ray's cores."),
+    ] = None,
+    ray: Annotated[str | None, typer.Option(help="Run on the Ray cluster at this address; local: a new one.")] = None,
     cache: CacheOption = None,
 ) -> None:
     """Run a grid of systems, settings, shots and seeds; `ahl benchmark table DIR` writes its table."""
@@ -240,7 +244,7 @@ def benchmark(
         backbone=backbone,
         backbone_weights=backbone_weights,
     )
-    results = run_grid(grid, out, cache=cache, jobs=jobs, report=_say)
+    results = run_grid(grid, out, cache=cache, jobs=jobs, ray=ray, report=_say)
     _say(f"written: {results}; next: ahl benchmark table {out}")
 
 

@@ -2,12 +2,10 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
 
@@ -17,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from ahl_train.backbone import DEFAULT, BackboneSpec
 from ahl_train.benchmark_results import RESULTS, Cell, Result, open_results
+from ahl_train.benchmark_spread import by_processes, by_ray
 from ahl_train.config import TrainConfig
 from ahl_train.datasets import Dataset, Sample
 from ahl_train.errors import ConfigError, DataError, RunError, TrainError
@@ -94,15 +93,17 @@ def run_grid(
     out: Path,
     *,
     cache: Path | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
+    ray: str | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Run the cells that ``out`` has no result of, each result being appended as it ends; gives results.jsonl.
 
+    ``ray``: the address of a cluster, or "local"; without it ``jobs`` processes run here, one by default.
     TrainError, before the first cell runs, for a cell that cannot be dealt; later, naming the cell, for one that
     fails. The finished ones stay, and the next call goes on after them.
     """
-    if jobs < 1:
+    if jobs is not None and jobs < 1:
         raise ConfigError(f"jobs is {jobs}, expected 1 or more")
     dataset = _readable(grid.data, report)
     cells = grid.cells(dataset)
@@ -113,7 +114,11 @@ def run_grid(
         there = {Cell.of(line) for line in results.lines if line["data"] == grid.data}
         missing = [cell for cell in cells if cell not in there]
         report(f"{len(cells) - len(missing)} of {len(cells)} cells are there already")
-        for number, line in enumerate(_lines(work, missing, jobs), start=1):
+        if not missing:
+            return out / RESULTS
+        work.open()  # here first, so that processes don't extract the same features side by side
+        lines = by_ray(work.open, missing, ray, jobs) if ray else by_processes(work.open, missing, jobs or 1)
+        for number, line in enumerate(lines, start=1):
             results.append(line)
             report(f"{number}/{len(missing)}: {Cell.of(line)}: {line['auroc']:.3f} ({line['seconds']:.0f} s)")
     return out / RESULTS
@@ -157,12 +162,15 @@ class _Work:
         made = {"schedule": config.schedule, "epochs": config.steps.epochs}
         return {**made, "backbone": self.grid.backbone, "backbone_digest": self.spec.digest}
 
-    def store(self) -> tuple[Extractor, FeatureStore]:
-        """Opened, in this process."""
+    def open(self) -> Callable[[Cell], Result]:
+        """What runs a cell in this process; the features of all images come first, since all cells share them."""
         extractor = Extractor(self.spec, self.supersample)
-        return extractor, FeatureStore(self.cache, extractor)
+        store = FeatureStore(self.cache, extractor)
+        with Progress(transient=True) as progress:
+            store.rows([Item(s) for s in self.dataset.samples], progress)
+        return partial(self._run, extractor, store)
 
-    def run(self, cell: Cell, extractor: Extractor, store: FeatureStore) -> Result:
+    def _run(self, extractor: Extractor, store: FeatureStore, cell: Cell) -> Result:
         """Train a cell and test it: its line of results."""
         with _naming(cell):
             started = perf_counter()
@@ -174,40 +182,6 @@ class _Work:
             measured = {"auroc": score, "seconds": round(perf_counter() - started, 3)}
         where = {"data": self.grid.data, "dataset": self.dataset.name, "classes": len(self.grid.classes(self.dataset))}
         return {**asdict(cell), **measured, **where, **self.made()}
-
-
-def _lines(work: _Work, cells: Sequence[Cell], jobs: int) -> Iterator[Result]:
-    """The cells' results as they end; the features of all images come first, since all cells share them."""
-    if not cells:
-        return
-    extractor, store = work.store()
-    with Progress(transient=True) as progress:
-        store.rows([Item(s) for s in work.dataset.samples], progress)
-    if jobs == 1:
-        yield from (work.run(cell, extractor, store) for cell in cells)
-        return
-    pool = ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_start, initargs=(work,))
-    try:
-        for done in as_completed([pool.submit(_run, cell) for cell in cells]):
-            yield done.result()
-    except BrokenProcessPool as error:
-        raise RunError("a process of the bench died, perhaps for want of memory: go on with fewer --jobs") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-_here: tuple[_Work, Extractor, FeatureStore]  # of a process of the pool
-
-
-def _start(work: _Work) -> None:
-    global _here
-    torch.set_num_threads(1)
-    _here = (work, *work.store())
-
-
-def _run(cell: Cell) -> Result:
-    work, extractor, store = _here
-    return work.run(cell, extractor, store)
 
 
 @contextmanager

@@ -76,6 +76,23 @@ def test_processes_append_every_cell(cells, cache, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_cluster_gives_what_one_process_gives(cells, cache, tmp_path):
+    asked = grid(cells, systems=("devnet",))
+    run_grid(asked, tmp_path / "here", cache=cache)
+    said = []
+    run_grid(asked, tmp_path / "there", cache=cache, jobs=2, ray="local", report=said.append)
+    assert aurocs(tmp_path / "there") == pytest.approx(aurocs(tmp_path / "here"), abs=0.02)
+    assert any(line.startswith("2/2: devnet, general, shots 2") for line in said)
+
+
+@pytest.mark.slow
+def test_no_cluster_at_the_address(cells, cache, tmp_path):
+    with pytest.raises(ConfigError, match=r"no Ray cluster at '127.0.0.1:1'"):
+        run_grid(grid(cells, systems=("devnet",)), tmp_path, cache=cache, ray="127.0.0.1:1")
+    assert aurocs(tmp_path) == {}
+
+
+@pytest.mark.slow
 def test_a_failing_cell_is_named_and_the_finished_stay(cells, cache, tmp_path, monkeypatch):
     learn = benchmark.learn
 

@@ -1,4 +1,4 @@
-"""AUROC of a finished run, and of its pixels, against scikit-learn on all pixels at once."""
+"""AUROC of a finished run; of its pixels, AUROC as scikit-learn and AUPRO as anomalib have them."""
 
 import json
 
@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from anomalib.metrics.aupro import _AUPRO
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 from ahl_export.cli import app
 from ahl_train.config import TrainConfig
 from ahl_train.errors import DataError, RunError
-from ahl_train.evaluate import evaluate, pixel_auroc
+from ahl_train.evaluate import FPR_LIMIT, evaluate, pixels
 from ahl_train.images import load
 from ahl_train.synth import write_dataset
 from ahl_train.train import train
@@ -35,6 +36,7 @@ def test_a_run_and_its_pixels(run):
     scores = [run.model.score(torch.from_numpy(load(s).copy())[None])[0].item() for s in test]
     assert found.auroc == pytest.approx(roc_auc_score([s.label for s in test], scores))
     assert 0 <= found.pixel_auroc <= 1
+    assert 0 <= found.pixel_aupro <= 1
     assert evaluate(run.folder).pixel_auroc is None
 
 
@@ -61,20 +63,41 @@ def test_no_run(tmp_path):
         evaluate(tmp_path)
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e-6])
-def test_pixels_as_scikit_learn_has_them(scale):
+@pytest.fixture(scope="module")
+def pictures():
+    """Maps, masks of several regions in most, and the maps upsampled."""
     rng = np.random.default_rng(0)
-    masks = [rng.random((30 + i, 44)) < 0.2 for i in range(4)]
-    maps = [(scale * (rng.standard_normal((7, 7)) + 2 * mask[:28:4, :42:6])).astype(np.float32) for mask in masks]
-    fine = [
-        F.interpolate(torch.from_numpy(m)[None, None], k.shape, mode="bilinear")
-        for m, k in zip(maps, masks, strict=True)
-    ]
-    expected = roc_auc_score(np.concatenate([m.ravel() for m in masks]), torch.cat([f.ravel() for f in fine]).numpy())
-    assert pixel_auroc(maps, iter(masks)) == pytest.approx(expected, abs=1e-5)
+    masks = [np.kron(rng.random((8, 11)) < 0.1, np.ones((6, 4))).astype(bool) for _ in range(4)]
+    masks[2][:] = False
+    maps = [(rng.standard_normal((8, 8)) + 2 * mask[::6, :32:4]).astype(np.float32) for mask in masks]
+    return (
+        maps,
+        masks,
+        torch.stack([F.interpolate(torch.from_numpy(m)[None, None], (48, 44), mode="bilinear")[0, 0] for m in maps]),
+    )
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-6])
+def test_pixels_as_others_have_them(pictures, scale):
+    maps, masks, fine = pictures
+    reference = _AUPRO(fpr_limit=FPR_LIMIT)
+    reference.update(fine, torch.from_numpy(np.stack(masks)).int())
+    auroc, aupro = pixels([scale * m for m in maps], iter(masks))
+    assert auroc == pytest.approx(roc_auc_score(np.stack(masks).ravel(), fine.ravel()), abs=1e-5)
+    assert aupro == pytest.approx(reference.compute().item(), abs=1e-4)
+
+
+def test_overlap_by_hand():
+    # Regions of 1 and 3 pixels; the false positives of 6 good pixels come after the small one and after half.
+    mask = np.array([[1, 0, 0, 0, 0], [0, 0, 1, 1, 1]], bool)
+    scores = np.array([[9, 8, 1, 1, 1], [1, 1, 7, 0, 0]], np.float32)
+    # Overlap (1 + 0) / 2 up to rate 1/6, then (1 + 1/3) / 2 until all other good pixels come, at rate 1.
+    step = 1 / 6
+    _, aupro = pixels([scores], [mask])
+    assert aupro == pytest.approx((step * 0.5 + (FPR_LIMIT - step) * 4 / 6) / FPR_LIMIT, abs=1e-6)
 
 
 @pytest.mark.parametrize(("value", "said"), [(1.0, "both"), (np.nan, "not finite")])
 def test_pixels_that_cannot_be_judged(value, said):
     with pytest.raises(DataError, match=said):
-        pixel_auroc([np.full((7, 7), value, np.float32)], [np.zeros((9, 9), bool)])
+        pixels([np.full((7, 7), value, np.float32)], [np.zeros((9, 9), bool)])
