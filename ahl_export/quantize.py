@@ -7,6 +7,7 @@ that is no convolution stays in float32: resize, densities, scores.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -21,6 +22,7 @@ from ahl_export.departure import probe
 from ahl_export.errors import ExportError
 from ahl_export.onnx_graph import module_of, own_constants
 from ahl_export.parity import Bounds, Evidence, Pixels
+from ahl_runtime.engines.base import cores
 from ahl_runtime.engines.ort import OrtEngine
 from ahl_train.features import Item
 
@@ -28,7 +30,7 @@ ENGINE = "onnxruntime-int8"
 BOUNDS = Bounds(score=0.5, map=1.0, flips=0.01, rank=0.98)
 _TOLERANCE = 0.05  # CPUs round differently by one unit of float32, which may tip an activation to the next integer
 _NORMALS, _PSEUDO = 16, 8  # frames that ranges are measured on
-_PROBES = 5  # frames of each kind that the search looks at
+_PROBES = 4  # frames of each kind that the search looks at
 _SPREAD = 0.05  # of the normals' scores: the noise that the search allows, as a standard deviation
 
 Ranges = dict[str, tuple[float, float]]
@@ -260,7 +262,9 @@ def _search(
     def noise(floating: set[str]) -> float:
         return float(np.std(_scores(_with_float(quantised, model, floating), frames) - wanted)) / spread
 
-    alone = {unit: noise(quantisable - set(names)) for unit, names in units.items()}
+    with ThreadPoolExecutor(cores(None)) as pool:
+        found = pool.map(noise, [quantisable - set(names) for names in units.values()])
+        alone = dict(zip(units, found, strict=True))
     kept: list[str] = []
     for unit in sorted(units, key=lambda u: -alone[u]):
         expected = sum(alone[u] ** 2 for u in units if u not in kept) ** 0.5
@@ -271,5 +275,5 @@ def _search(
 
 
 def _scores(model: ModelProto, frames: Sequence[Pixels]) -> NDArray[np.float64]:
-    engine = OrtEngine(model.SerializeToString())
+    engine = OrtEngine(model.SerializeToString(), 1)
     return np.array([float(engine.infer(frame[None]).score[0]) for frame in frames])
