@@ -30,6 +30,7 @@ ENGINE = "onnxruntime-int8"
 BOUNDS = Bounds(score=0.5, map=1.0, flips=0.01, rank=0.98)
 _TOLERANCE = 0.05  # CPUs round differently by one unit of float32, which may tip an activation to the next integer
 _NORMALS, _PSEUDO = 16, 8  # frames that ranges are measured on
+_KINDS = ("cutmix", "cutpaste", "draem")
 _PROBES = 4  # frames of each kind that the search looks at
 _SPREAD = 0.05  # of the normals' scores: the noise that the search allows, as a standard deviation
 
@@ -76,15 +77,14 @@ def _calibration_frames(evidence: Evidence) -> Iterable[Pixels]:
     normals, seed = evidence.run.split.train_normal, evidence.run.config.seed
     yield from (Item(s).pixels() for s in normals[:_NORMALS])
     for i, sample in enumerate(normals[_NORMALS : _NORMALS + _PSEUDO]):
-        yield Item(sample, ("cutmix", "cutpaste", "draem")[i % 3], normals[i], seed).pixels()
+        yield Item(sample, _KINDS[i % len(_KINDS)], normals[i], seed).pixels()
 
 
 def _probe_frames(evidence: Evidence) -> list[Pixels]:
     """Other training normals, and pseudo anomalies of them: what the search looks at was not calibrated on."""
     normals, seed = evidence.run.split.train_normal, evidence.run.config.seed
     probes = [Item(s).pixels() for s in normals[-_PROBES:]]
-    kinds = ("cutmix", "cutpaste", "draem")
-    made = (Item(s, kinds[i % 3], normals[i], seed) for i, s in enumerate(normals[-2 * _PROBES : -_PROBES]))
+    made = (Item(s, _KINDS[i % len(_KINDS)], normals[i], seed) for i, s in enumerate(normals[-2 * _PROBES : -_PROBES]))
     return probes + [item.pixels() for item in made]
 
 
@@ -127,13 +127,10 @@ def _measure(model: ModelProto, frames: Sequence[Pixels]) -> _Statistics:
 
 def _quantise(model: ModelProto, ranges: Ranges) -> ModelProto:
     """Every convolution between Q and DQ nodes."""
-    import logging
-
     from onnxruntime.quantization import CalibrationMethod, QuantType
     from onnxruntime.quantization.calibrate import TensorData, TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-    logging.getLogger().setLevel(max(logging.WARNING, logging.getLogger().level))
     copy = ModelProto()
     copy.CopyFrom(model)
     found = {n: TensorData(lowest=np.float32(low), highest=np.float32(high)) for n, (low, high) in ranges.items()}
@@ -160,7 +157,7 @@ def _correct_biases(quantised: ModelProto, model: ModelProto, means: dict[str, N
     original = {i.name: i for i in model.graph.initializer}
     producer = {output: n for n in quantised.graph.node for output in n.output}
     before = {n.name: n for n in _convolutions(model)}
-    for node in _convolutions(quantised):
+    for node in (n for n in _convolutions(quantised) if len(n.input) > 2):  # without a bias, nothing can take it back
         float_node = before[node.name]
         weights, scale = (numpy_helper.to_array(stored[name]) for name in producer[node.input[1]].input[:2])
         rounded = weights.astype(np.float64) * scale.astype(np.float64).reshape(-1, 1, 1, 1)

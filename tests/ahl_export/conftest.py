@@ -9,8 +9,10 @@ import elpv_dataset
 import numpy as np
 import pytest
 
+from ahl_export.assemble import Wanted, export
 from ahl_export.onnx_graph import to_onnx
 from ahl_export.parity import Evidence
+from ahl_runtime.bundle import Bundle
 from ahl_train.config import TrainConfig
 from ahl_train.run import Run
 from ahl_train.train import train
@@ -61,6 +63,13 @@ def graph(run: Run) -> bytes:
 @pytest.fixture(scope="session")
 def evidence(run: Run) -> Evidence:
     return Evidence(run)
+
+
+@pytest.fixture(scope="session")
+def full_bundle(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """All artefacts that can run here, each proven, from the small run."""
+    out = tmp_path_factory.mktemp("out") / "all.ahl"
+    return export(run.folder, out, alpha=0.1, wanted=Wanted(openvino=True, int8=True)).bundle
 
 
 def smooth(n: int, height: int, width: int) -> np.ndarray:

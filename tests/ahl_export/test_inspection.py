@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ahl_export.assemble import Wanted, export
 from ahl_export.inspection import as_json, as_text
 from ahl_runtime.bundle import Bundle
-from ahl_train.run import Run
 
 pytestmark = pytest.mark.slow
 
@@ -21,48 +19,41 @@ def ahl(*arguments: object, program: str = "ahl") -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
-@pytest.fixture(scope="module")
-def bundle(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """All artefacts, each proven, from the small run."""
-    out = tmp_path_factory.mktemp("out") / "all.ahl"
-    return export(run.folder, out, alpha=0.1, wanted=Wanted(openvino=True, int8=True)).bundle
-
-
-def test_each_artefact_was_proven_and_calibrated_on_its_own_scores(bundle: Bundle) -> None:
-    artefacts = {a.engine: a for a in bundle.manifest.artefacts}
+def test_each_artefact_was_proven_and_calibrated_on_its_own_scores(full_bundle: Bundle) -> None:
+    artefacts = {a.engine: a for a in full_bundle.manifest.artefacts}
     assert list(artefacts) == ["onnxruntime", "openvino", "onnxruntime-int8"]
     for artefact in artefacts.values():
-        parity, fitted = artefact.parity, bundle.calibration(artefact)
+        parity, fitted = artefact.parity, full_bundle.calibration(artefact)
         assert parity is not None and parity.frames == 10 and parity.compared == 40
         assert 0 < parity.ms_p50 <= parity.ms_p99
-        assert parity.size == sum(bundle.manifest.members[name].size for name in artefact.files)
+        assert parity.size == sum(full_bundle.manifest.members[name].size for name in artefact.files)
         assert fitted.threshold == artefact.decision.threshold and fitted.n == 20
         assert len(artefact.reference) == 3
     assert artefacts["onnxruntime"].parity.score_max < 1e-4  # type: ignore[union-attr]
-    assert len({bundle.calibration(a).scores.tobytes() for a in artefacts.values()}) == 3
+    assert len({full_bundle.calibration(a).scores.tobytes() for a in artefacts.values()}) == 3
 
 
-def test_the_table_has_a_column_for_each_and_says_what_they_promise(bundle: Bundle) -> None:
-    lines = as_text(bundle).splitlines()
+def test_the_table_has_a_column_for_each_and_says_what_they_promise(full_bundle: Bundle) -> None:
+    lines = as_text(full_bundle).splitlines()
     (header,) = (i for i, line in enumerate(lines) if line.split() == ["onnxruntime", "openvino", "onnxruntime-int8"])
     rows = {line[:25].strip(): line[25:].split() for line in lines[header + 2 : header + 15]}
     for label, values in zip(("reject above", "MB"), ("threshold", "size"), strict=True):
-        for got, artefact in zip(rows[label], bundle.manifest.artefacts, strict=True):
+        for got, artefact in zip(rows[label], full_bundle.manifest.artefacts, strict=True):
             wanted = artefact.decision.threshold if values == "threshold" else artefact.parity.size / 1e6  # type: ignore[union-attr]
             assert float(got) == pytest.approx(wanted, rel=1e-3, abs=0.05)
     assert any("kept in float32 by the search: " in line for line in lines)
-    assert all(any(a.decision.promise in line for line in lines) for a in bundle.manifest.artefacts)
+    assert all(any(a.decision.promise in line for line in lines) for a in full_bundle.manifest.artefacts)
 
 
-def test_json_is_the_manifest(bundle: Bundle) -> None:
-    done = ahl("inspect", bundle.path, "--json")
+def test_json_is_the_manifest(full_bundle: Bundle) -> None:
+    done = ahl("inspect", full_bundle.path, "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == json.loads(json.dumps(as_json(bundle)))
-    assert json.loads(done.stdout)["digest"] == bundle.digest
+    assert json.loads(done.stdout) == json.loads(json.dumps(as_json(full_bundle)))
+    assert json.loads(done.stdout)["digest"] == full_bundle.digest
 
 
-def test_the_device_runs_and_checks_them_all(bundle: Bundle) -> None:
-    done = ahl("check", bundle.path, "--json", program="ahl-runtime")
+def test_the_device_runs_and_checks_them_all(full_bundle: Bundle) -> None:
+    done = ahl("check", full_bundle.path, "--json", program="ahl-runtime")
     assert done.returncode == 0, done.stdout + done.stderr
     engines = {e["engine"]: e for e in json.loads(done.stdout)["engines"]}
     assert all(engines[name]["passed"] for name in ("onnxruntime", "openvino", "onnxruntime-int8"))
