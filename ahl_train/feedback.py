@@ -1,15 +1,18 @@
 """Images that were marked on the device, as new normals and anomalies: they train, and never test or calibrate."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ahl_train.datasets import Sample
 from ahl_train.datasets.base import GOOD, image_files
 from ahl_train.errors import DataError
-from ahl_train.images import verify
+from ahl_train.images import load, verify
 from ahl_train.protocol import Split
 
 ANOMALY = "anomaly"
@@ -19,9 +22,9 @@ def add(dealt: Split, folder: Path) -> tuple[Split, dict[str, Any]]:
     """The split with the images of folder/good and folder/anomaly at the end of its training side, and a record.
 
     Images were marked because a detector erred on them, so they are no fair sample of the line: none calibrates. One
-    that cannot be read is left out, and so is one whose file is a test, calibration or training image already.
-    The record, JSON-able: `folder`, how many `good` and `anomaly`, `left_out` with reasons, `sha256` of those added.
-    DataError if there are no images, or one file has both labels.
+    that cannot be read is left out, and so is one with the very pixels of a test, calibration or training image.
+    The record, JSON-able: `folder`, how many `good` and `anomaly`, `left_out` with reasons, `sha256` of what was added.
+    DataError if there are no images, or one image has both labels.
     """
     found = [
         Sample(file.absolute(), label, kind, split="train")
@@ -33,24 +36,22 @@ def add(dealt: Split, folder: Path) -> tuple[Split, dict[str, Any]]:
         raise DataError(f"{folder}: no images in its folders {GOOD} and {ANOMALY}: see ahl-runtime feedback export")
     readable, unreadable = verify(found)
     left_out = [str(u) for u in unreadable]
-    dealt_out = {
+    placed = {
         digest: words
         for words, group in (
             ("it trains already", (*dealt.train_normal, *dealt.train_anomaly)),
             ("the threshold is calibrated on it", dealt.calibration_normal),
             ("it is a test image", dealt.test),
         )
-        for digest in _digests(group).values()
+        for digest in _digests([*group, *_uncut(group)])
     }
     added: dict[str, Sample] = {}
-    digests = _digests(readable)
-    for sample in readable:
-        digest = digests[sample.path]
+    for sample, digest in zip(readable, _digests(readable), strict=True):
         twin = added.get(digest)
         if twin and twin.label != sample.label:
-            raise DataError(f"{sample.path} is the same file as {twin.path}: it cannot be {GOOD} and {ANOMALY}")
-        if twin or digest in dealt_out:
-            left_out.append(f"{sample.path}: {dealt_out.get(digest, 'it is there twice')}")
+            raise DataError(f"{sample.path} is the same image as {twin.path}: it cannot be {GOOD} and {ANOMALY}")
+        if twin or digest in placed:
+            left_out.append(f"{sample.path}: {placed.get(digest, 'it is there twice')}")
         else:
             added[digest] = sample
     normals = tuple(s for s in added.values() if s.label == 0)
@@ -70,13 +71,17 @@ def add(dealt: Split, folder: Path) -> tuple[Split, dict[str, Any]]:
     return grown, record
 
 
-def _digests(samples: Iterable[Sample]) -> dict[Path, str]:
-    """SHA-256 of each file, once; DataError if one cannot be read."""
-    digests: dict[Path, str] = {}
-    for path in {s.path for s in samples}:
-        try:
-            with path.open("rb") as file:
-                digests[path] = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror or error}): bring it back") from error
-    return digests
+def _uncut(samples: Iterable[Sample]) -> list[Sample]:
+    """The whole images of those that are patches."""
+    return [Sample(path, 0, GOOD) for path in {s.path for s in samples if s.crop}]
+
+
+def _digests(samples: Sequence[Sample]) -> list[str]:
+    """SHA-256 of each image's size and pixels, whatever its file's name and format; DataError if one is unreadable."""
+
+    def digest(sample: Sample) -> str:
+        pixels = load(sample)
+        return hashlib.sha256(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(digest, samples))

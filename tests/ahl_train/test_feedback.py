@@ -4,11 +4,13 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import elpv_dataset
 import pytest
 import torch
+from PIL import Image
 
 from ahl_train import feedback
 from ahl_train.config import TrainConfig
@@ -61,12 +63,20 @@ def test_it_joins_the_training_side_alone(dealt, marked):
     ],
 )
 def test_an_image_with_a_place_keeps_it(dealt, marked, group, label, said):
-    """Under another name too: the file counts."""
+    """Under another name and in another format too: the pixels count."""
     known = getattr(dealt, group)[-1]
-    shutil.copy(known.path, marked / label / "renamed.png")
+    Image.open(known.path).convert("RGB").save(marked / label / "renamed.bmp")
     grown, record = feedback.add(dealt, marked)
-    assert record["left_out"] == [f"{marked / label / 'renamed.png'}: {said}"]
+    assert record["left_out"] == [f"{marked / label / 'renamed.bmp'}: {said}"]
     assert len(grown.train_normal) == 5 and len(grown.train_anomaly) == 2
+
+
+@pytest.mark.parametrize("box", [(0, 0, 300, 300), (0, 0, 100, 100)])
+def test_neither_a_tested_patch_nor_its_whole_image_trains(dealt, marked, box):
+    patch = Sample(CELLS[15], 1, "crack", crop=(0, 0, 100, 100))
+    Image.open(patch.path).crop(box).save(marked / "anomaly" / "seen.png")
+    _, record = feedback.add(replace(dealt, test=(*dealt.test, patch)), marked)
+    assert record["left_out"] == [f"{marked / 'anomaly' / 'seen.png'}: it is a test image"]
 
 
 def test_a_file_twice_trains_once(dealt, marked):
@@ -77,7 +87,7 @@ def test_a_file_twice_trains_once(dealt, marked):
 
 def test_both_labels_at_once_are_refused(dealt, marked):
     shutil.copy(CELLS[20], marked / "anomaly" / "z.png")
-    with pytest.raises(DataError, match=r"z\.png is the same file as .*: it cannot be good and anomaly"):
+    with pytest.raises(DataError, match=r"z\.png is the same image as .*: it cannot be good and anomaly"):
         feedback.add(dealt, marked)
 
 
