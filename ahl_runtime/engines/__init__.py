@@ -35,6 +35,8 @@ class _Kind:
 
 # By preference. Engines on the CPU are ordered by what was measured where the bundle was exported.
 _KINDS = {
+    "tensorrt": _Kind("tensorrt", "tensorrt", gpu=True),
+    "tensorrt-rtx": _Kind("tensorrt-rtx", "tensorrt_rtx", gpu=True),
     "onnxruntime-cuda": _Kind("onnxruntime", "ort", gpu=True),
     "openvino": _Kind("openvino", "openvino"),
     "onnxruntime-int8": _Kind("onnxruntime-int8", "ort"),
