@@ -22,7 +22,7 @@ from ahl_train.images import load
 from ahl_train.run import RunFolder
 
 _START, _END = "<!-- figures: written by `make export-figures` -->", "<!-- /figures -->"
-_HEADER = "| engine | AUROC | decisions that differ | CPU ms p50 | CPU ms p99 | times as fast | MB |\n|---|---|---|---|---|---|---|"
+_COLUMNS = ("engine", "AUROC", "decisions that differ", "CPU ms p50", "CPU ms p99", "times as fast", "MB")
 _PACKAGES = ("onnxruntime", "openvino")
 
 
@@ -65,7 +65,7 @@ def table(run: Path, bundle: Bundle) -> str:
     return (
         f"{len(labels)} test images of {bundle.manifest.provenance['settings']['data']}, one thread of an {cpu()}, "
         f"{versions}; decisions against float32's, each by its own threshold:\n\n"
-        f"{_HEADER}\n" + "\n".join(rows) + "\n"
+        f"| {' | '.join(_COLUMNS)} |\n{'|---' * len(_COLUMNS)}|\n" + "\n".join(rows) + "\n"
     )
 
 
