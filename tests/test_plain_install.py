@@ -70,22 +70,31 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fields = {
         "name": "brightness",
         "graph": {
-            "file": "model.onnx",
             "opset": 18,
             "inputs": ["image"],
             "outputs": ["score", "anomaly_map", "head_scores"],
             "heads": ["brightness"],
         },
-        "decision": {
-            "alpha": 0.01,
-            "confidence": 0.95,
-            "threshold": fitted.threshold,
-            "unsure_threshold": fitted.unsure_threshold,
-            "promise": fitted.promise.sentence,
-        },
-        "calibration": {"file": "calibration.npz", "n": 300},
-        "map_range": [0.0, 255.0],
-        "reference": [],
+        "artefacts": [
+            {
+                "engine": "onnxruntime",
+                "files": ["model.onnx"],
+                "precision": "float32",
+                "tolerance": 1e-4,
+                "decision": {
+                    "alpha": 0.01,
+                    "confidence": 0.95,
+                    "threshold": fitted.threshold,
+                    "unsure_threshold": fitted.unsure_threshold,
+                    "promise": fitted.promise.sentence,
+                },
+                "calibration": {"file": "calibration.npz", "n": 300},
+                "map_range": [0.0, 255.0],
+                "reference": [],
+                "parity": None,
+                "extras": {},
+            }
+        ],
         "provenance": {},
     }
     members = {"model.onnx": model.SerializeToString(), "calibration.npz": folder / "calibration.npz"}
@@ -116,6 +125,28 @@ def test_it_scores(binaries: Path, bundle: Path) -> None:
     line = json.loads(done.stdout)
     assert line.keys() >= {"score", "p_value", "decision", "ms"}
     assert line["decision"] in {"pass", "unsure", "reject"}
+
+
+def test_trust_names_its_extra(binaries: Path, bundle: Path, tmp_path: Path) -> None:
+    done = _run([binaries / "ahl-runtime", "check", bundle, "--trust", tmp_path / "line.key.pub"])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: signatures need the extra [signing]: pip install 'ahl[signing]'\n"
+
+
+def test_it_keeps_decisions_and_calibrates_itself(binaries: Path, bundle: Path, tmp_path: Path) -> None:
+    cells = sorted((Path(elpv_dataset.__path__[0]) / "data/images").glob("cell*.png"))[:40]
+    (tmp_path / "line").mkdir()
+    for cell in cells:
+        (tmp_path / "line" / cell.name).symlink_to(cell)
+    runtime = binaries / "ahl-runtime"
+    asked = [runtime, "calibrate", "--bundle", bundle, "--source", tmp_path / "line", "--alpha", "0.1", "--yes"]
+    assert (calibrated := _run(asked)).returncode == 0, calibrated.stderr
+    scored = _run([runtime, "score", "--bundle", bundle, "--store", tmp_path / "line.sqlite", cells[0]])
+    line = json.loads(scored.stdout)
+    assert line["calibration"] == "default.onnxruntime.0001"
+    marked = _run([runtime, "feedback", "mark", line["id"], "good", "--store", tmp_path / "line.sqlite"])
+    assert json.loads(marked.stdout) == {"id": line["id"], "label": "good"}
+    assert _run([runtime, "calibrate", "--bundle", bundle, "--undo"]).returncode == 0
 
 
 @pytest.mark.parametrize(("command", "extra"), [("train", "train"), ("export", "export"), ("demo", "demo")])
