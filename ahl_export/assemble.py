@@ -117,7 +117,8 @@ def _provenance(run: Run) -> dict[str, Any]:
         "calibration_normal": len(run.split.calibration_normal),
         "train_anomaly": len(run.split.train_anomaly),
     }
-    settings = {**run.config.to_json(), "backbone_weights": None}  # a path says nothing elsewhere; the digest does
+    # Paths say nothing elsewhere; the weights' digest and the counts do.
+    settings = {**run.config.to_json(), "backbone_weights": None, "feedback": None}
     kept = ("versions", "backbone_digest", "supersample")
     return {"settings": settings, "counts": counts, **{k: run.record[k] for k in kept}}
 
