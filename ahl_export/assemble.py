@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from PIL import Image
 
+from ahl_export import triton as repository
 from ahl_export.artefact import Built, Finished, Targets, finish
 from ahl_export.departure import probe
 from ahl_export.errors import ExportError
@@ -29,10 +30,19 @@ _FLOAT32 = Bounds(score=1e-4, map=1e-4, flips=0.0, rank=1 - 1e-6)
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which artefacts a bundle shall carry beside the ONNX graph in float32."""
+    """Which artefacts a bundle shall carry beside the ONNX graph in float32.
+
+    `trt_rtx`: the GPUs to compile for, from ``tensorrt_rtx.targets``. `trt_precision`: float16 or float32, of both.
+    `trt_compatible`, `trt_hardware`: see ``ahl_runtime.engines.trt_build.Recipe``.
+    """
 
     openvino: bool = False
     int8: bool = False
+    trt: bool = False
+    trt_rtx: tuple[str, ...] = ()
+    trt_precision: str = "float16"
+    trt_compatible: bool = False
+    trt_hardware: str = "none"
 
 
 _ONLY_ONNX = Wanted()
@@ -40,9 +50,10 @@ _ONLY_ONNX = Wanted()
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export made and found."""
+    """What an export made. `triton`: the new version in the model repository."""
 
     bundle: Bundle
+    triton: Path | None = None
 
 
 def export(
@@ -54,13 +65,16 @@ def export(
     tail: bool = False,
     wanted: Wanted = _ONLY_ONNX,
     sign: Path | None = None,
+    triton: Path | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Exported:
-    """Write the bundle of a run, signed with the private key in the file `sign`.
+    """Write the bundle of a run, signed with the private key in the file `sign`; its graph to a Triton repository too.
 
     ExportError, TrainError, CalibrationError, SigningError or BundleError; then nothing is written.
     """
     _check_writable(out)
+    if triton is not None:
+        repository.check_writable(triton)
     key = load_private(sign) if sign else None
     run = load_run(run_dir)
     if len(run.split.calibration_normal) < 2:
@@ -90,7 +104,8 @@ def export(
     members = {name: _png(pixels) for name, pixels in references.items()}
     for artefact in finished:
         members |= artefact.members
-    return Exported(write_bundle(out, fields, members, sign=key))
+    bundle = write_bundle(out, fields, members, sign=key)
+    return Exported(bundle, repository.write(bundle, triton) if triton is not None else None)
 
 
 def _artefacts(
@@ -112,6 +127,21 @@ def _artefacts(
 
 
 def _provenance(run: Run) -> dict[str, Any]:
+    if wanted.trt:
+        from ahl_export import tensorrt_engine
+
+        yield tensorrt_engine.build(
+            graph,
+            evidence,
+            wanted.trt_precision,
+            report,
+            compatible=wanted.trt_compatible,
+            hardware=wanted.trt_hardware,
+        )
+    if wanted.trt_rtx:
+        from ahl_export import tensorrt_rtx
+
+        yield tensorrt_rtx.build(graph, evidence, wanted.trt_rtx, wanted.trt_precision, report)
     counts = {
         "train_normal": len(run.split.train_normal),
         "calibration_normal": len(run.split.calibration_normal),

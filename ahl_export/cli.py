@@ -26,6 +26,7 @@ _EXTRAS = {
     "train": ("torch", "torchvision", "timm", "sklearn", "rich"),
     "export": ("onnx", "onnxscript", "matplotlib", "jinja2"),
     "openvino": ("openvino",),
+    "tensorrt-rtx": ("tensorrt_rtx",),
     "signing": ("cryptography",),
     "demo": ("elpv_dataset",),
 }
@@ -127,17 +128,53 @@ def export(
     tail: Annotated[bool, typer.Option("--tail", help="Too few normals for alpha: fit a tail, a model.")] = False,
     openvino: Annotated[bool, typer.Option("--openvino", help="Carry OpenVINO's IR too, weights in float16.")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Carry an INT8 graph for ONNX Runtime too.")] = False,
+    trt: Annotated[
+        bool, typer.Option("--trt", help="Carry a graph and a recipe for TensorRT too; a GPU here adds the engine.")
+    ] = False,
+    trt_compat: Annotated[
+        bool, typer.Option("--trt-compat", help="An engine that later TensorRT versions and the lean runtime load.")
+    ] = False,
+    trt_hardware_compat: Annotated[
+        str, typer.Option(help="GPUs of the engine: none but its own, same compute capability, or ampere and later.")
+    ] = "none",
+    trt_rtx: Annotated[
+        str | None,
+        typer.Option(metavar="GPUS", help="Compile for TensorRT for RTX too, for sm86,sm89,sm120 and so on."),
+    ] = None,
+    trt_precision: Annotated[str, typer.Option(help="float16 or float32, of the backbone in TensorRT.")] = "float16",
+    triton: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Add the graph to a Triton model repository too.")
+    ] = None,
     sign: Annotated[
         Path | None, typer.Option(metavar="KEY", help="Sign it with this private key, see ahl keygen.")
     ] = None,
 ) -> None:
     """Write the bundle: one graph, proven equal to the model, and thresholds from normals it never saw."""
-    _require("export", "train", "export", *(("openvino",) if openvino else ()), *(("signing",) if sign else ()))
+    extras = {"openvino": openvino, "tensorrt-rtx": trt_rtx is not None, "signing": sign is not None}
+    _require("export", "train", "export", *(extra for extra, wanted in extras.items() if wanted))
+    _choose("--trt-precision", trt_precision, ("float16", "float32"))
+    _choose("--trt-hardware-compat", trt_hardware_compat, ("none", "same", "ampere"))
+    if (trt_compat or trt_hardware_compat != "none") and not trt:
+        raise typer.BadParameter(
+            "they say how --trt builds: give --trt too", param_hint="'--trt-compat', '--trt-hardware-compat'"
+        )
     from ahl_export.assemble import Wanted
     from ahl_export.assemble import export as write
+    from ahl_export.tensorrt_rtx import targets
 
-    wanted = Wanted(openvino=openvino, int8=int8)
-    written = write(run, out, alpha=alpha, confidence=confidence, tail=tail, wanted=wanted, sign=sign, report=_say)
+    wanted = Wanted(
+        openvino=openvino,
+        int8=int8,
+        trt=trt,
+        trt_rtx=() if trt_rtx is None else targets(trt_rtx),
+        trt_precision=trt_precision,
+        trt_compatible=trt_compat,
+        trt_hardware=trt_hardware_compat,
+    )
+    rates = {"alpha": alpha, "confidence": confidence, "tail": tail}
+    written = write(run, out, **rates, wanted=wanted, sign=sign, triton=triton, report=_say)
+    if written.triton:
+        _say(f"written: {written.triton}; next: tritonserver --model-repository={triton}")
     _say(f"written: {written.bundle.path}; next: ahl-runtime score --bundle {written.bundle.path} IMAGES")
 
 
@@ -256,6 +293,11 @@ def benchmark_table(folder: Annotated[Path, typer.Argument(metavar="DIR", help="
 
     for file in write_tables(folder):
         typer.echo(str(file))
+
+
+def _choose(option: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise typer.BadParameter(f"{value!r}: choose among {', '.join(choices)}", param_hint=f"'{option}'")
 
 
 def _listed(text: str) -> tuple[str, ...]:

@@ -58,7 +58,10 @@ def build(
     plan = trt_build.build(tensorrt_rtx, model, made, targets=wanted)
     seconds = time.perf_counter() - started
     check_whole(tensorrt_rtx, plan.data, made)
-    report(f"tensorrt-rtx: compiled for {', '.join(wanted)} in {seconds:.1f} s, {len(plan.data) / 1e6:.1f} MB")
+    report(
+        f"tensorrt-rtx: compiled for {', '.join(wanted)} in {seconds:.1f} s, {len(plan.data) / 1e6:.1f} MB; its graph: "
+        f"scores within {close.score_max:.1e}, maps within {close.map_max:.1e}, on the CPU"
+    )
     extras = {
         "tensorrt_rtx": version("tensorrt_rtx"),
         "targets": list(wanted),
