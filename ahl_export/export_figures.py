@@ -64,7 +64,7 @@ def table(run: Path, bundle: Bundle) -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     return (
         f"{len(labels)} test images of {bundle.manifest.provenance['settings']['data']}, one thread of an {cpu()}, "
-        f"{versions}; decisions against float32's, each by its own threshold:\n\n"
+        f"{versions};\ndecisions against float32's, each by its own threshold:\n\n"
         f"| {' | '.join(_COLUMNS)} |\n{'|---' * len(_COLUMNS)}|\n" + "\n".join(rows) + "\n"
     )
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 def test_a_row_for_each_engine_against_float32(run: Run, full_bundle: Bundle) -> None:
     lines = table(run.folder, full_bundle).splitlines()
-    rows = {cells[1].strip(" `"): [c.strip() for c in cells[2:-1]] for line in lines[4:] if (cells := line.split("|"))}
+    rows = {cells[1].strip(" `"): [c.strip() for c in cells[2:-1]] for line in lines[5:] if (cells := line.split("|"))}
     assert next(iter(rows)) == "onnxruntime" and set(rows) == {"onnxruntime", "openvino", "onnxruntime-int8"}
     assert lines[0].startswith(f"{len(run.split.test)} test images")
     labels = [s.label for s in run.split.test]
