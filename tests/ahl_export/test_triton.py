@@ -12,8 +12,10 @@ import pytest
 from google.protobuf import text_format
 
 from ahl_export import triton
+from ahl_export.assemble import export
 from ahl_export.errors import ExportError
-from ahl_runtime.bundle import Bundle, open_bundle
+from ahl_runtime.bundle import Bundle
+from ahl_train.run import Run
 
 NUMPY = {"TYPE_UINT8": "tensor(uint8)", "TYPE_FP32": "tensor(float)"}
 
@@ -30,8 +32,8 @@ def schema() -> Any:
 
 
 @pytest.fixture(scope="module")
-def bundle(full_bundle: Bundle) -> Bundle:
-    return open_bundle(full_bundle.path)
+def bundle(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return export(run.folder, tmp_path_factory.mktemp("out") / "all 1.ahl", alpha=0.1).bundle
 
 
 def _config(schema: Any, version: Path) -> Any:
@@ -43,9 +45,9 @@ def test_the_config_is_tritons_and_says_what_the_graph_takes_and_gives(
     schema: Any, bundle: Bundle, tmp_path: Path
 ) -> None:
     version = triton.write(bundle, tmp_path / "models")
-    assert version == tmp_path / "models" / "all" / "1"
+    assert version == tmp_path / "models" / "all_1" / "1"
     config = _config(schema, version)
-    assert (config.name, config.backend, config.max_batch_size) == ("all", "onnxruntime", 8)
+    assert (config.name, config.backend, config.max_batch_size) == ("all_1", "onnxruntime", 8)
     assert config.HasField("dynamic_batching")
     session = onnxruntime.InferenceSession(version / "model.onnx")
     for listed, graph in ((config.input, session.get_inputs()), (config.output, session.get_outputs())):
@@ -104,7 +106,7 @@ def test_nothing_half_written_stays(bundle: Bundle, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(triton, "write_whole", full)
     with pytest.raises(ExportError, match=r"cannot be written \(No space left on device\)"):
         triton.write(bundle, tmp_path)
-    assert list((tmp_path / "all").iterdir()) == []
+    assert list((tmp_path / "all_1").iterdir()) == []
 
 
 def test_a_place_that_cannot_be_written_is_said_first(tmp_path: Path) -> None:
