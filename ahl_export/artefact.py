@@ -12,7 +12,7 @@ import calibration
 from ahl_export.departure import Probe, from_graph, from_model
 from ahl_export.errors import ExportError
 from ahl_export.machine import cpu
-from ahl_export.parity import Bounds, Evidence, Pixels, Survey, compare, departs, rank_correlation, survey
+from ahl_export.parity import Bounds, Evidence, Pixels, Scores, Survey, compare, departs, rank_correlation, survey
 from ahl_runtime.engines.base import CheckedEngine, cores
 
 _FEWEST_FRAMES = 30  # calibration.with_frames
@@ -93,17 +93,13 @@ def finish(
         raise ExportError(f"{built.engine} disagrees with the model: {problem}{_where(built, evidence, graph, first)}")
     seen = survey(built.run, evidence)
     fitted = _fit(seen, evidence, targets)
-    compared = _decisions(seen, fitted.threshold), np.concatenate([seen.normal, seen.pseudo])
-    other = (
-        (_decisions(first.survey, first.threshold), np.concatenate([first.survey.normal, first.survey.pseudo]))
-        if first
-        else compared
-    )
-    flips = int((compared[0] != other[0]).sum())
-    rank = rank_correlation(compared[1], other[1])
-    if flips > built.bounds.flips * len(compared[0]) or not rank >= built.bounds.rank:
+    scores, wanted = _compared(built.run, seen, evidence, first)
+    flips = int(((scores > fitted.threshold) != (wanted > (first or fitted).threshold)).sum())
+    rank = rank_correlation(scores, wanted)
+    if flips > built.bounds.flips * len(scores) or not rank >= built.bounds.rank:
         raise ExportError(
-            f"{built.engine} departs from the float32 graph: {flips} of {len(compared[0])} decisions differ "
+            f"{built.engine} departs from the {'float32 graph' if first else 'model'}: {flips} of {len(scores)} "
+            f"decisions differ "
             f"({built.bounds.flips:.1%} allowed), rank correlation {rank:.4f} ({built.bounds.rank:g} asked)"
             f"{_where(built, evidence, graph, first)}"
         )
@@ -126,7 +122,7 @@ def finish(
         ],
         "parity": {
             **asdict(close),
-            "compared": len(compared[0]),
+            "compared": len(scores),
             "rank_correlation": min(1.0, rank),
             "flips": flips,
             "ms_p50": float(np.median(seen.milliseconds)),
@@ -159,20 +155,43 @@ def _fields(built: Built) -> dict[str, Any]:
     }
 
 
-def _decisions(seen: Survey, threshold: float) -> np.ndarray:
-    """bool [normals + pseudo anomalies]: rejected."""
-    return np.concatenate([seen.normal, seen.pseudo]) > threshold
+def _compared(
+    engine: CheckedEngine, seen: Survey, evidence: Evidence, first: Finished | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores whose decisions and ranks are compared, and those that were wanted, float [n] each.
+
+    Against the float32 graph: calibration normals and pseudo anomalies. The graph itself, against torch: the gate's.
+    """
+    if first is None:
+        scores = [engine.infer(frame[None]).score for frame in evidence.gate]
+        return np.concatenate(scores), np.concatenate([w.score for w in evidence.wanted])
+    return np.concatenate([seen.normal, seen.pseudo]), np.concatenate([first.survey.normal, first.survey.pseudo])
 
 
 def _fit(seen: Survey, evidence: Evidence, targets: Targets) -> calibration.Calibration:
-    """Thresholds from the artefact's own scores."""
-    fitted = calibration.fit(seen.normal, targets.alpha, targets.confidence, tail=targets.tail)
+    """Thresholds from the artefact's own scores of normals held out, or from out-of-fold scores carried over to it."""
+    rates = (targets.alpha, targets.confidence)
+    if folds := evidence.run.folds:
+        fitted = calibration.fit_cross(_carried(seen, evidence), *rates, tail=targets.tail)
+    else:
+        fitted = calibration.fit(seen.normal, *rates, tail=targets.tail)
     if not np.isfinite(fitted.threshold):
         least = fitted.promise.smallest_alpha
         raise ExportError(
-            f"{fitted.promise.sentence}; choose --alpha {np.ceil(least * 1000) / 1000:g} or more, --tail, or "
-            "train with more normals"
+            f"{fitted.promise.sentence}; choose --alpha {np.ceil(least * 1000) / 1000:g} or more, --tail, or train "
+            f"with more normals{'' if folds else ' or --calibrate cross'}"
         )
     if len(evidence.statistics) >= _FEWEST_FRAMES:
         fitted = fitted.with_frames(evidence.statistics)
     return fitted
+
+
+def _carried(seen: Survey, evidence: Evidence) -> list[Scores]:
+    """Out-of-fold scores as the artefact would give them, one array a fold.
+
+    They come from fold models in torch, and the artefact is made of the final model. What the artefact changes is
+    known of each normal: its own score less the final model's in torch. The backbone, where rounding happens, is the
+    same in all of them, so that much is added to the normal's out-of-fold score.
+    """
+    change = seen.normal - evidence.model_scores
+    return [np.array(f.scores) + change[list(f.normals)] for f in evidence.run.folds]

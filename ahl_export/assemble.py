@@ -77,11 +77,14 @@ def export(
         repository.check_writable(triton)
     key = load_private(sign) if sign else None
     run = load_run(run_dir)
-    if len(run.split.calibration_normal) < 2:
-        raise ExportError(f"{run_dir} held no normals out to calibrate on: train again without --calibration 0")
+    if len(run.calibration_normals) < 2:
+        raise ExportError(
+            f"{run_dir} held no normals out to calibrate on: train again without --calibration 0, or with "
+            "--calibrate cross"
+        )
     graph = to_onnx(run.model)
     evidence = Evidence(run)
-    references = {f"reference/{i}.png": load(s) for i, s in enumerate(run.split.calibration_normal[:_REFERENCES])}
+    references = {f"reference/{i}.png": load(s) for i, s in enumerate(run.calibration_normals[:_REFERENCES])}
     finished: list[Finished] = []
     model, targets = onnx.load_from_string(graph), Targets(alpha, confidence, tail)
     for built in _artefacts(graph, wanted, evidence, finished, report):
@@ -124,9 +127,6 @@ def _artefacts(
         from ahl_export import quantize
 
         yield quantize.build(graph, evidence, float(np.std(finished[0].survey.normal)), report)
-
-
-def _provenance(run: Run) -> dict[str, Any]:
     if wanted.trt:
         from ahl_export import tensorrt_engine
 
@@ -142,6 +142,9 @@ def _provenance(run: Run) -> dict[str, Any]:
         from ahl_export import tensorrt_rtx
 
         yield tensorrt_rtx.build(graph, evidence, wanted.trt_rtx, wanted.trt_precision, report)
+
+
+def _provenance(run: Run) -> dict[str, Any]:
     counts = {
         "train_normal": len(run.split.train_normal),
         "calibration_normal": len(run.split.calibration_normal),
@@ -150,7 +153,8 @@ def _provenance(run: Run) -> dict[str, Any]:
     # Paths say nothing elsewhere; the weights' digest and the counts do.
     settings = {**run.config.to_json(), "backbone_weights": None, "feedback": None}
     kept = ("versions", "backbone_digest", "supersample")
-    return {"settings": settings, "counts": counts, **{k: run.record[k] for k in kept}}
+    folds = [len(f.normals) for f in run.folds]
+    return {"settings": settings, "counts": counts, "folds": folds, **{k: run.record[k] for k in kept}}
 
 
 def _png(pixels: np.ndarray) -> bytes:

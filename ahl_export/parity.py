@@ -64,7 +64,10 @@ class Survey:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """The frames that artefacts are judged on. None of them was trained on, but for the donors of pseudo anomalies."""
+    """The frames that artefacts are judged on.
+
+    None of them was trained on, but for the donors of pseudo anomalies, and where all normals train (cross).
+    """
 
     run: Run
 
@@ -72,7 +75,7 @@ class Evidence:
     def gate(self) -> list[Pixels]:
         """Normals, pseudo anomalies of each kind, and other sizes and shapes."""
         split, seed = self.run.split, self.run.config.seed
-        normals = [Item(s) for s in split.calibration_normal[:4] or split.train_normal[:4]]
+        normals = [Item(s) for s in self.run.calibration_normals[:4]]
         donor = split.train_normal[-1]
         pseudo = [Item(i.sample, kind, donor, seed) for i, kind in zip(normals, _KINDS, strict=False)]
         own = [item.pixels() for item in [*normals, *pseudo]]
@@ -86,19 +89,25 @@ class Evidence:
         return [Outputs(*(t.numpy() for t in outputs)) for outputs in scored]
 
     @cached_property
+    def model_scores(self) -> Scores:
+        """What the model in torch says of each calibration normal, float64 [n]."""
+        scored = (self.run.model.score(torch.from_numpy(np.array(pixels))[None])[0] for pixels in self.normals())
+        return np.array([score.item() for score in scored])
+
+    @cached_property
     def statistics(self) -> list[calibration.FrameStatistics]:
         """Of each calibration normal's pixels; any engine's."""
         return [calibration.frame_statistics(pixels) for pixels in self.normals()]
 
     def normals(self) -> Iterator[Pixels]:
         """The calibration normals, uint8 [H, W, 3], one in memory at a time."""
-        return (load(s) for s in self.run.split.calibration_normal)
+        return (load(s) for s in self.run.calibration_normals)
 
     def pseudo(self) -> Iterator[Pixels]:
         """Pseudo anomalies of each kind, made of calibration normals with train normals as donors."""
         split = self.run.split
-        for i, sample in enumerate(split.calibration_normal[:_PSEUDO]):
-            donor = split.train_normal[i % len(split.train_normal)]
+        for i, sample in enumerate(self.run.calibration_normals[:_PSEUDO]):
+            donor = split.train_normal[(i + 1) % len(split.train_normal)]  # another, where the normals are the same
             yield Item(sample, _KINDS[i % len(_KINDS)], donor, self.run.config.seed).pixels()
 
 

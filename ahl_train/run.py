@@ -45,6 +45,11 @@ class Run:
     model: Unified
     folds: tuple[Fold, ...] = ()
 
+    @property
+    def calibration_normals(self) -> tuple[Sample, ...]:
+        """The normals that thresholds come from: those held out, or all of them where they were scored out of fold."""
+        return self.split.train_normal if self.folds else self.split.calibration_normal
+
 
 class RunFolder:
     """Files of a run. Each is written aside and renamed; a kill leaves the old or the new one."""

@@ -24,6 +24,7 @@ def test_the_tables_are_written() -> None:
         ("drift", "calibration.simulate"),
         ("tail", "calibration.simulate"),
         ("elpv", "elpv"),
+        ("kept", "ahl_export.promise"),
     ):
         table = page.split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0]
         assert "Written by" in table and command in table
