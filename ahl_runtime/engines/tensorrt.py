@@ -30,7 +30,11 @@ def missing(engine: str, bundle: Bundle, artefact: Artefact) -> str | None:
     problem = cuda.missing()
     if problem:
         return problem
-    if not any(find_spec(name) for name in _modules(artefact)):
+    try:
+        modules = _modules(artefact)
+    except EngineError as error:
+        return str(error)
+    if not any(find_spec(name) for name in modules):
         return "tensorrt is not installed: pip install 'ahl[tensorrt]'; on a Jetson it comes with JetPack"
     return missing_bindings()
 

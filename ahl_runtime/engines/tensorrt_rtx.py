@@ -25,8 +25,11 @@ def missing(engine: str, bundle: Bundle, artefact: Artefact) -> str | None:
         return f"tensorrt-rtx is not installed: pip install cuda-bindings tensorrt-rtx=={built}"
     if here != built:
         return f"its plan runs in tensorrt-rtx {built} alone, {here} is installed: pip install tensorrt-rtx=={built}"
-    targets = artefact.extras.get("targets", [])
-    found = cuda.device()
+    targets = [str(target) for target in artefact.extras.get("targets") or ()]
+    try:
+        found = cuda.device()
+    except EngineError as error:
+        return str(error)
     if found.capability not in targets:
         return (
             f"{found.name} is {found.capability}, the plan is for {', '.join(targets)}: "
