@@ -194,6 +194,9 @@ def keygen(
 def inspect_bundle(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The .ahl file.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object: the manifest and the digest.")] = False,
+    plots: Annotated[
+        Path | None, typer.Option(help="Write plots of each artefact's calibration into a folder.")
+    ] = None,
 ) -> None:
     """Print what a bundle holds: its artefacts, how each compared with the model, what each promises."""
     from ahl_export import inspection
@@ -205,6 +208,12 @@ def inspect_bundle(
     else:
         for line in inspection.as_text(opened).splitlines():
             typer.echo(console.printable(line))
+    if plots is not None:
+        _require("inspect --plots", "export")
+        from ahl_export.calibration_plots import write_plots
+
+        for file in write_plots(opened, plots):
+            _say(f"written: {file}")
 
 
 @app.command()

@@ -9,7 +9,9 @@ from time import perf_counter
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+import calibration
 from ahl_export.assemble import export
+from ahl_export.calibration_plots import DriftStream
 from ahl_export.report import ReportData, ScoredFrame, write_report
 from ahl_runtime.scoring import Scorer
 from ahl_train.config import TrainConfig
@@ -19,6 +21,7 @@ from ahl_train.systems import system
 from ahl_train.train import train
 
 _RUN, _BUNDLE = "run", "elpv.ahl"
+_DARKENED = 150  # frames, enough for the alarm to come
 
 
 def demo(
@@ -46,7 +49,8 @@ def demo(
     bundle = export(out / _RUN, out / _BUNDLE, alpha=alpha, report=report).bundle
     exported = perf_counter()
     report(f"scoring {len(run.split.test)} test images")
-    frames, milliseconds = _score(Scorer(bundle), run.split.test)
+    scorer = Scorer(bundle)
+    frames, milliseconds = _score(scorer, run.split.test)
     figures = _figures(frames) | {
         "alpha": alpha,
         "train_seconds": round(trained - started, 1),
@@ -56,7 +60,7 @@ def demo(
         "n_calibration": len(run.split.calibration_normal),
     }
     first = bundle.manifest.first
-    rule = first.decision
+    rule, fitted = first.decision, bundle.calibration(first)
     page = ReportData(
         title=f"{system(config.system).title} on {data.upper()}",
         figures=figures,
@@ -64,10 +68,12 @@ def demo(
         threshold=rule.threshold,
         unsure_threshold=rule.unsure_threshold,
         map_range=first.map_range,
-        calibration_scores=bundle.calibration(first).scores,
+        calibration_scores=fitted.scores,
         frames=frames,
         facts=_facts(run, bundle.digest),
         load=load,
+        calibration=fitted,
+        drift=_drift(scorer, fitted, frames, seed),
     )
     return write_report(page, out)
 
@@ -82,6 +88,23 @@ def _score(scorer: Scorer, samples: tuple[Sample, ...]) -> tuple[tuple[ScoredFra
         milliseconds.append(1e3 * (perf_counter() - started))
         frames.append(ScoredFrame(sample.path, sample.label, sample.kind, d.score, d.p_value, d.verdict, d.anomaly_map))
     return tuple(frames), milliseconds
+
+
+def _drift(
+    scorer: Scorer, fitted: calibration.Calibration, frames: tuple[ScoredFrame, ...], seed: int
+) -> DriftStream | None:
+    """The alarm on the normal test images in random order, then on them darkened; None without frame statistics."""
+    if fitted.frames is None:
+        return None
+    normals = [f for f in frames if not f.label]
+    order = np.random.default_rng([seed, 8]).permutation(len(normals))
+    alarm, reports = calibration.Drift(fitted), []
+    for i in order:
+        reports.append(alarm.observe(normals[i].score, calibration.frame_statistics(load(normals[i].path))))
+    for i in order[:_DARKENED]:
+        dark = (load(normals[i].path) * 0.8).astype(np.uint8)
+        reports.append(alarm.observe(scorer.score(dark).score, calibration.frame_statistics(dark)))
+    return DriftStream(tuple(reports), len(order), "light at 80%")
 
 
 def _figures(frames: tuple[ScoredFrame, ...]) -> dict[str, float | int]:

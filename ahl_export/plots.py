@@ -16,18 +16,18 @@ from sklearn.metrics import roc_curve
 _Numbers = NDArray[np.float64]
 
 # Each colour becomes a variable of the page's style sheet.
-_CARD, _INK, _SOFT, _NORMAL, _DEFECT = "#fefefe", "#1d2329", "#5b6570", "#3b6ea5", "#c9661a"
-_VARIABLES = {_CARD: "card", _INK: "ink", _SOFT: "soft", _NORMAL: "normal", _DEFECT: "defect"}
+CARD, INK, SOFT, NORMAL, DEFECT = "#fefefe", "#1d2329", "#5b6570", "#3b6ea5", "#c9661a"
+_VARIABLES = {CARD: "card", INK: "ink", SOFT: "soft", NORMAL: "normal", DEFECT: "defect"}
 # Text stays text, drawn in the page's own font; ids do not change from run to run.
-_STYLE = {
+STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "ahl",
     "font.size": 10,
-    "text.color": _INK,
-    "axes.edgecolor": _SOFT,
-    "axes.labelcolor": _INK,
-    "xtick.color": _SOFT,
-    "ytick.color": _SOFT,
+    "text.color": INK,
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": INK,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
     "hatch.linewidth": 0.7,
 }
 
@@ -36,20 +36,20 @@ def roc(labels: Sequence[int], scores: Sequence[float], levels: tuple[float, flo
     """Share of normals above a level against share of anomalies above it; `levels` (unsure, reject) are marked."""
     false_positive, true_positive, _ = roc_curve(labels, scores)
     group, values = np.asarray(labels, bool), np.asarray(scores)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.2, 3.7), layout="constrained")
         axes = figure.subplots()
-        axes.plot([0, 1], [0, 1], color=_SOFT, linewidth=0.8, linestyle=":")
-        axes.plot(false_positive, true_positive, color=_DEFECT, linewidth=2)
+        axes.plot([0, 1], [0, 1], color=SOFT, linewidth=0.8, linestyle=":")
+        axes.plot(false_positive, true_positive, color=DEFECT, linewidth=2)
         for level, name, marker in zip(levels, ("unsure", "reject"), ("^", "X"), strict=True):
             if not math.isfinite(level):
                 continue
             point = (float((values[~group] > level).mean()), float((values[group] > level).mean()))
-            axes.plot(*point, marker, color=_INK, markeredgecolor=_CARD, markersize=9, zorder=3, clip_on=False)
-            _note(axes, f"{name} level", point, (11, -5), "left")
+            axes.plot(*point, marker, color=INK, markeredgecolor=CARD, markersize=9, zorder=3, clip_on=False)
+            note(axes, f"{name} level", point, (11, -5), "left")
         axes.set(xlabel="share of normals above the level", ylabel="share of defects above the level")
         axes.set(xlim=(0, 1), ylim=(0, 1.01))
-        return _svg(figure, "roc")
+        return svg(figure, "roc")
 
 
 def histogram(normal: ArrayLike, anomalous: ArrayLike, calibration: ArrayLike, levels: tuple[float, float]) -> str:
@@ -58,16 +58,16 @@ def histogram(normal: ArrayLike, anomalous: ArrayLike, calibration: ArrayLike, l
     Scores far above all others share the last bin.
     """
     bins = _bins(np.concatenate([np.ravel(s) for s in (normal, anomalous, calibration)]), levels)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 3.7), layout="constrained")
         axes = figure.subplots()
-        _bars(axes, normal, bins, "normal", color=_NORMAL, alpha=0.6)
-        _bars(axes, anomalous, bins, "defect", facecolor="none", edgecolor=_DEFECT, hatch="////", histtype="stepfilled")
-        _bars(axes, calibration, bins, "calibration", color=_INK, histtype="step", linewidth=1.1)
+        _bars(axes, normal, bins, "normal", color=NORMAL, alpha=0.6)
+        _bars(axes, anomalous, bins, "defect", facecolor="none", edgecolor=DEFECT, hatch="////", histtype="stepfilled")
+        _bars(axes, calibration, bins, "calibration", color=INK, histtype="step", linewidth=1.1)
         _draw_levels(axes, levels, bins)
         axes.set(xlabel="score", ylabel="share of the group", xlim=(bins[0], bins[-1]))
         axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.13), ncols=3)
-        return _svg(figure, "histogram")
+        return svg(figure, "histogram")
 
 
 def _bins(scores: _Numbers, levels: tuple[float, float]) -> _Numbers:
@@ -91,18 +91,18 @@ def _draw_levels(axes: Axes, levels: tuple[float, float], bins: _Numbers) -> Non
         levels, ("unsure above", "reject above"), ("--", "-"), (1.07, 1.18), strict=True
     ):
         if math.isfinite(level):
-            axes.plot([level, level], [0, height * top], color=_INK, linestyle=style, linewidth=1.4)
+            axes.plot([level, level], [0, height * top], color=INK, linestyle=style, linewidth=1.4)
             right = level < 0.35 * bins[0] + 0.65 * bins[-1]
             text = f"{name} {level:.4g}"
-            _note(axes, text, (level, height * top), (5 if right else -5, -9), "left" if right else "right")
+            note(axes, text, (level, height * top), (5 if right else -5, -9), "left" if right else "right")
 
 
-def _note(axes: Axes, text: str, at: tuple[float, float], shift: tuple[float, float], side: str) -> None:
-    ground = {"facecolor": _CARD, "edgecolor": "none", "pad": 1.5, "alpha": 0.85}
+def note(axes: Axes, text: str, at: tuple[float, float], shift: tuple[float, float], side: str) -> None:
+    ground = {"facecolor": CARD, "edgecolor": "none", "pad": 1.5, "alpha": 0.85}
     axes.annotate(text, at, shift, textcoords="offset points", ha=side, fontsize=9, bbox=ground, zorder=4)
 
 
-def _svg(figure: Figure, name: str) -> str:
+def svg(figure: Figure, name: str) -> str:
     """The figure as SVG: no metadata, ids that begin with `name`, colours as variables of the page."""
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)

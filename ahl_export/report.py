@@ -14,10 +14,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
+from ahl_export.calibration_plots import DriftStream, martingale, reliability
 from ahl_export.errors import ExportError
-from ahl_export.plots import histogram, roc
+from ahl_export.plots import histogram, roc, svg
 from ahl_runtime.files import write_whole
 from ahl_runtime.overlay import COLOURS, LUT, overlay
+from calibration import Calibration
 from calibration.beta import beta_quantile
 
 FIGURES = (
@@ -69,6 +71,8 @@ class ReportData:
     frames: tuple[ScoredFrame, ...]
     facts: dict[str, str]
     load: Callable[[Path], NDArray[np.uint8]]
+    calibration: Calibration | None = None  # for the plot of the promise
+    drift: DriftStream | None = None  # for the plot of the alarm
 
     def __post_init__(self) -> None:
         missing, unknown = set(FIGURES) - set(self.figures), set(self.figures) - set(FIGURES)
@@ -133,6 +137,8 @@ def _page(data: ReportData) -> str:
         interval=_interval(good.counts["reject"], good.frames),
         roc=roc(labels, scores, levels),
         histogram=histogram([f.score for f in normals], [f.score for f in anomalies], data.calibration_scores, levels),
+        reliability=_reliability(data, normals),
+        martingale=svg(martingale(data.drift), "martingale") if data.drift else None,
         most=_tiles(data, ranked[:_MOST_ANOMALOUS]),
         false_alarms=_tiles(data, normals[:_MISTAKES]),
         missed=_tiles(data, anomalies[:_MISTAKES]),
@@ -141,6 +147,12 @@ def _page(data: ReportData) -> str:
         infinity=math.inf,
         licence=data.facts.get("Data licence"),
     )
+
+
+def _reliability(data: ReportData, normals: Sequence[ScoredFrame]) -> str | None:
+    if data.calibration is None:
+        return None
+    return svg(reliability(data.calibration, np.array([f.score for f in normals])), "reliability")
 
 
 def _row(name: str, frames: Sequence[ScoredFrame]) -> _Row:
