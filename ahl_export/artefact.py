@@ -94,7 +94,11 @@ def finish(
     seen = survey(built.run, evidence)
     fitted = _fit(seen, evidence, targets)
     scores, wanted = _compared(built.run, seen, evidence, first)
-    flips = int(((scores > fitted.threshold) != (wanted > (first or fitted).threshold)).sum())
+    level = (first or fitted).threshold
+    differ = (scores > fitted.threshold) != (wanted > level)
+    if first is None:  # the threshold is one of these frames' scores: within rounding of it, either decision is right
+        differ &= np.abs(wanted - level) > built.bounds.score * max(1.0, abs(level))
+    flips = int(differ.sum())
     rank = rank_correlation(scores, wanted)
     if flips > built.bounds.flips * len(scores) or not rank >= built.bounds.rank:
         raise ExportError(
