@@ -145,7 +145,12 @@ def _told(stream: DriftStream) -> str:
     if stream.changed_at >= len(stream.reports):
         return stream.change
     alarmed = next((i for i, r in enumerate(stream.reports) if r.alarm), None)
-    found = "no alarm" if alarmed is None else f"alarm {alarmed - stream.changed_at + 1} frames later"
+    if alarmed is None:
+        found = "no alarm"
+    elif alarmed < stream.changed_at:
+        found = f"false alarm before it, at frame {alarmed + 1}"
+    else:
+        found = f"alarm {alarmed - stream.changed_at + 1} frames later"
     return f"{stream.change} from frame {stream.changed_at + 1}: {found}"
 
 

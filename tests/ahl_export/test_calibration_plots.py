@@ -1,5 +1,6 @@
 """Plots of a calibration: the interval is the exact one, and what is drawn is what was computed."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,14 @@ def test_the_replayed_alarm_comes_after_the_change_and_says_so() -> None:
     axes = martingale(stream).axes[0]
     assert "frames later" in axes.get_title(loc="left")
     assert axes.lines[0].get_ydata()[10] == stream.reports[10].evidence["score"]
+
+
+def test_an_alarm_before_the_change_is_called_false() -> None:
+    stream = replay(FITTED)
+    early = replace(stream, changed_at=len(stream.reports) - 1)
+    assert "false alarm before it" in martingale(early).axes[0].get_title(loc="left")
+    unchanged = replace(stream, reports=stream.reports[: stream.changed_at])
+    assert "alarm" not in martingale(unchanged).axes[0].get_title(loc="left")
 
 
 def test_levels_that_reject_nothing_and_equal_scores_are_drawn(tmp_path: Path) -> None:
