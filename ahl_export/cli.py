@@ -97,7 +97,9 @@ def train(
     ] = None,
     backbone: Annotated[str, typer.Option(help="A timm network.")] = "tf_efficientnet_lite0",
     backbone_weights: Annotated[Path | None, typer.Option(help="A file of its weights.")] = None,
-    schedule: Annotated[str, typer.Option(help="short, or paper: the full one.")] = "short",
+    schedule: Annotated[
+        str, typer.Option(help="auto: the system's own, light or short; or paper: the full one.")
+    ] = "auto",
     epochs: Annotated[int | None, typer.Option(help="Epochs, instead of the schedule's.")] = None,
     clusters: Annotated[int, typer.Option(help="K of HADG.")] = 3,
     grouping: Annotated[str, typer.Option(help="clusters (HADG) or random (Table 4).")] = "clusters",
@@ -259,7 +261,9 @@ def benchmark(
     shots: Annotated[str, typer.Option(help="Numbers of labelled anomalies, with commas.")] = "1,10",
     systems: Annotated[str, typer.Option(help="all, default, or names with commas.")] = "default",
     seeds: Annotated[int, typer.Option(help="How many: 0, 1, ...")] = 3,
-    schedule: Annotated[str, typer.Option(help="short, or paper: the full one.")] = "short",
+    schedule: Annotated[
+        str, typer.Option(help="auto: the system's own, light or short; or paper: the full one.")
+    ] = "auto",
     epochs: Annotated[int | None, typer.Option(help="Epochs, instead of the schedule's.")] = None,
     backbone: Annotated[str, typer.Option(help="A timm network.")] = "tf_efficientnet_lite0",
     backbone_weights: Annotated[Path | None, typer.Option(help="A file of its weights.")] = None,

@@ -40,7 +40,7 @@ class Grid:
     shots: tuple[int, ...] = (1, 10)
     systems: tuple[str, ...] = (DEFAULT_SYSTEM,)
     seeds: int = 3  # how many: 0, 1, 2
-    schedule: str = "short"
+    schedule: str = "auto"
     epochs: int | None = None
     backbone: str = DEFAULT
     backbone_weights: Path | None = None
@@ -158,8 +158,7 @@ class _Work:
 
     def made(self) -> Result:
         """How the cells are made."""
-        config = self.grid.config(Cell(self.grid.systems[0], "general", None, 0, 0))
-        made = {"schedule": config.schedule, "epochs": config.steps.epochs}
+        made = {"schedule": self.grid.schedule, "epochs": self.grid.epochs}
         return {**made, "backbone": self.grid.backbone, "backbone_digest": self.spec.digest}
 
     def open(self) -> Callable[[Cell], Result]:

@@ -215,12 +215,12 @@ def _parts(entry: Entry | None, seeds: int) -> list[str]:
 
 def _explained(table: Table) -> list[str]:
     made = table.made
+    epochs = f" ({made['epochs']} epochs)" if made["epochs"] else ""
     return [
         f"AUROC on the test images, mean ± standard deviation over {table.seeds} seeds; under it the paper's figure, "
         f"and ours less the paper's. {UNKNOWN}: not run, or not in the paper.",
         "",
-        f"Ours: schedule {made['schedule']} ({made['epochs']} epochs), backbone {made['backbone']}. "
-        "The paper's: ResNet-18.",
+        f"Ours: schedule {made['schedule']}{epochs}, backbone {made['backbone']}. The paper's: ResNet-18.",
     ]
 
 

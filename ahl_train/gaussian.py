@@ -19,12 +19,9 @@ class Gaussian(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("whitening", torch.eye(dim))
-        # Location and scale of the image density of normals that were not fitted on.
-        self.register_buffer("level", torch.zeros(()))
-        self.register_buffer("spread", torch.ones(()))
 
-    def fit(self, vectors: Tensor) -> None:
-        """Fit on float [N, P, D]. Densities are standardised on held-out folds: images fitted on look too normal."""
+    def fit(self, vectors: Tensor) -> Tensor:
+        """Fit on float [N, P, D]; gives their log densities [N], each by a fit without its fold."""
         n = len(vectors)
         if n < 2 * FOLDS:
             raise ConfigError(f"a density of normality needs {2 * FOLDS} train normals at least, there are {n}")
@@ -32,9 +29,9 @@ class Gaussian(nn.Module):
         held_out = torch.empty(n)
         for f in range(FOLDS):
             self.mean, self.whitening = _estimate(vectors[fold != f])
-            held_out[fold == f] = _log_density(self.distance(self(vectors[fold == f])))
-        self.level, self.spread = held_out.mean(), held_out.std().clamp_min(1e-6)
+            held_out[fold == f] = self.log_density(self.distance(self(vectors[fold == f])))
         self.mean, self.whitening = _estimate(vectors)
+        return held_out
 
     def forward(self, vectors: Tensor) -> Tensor:
         """float [N, P, D], whitened: N(0, I) for normals."""
@@ -45,13 +42,10 @@ class Gaussian(nn.Module):
         """Whitened float [N, P, D] to [N, P]: squared Mahalanobis distance per dimension, 1 on average for normals."""
         return whitened.square().mean(-1)
 
-    def density(self, distance: Tensor) -> Tensor:
-        """float [N, P] distances to [N], in standard deviations of normals that were not fitted on."""
-        return (_log_density(distance) - self.level) / self.spread
-
-
-def _log_density(distance: Tensor) -> Tensor:
-    return 0.5 * top_k_mean(distance.unsqueeze(-2)).clamp_min(1e-12).log()
+    @staticmethod
+    def log_density(distance: Tensor) -> Tensor:
+        """float [N, P] distances to [N]: half the log of the mean of the largest tenth; higher is less normal."""
+        return 0.5 * top_k_mean(distance.unsqueeze(-2)).clamp_min(1e-12).log()
 
 
 def _estimate(vectors: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ahl_train.augment import AUGMENTATIONS
+from ahl_train.clusters import CLUSTERS, k_means
 from ahl_train.errors import ConfigError
 
 Indices = NDArray[np.int64]
@@ -40,7 +41,7 @@ def generate(
     n_seen: int,
     rng: np.random.Generator,
     *,
-    clusters: int = 3,
+    clusters: int = CLUSTERS,
     grouping: Literal["clusters", "random"] = "clusters",
     augmentations: tuple[str, ...] = tuple(AUGMENTATIONS),
     overlap: Overlap = "none",
@@ -80,13 +81,9 @@ def _group(features: NDArray[np.floating], clusters: int, grouping: str, rng: np
     at_random = rng.permutation(n) % clusters
     if grouping == "random":
         return at_random
-    from sklearn.cluster import KMeans  # here: two seconds that a finished run's readers need not wait
-
-    scaled = (features - features.mean(0)) / (features.std(0) + 1e-6)
-    seed = int(rng.integers(2**31))
-    labels = KMeans(clusters, n_init=5, random_state=seed).fit_predict(scaled)
+    labels, _ = k_means(features, clusters, seed=int(rng.integers(2**31)))
     # A cluster too small to be split into normals and pseudo anomalies would make an empty set: fall back.
-    return labels.astype(np.int64) if np.bincount(labels, minlength=clusters).min() >= 2 else at_random
+    return labels if np.bincount(labels, minlength=clusters).min() >= 2 else at_random
 
 
 def _split_seen(n: int, rng: np.random.Generator) -> tuple[Indices, Indices]:

@@ -21,6 +21,7 @@ class System:
     title: str
     base: Callable[[Extractor, int], Base]  # of the extractor and the number of seen anomalies
     ahl: bool  # wrapped by AHL, or trained plainly on everything
+    schedule: str = "light"  # what "auto" is to it: a key of config.SCHEDULES
 
 
 SYSTEMS = {
@@ -28,10 +29,10 @@ SYSTEMS = {
     "mlep": System("MLEP", lambda e, shots: MLEP(e.channels), ahl=False),
     "flos": System("FLOS", lambda e, shots: FLOS(e.channels), ahl=False),
     "devnet": System("DevNet", lambda e, shots: DevNet(e.channels), ahl=False),
-    "dra": System("DRA", lambda e, shots: DRA(e.channels), ahl=False),
+    "dra": System("DRA", lambda e, shots: DRA(e.channels), ahl=False, schedule="short"),
     "ahl-devnet": System("AHL(DevNet)", lambda e, shots: DevNet(e.channels), ahl=True),
-    "ahl-dra": System("AHL(DRA)", lambda e, shots: DRA(e.channels), ahl=True),
-    "ahl-plus": System("AHL+", lambda e, shots: Plus(e.channels, e.middle_channels, shots), ahl=True),
+    "ahl-dra": System("AHL(DRA)", lambda e, shots: DRA(e.channels), ahl=True, schedule="short"),
+    "ahl-plus": System("AHL+", lambda e, shots: Plus(e.channels, e.middle_channels, shots), ahl=True, schedule="short"),
 }
 DEFAULT_SYSTEM = "ahl-plus"
 

@@ -4,22 +4,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ahl_train.clusters import Clusters, Standard
 from ahl_train.gaussian import Gaussian
 from ahl_train.heads.base import Base, Features
 from ahl_train.heads.layers import pool_statistics
 
 _PRIOR_SHOTS = 5  # the seen anomalies are trusted n / (n + 5): one of them says little about the others
-_RIDGE = 1.0  # on the correlations of the densities
+_WORST = 5  # patches of a frame that lie farthest out: where a defect is, if there is one
+_CHUNK = 256  # normals looked at at once
 
 
 class Plus(Base):
-    """Four densities, fused in closed form, and one learned head.
+    """Four densities and one learned head, each in standard deviations of the normals of a frame's own cluster.
 
-    The densities are fitted on normals: the pooled statistics of the last stage and of the one before, and the
-    patches of both. Their weights are those of a ridge discriminant between normals and seen anomalies, shrunk
-    towards equal ones for few shots. The learned head weighs each seen anomaly's direction in the two whitened pooled
-    spaces; it starts from their mean. A regularised linear scorer lies in the span of its samples, and M weights
-    cannot overfit as thousands of coordinates do.
+    Two spaces hold pooled statistics, of the last stage and of the one before; two hold the patches of both. A Gaussian
+    of normals whitens each, and its log distance is a density. The learned head weighs each seen anomaly's likeness
+    to the frame, a cosine in each whitened space; it starts from their mean. A regularised linear scorer lies in the
+    span of its samples, and M weights a space cannot overfit as thousands of coordinates do.
     """
 
     names = ("density", "seen")
@@ -29,80 +30,91 @@ class Plus(Base):
 
     def __init__(self, channels: int, middle_channels: int, shots: int) -> None:
         super().__init__()
-        self.whole = nn.ModuleList([Gaussian(3 * channels), Gaussian(3 * middle_channels)])
-        self.patch = nn.ModuleList([Gaussian(channels), Gaussian(middle_channels)])
-        self.register_buffer("fusion", torch.ones(4))
-        self.trust = shots / (shots + _PRIOR_SHOTS)
-        for space, dim in (("last", 3 * channels), ("middle", 3 * middle_channels)):
-            self.register_buffer(f"seen_{space}", torch.zeros(shots, dim))
-            self.register_buffer(f"level_{space}", torch.zeros(()))
-        # Without anomalies there is nothing to learn, and nothing to step on.
-        self.weight = nn.Parameter(torch.full((2, shots), 1 / max(shots, 1)), requires_grad=shots > 0)
+        dims = (3 * channels, 3 * middle_channels, channels, middle_channels)
+        self.clusters = Clusters(channels)
+        self.gaussians = nn.ModuleList(Gaussian(dim) for dim in dims)
+        self.density = nn.ModuleList(Standard() for _ in dims)
+        self.likeness = nn.ModuleList(Standard(shots) for _ in dims)
+        # Of unit length: one vector of a seen anomaly in a pooled space, its worst patches in the others.
+        for i, dim in enumerate(dims):
+            self.register_buffer(f"seen_{i}", torch.zeros(shots, 1 if i < 2 else _WORST, dim))
+        self.shots, self.trust = shots, shots / (shots + _PRIOR_SHOTS)
+        # Around 1, so that a step is as large for any number of shots. Without anomalies there is nothing to learn.
+        self.weight = nn.Parameter(torch.ones(len(dims), shots), requires_grad=shots > 0)
 
     @torch.no_grad()
     def fit_normals(self, features: Features) -> None:
-        for gaussian, vectors in zip(self._gaussians(), self._vectors(features), strict=True):
-            gaussian.fit(vectors)
+        self.clusters.fit(_mean(features))
+        membership = self.clusters(_mean(features))
+        for gaussian, density, vectors in zip(self.gaussians, self.density, _vectors(features), strict=True):
+            # Of normals that were not fitted on: those that were look too normal.
+            density.fit(gaussian.fit(vectors).unsqueeze(1), membership)
 
     @torch.no_grad()
     def fit_seen(self, normals: Features, seen: Features) -> None:
-        if not len(seen["pooled"]):
+        if not self.shots:
             return
-        for i, space in enumerate(("last", "middle")):
-            directions = _unit(self.whole[i](self._vectors(seen)[i])[:, 0])
-            along = (_unit(self.whole[i](self._vectors(normals)[i])[:, 0]) @ directions.T).mean(1)
-            # One standard deviation of the normals is the unit, as it is for the densities.
-            unit = along.std().clamp_min(1e-6)
-            setattr(self, f"seen_{space}", directions / unit)
-            setattr(self, f"level_{space}", along.mean() / unit)
-        self.fusion = _fuse(self._densities(normals), self._densities(seen), self.trust)
+        for i, white in enumerate(self._whitened(seen)):
+            worst = Gaussian.distance(white).topk(getattr(self, f"seen_{i}").shape[1], dim=1).indices
+            setattr(self, f"seen_{i}", _unit(white.take_along_dim(worst.unsqueeze(-1), dim=1)))
+        chunks = [
+            self._likeness(self._whitened({k: v[start : start + _CHUNK] for k, v in normals.items()}))
+            for start in range(0, len(normals["pooled"]), _CHUNK)
+        ]
+        membership = self.clusters(_mean(normals))
+        for i, likeness in enumerate(self.likeness):
+            likeness.fit(torch.cat([chunk[i] for chunk in chunks]), membership)
 
     def heads(self, features: Features) -> Tensor:
-        density = self._densities(features) @ self.fusion
-        return torch.stack([density, self.trust * self._seen(features)], dim=-1)
+        membership, whitened = self.clusters(_mean(features)), self._whitened(features)
+        density = sum(
+            standard(gaussian.log_density(gaussian.distance(white)).unsqueeze(1), membership)[:, 0]
+            for standard, gaussian, white in zip(self.density, self.gaussians, whitened, strict=True)
+        )
+        if not self.shots:
+            return torch.stack([density, torch.zeros_like(density)], dim=-1)
+        seen = sum(
+            standard(likeness, membership) @ weight / self.shots
+            for standard, likeness, weight in zip(self.likeness, self._likeness(whitened), self.weight, strict=True)
+        )
+        return torch.stack([density, self.trust * seen], dim=-1)
 
     def maps(self, features: Features) -> Tensor:
-        last, middle = (
-            g.distance(g(_patches(features[name]))).clamp_min(1e-12).log()
-            for g, name in zip(self.patch, ("coarse", "middle"), strict=True)
-        )
+        last, middle = (Gaussian.distance(white).clamp_min(1e-12).log() for white in self._whitened(features)[2:])
         last = last.unflatten(1, features["coarse"].shape[-2:]).unsqueeze(1)
         middle = middle.unflatten(1, features["middle"].shape[-2:])
         return middle + F.interpolate(last, size=middle.shape[-2:], mode="bilinear")[:, 0]
 
-    def _gaussians(self) -> list[Gaussian]:
-        return [*self.whole, *self.patch]
+    def _whitened(self, features: Features) -> list[Tensor]:
+        """A frame's vectors in the four spaces, each [N, P, D]."""
+        return [gaussian(v) for gaussian, v in zip(self.gaussians, _vectors(features), strict=True)]
 
-    @staticmethod
-    def _vectors(features: Features) -> list[Tensor]:
-        """What each Gaussian looks at, [N, P, D]."""
-        pooled = (pool_statistics(features["coarse"]), features["pooled"])
-        return [*(p.unsqueeze(1) for p in pooled), _patches(features["coarse"]), _patches(features["middle"])]
-
-    def _densities(self, features: Features) -> Tensor:
-        """float [N, 4], each in standard deviations of unseen normals."""
-        pairs = zip(self._gaussians(), self._vectors(features), strict=True)
-        return torch.stack([g.density(g.distance(g(v))) for g, v in pairs], dim=-1)
-
-    def _seen(self, features: Features) -> Tensor:
-        """float [N]: how far towards the seen anomalies."""
-        total = features["pooled"].new_zeros(())
-        for i, (space, vectors) in enumerate(zip(("last", "middle"), self._vectors(features), strict=False)):
-            along = _unit(self.whole[i](vectors)[:, 0]) @ getattr(self, f"seen_{space}").T
-            total = total + along @ self.weight[i] - getattr(self, f"level_{space}") * self.weight[i].sum()
-        return total
+    def _likeness(self, whitened: list[Tensor]) -> list[Tensor]:
+        """How like each seen anomaly a frame is, float [N, M] a space: its worst patches' cosines to their nearest."""
+        likeness = []
+        for i, white in enumerate(whitened):
+            seen = getattr(self, f"seen_{i}")
+            cosine = (_unit(white) @ seen.flatten(0, 1).T).unflatten(2, seen.shape[:2]).amax(-1)
+            likeness.append((cosine * _worst(Gaussian.distance(white), seen.shape[1]).unsqueeze(-1)).sum(1))
+        return likeness
 
 
-def _fuse(normals: Tensor, seen: Tensor, trust: float) -> Tensor:
-    """Weights [4] that add up to 4: a ridge discriminant, no weight below 0, shrunk towards ones."""
-    equal = torch.ones(normals.shape[1])
-    mean, std = normals.mean(0), normals.std(0).clamp_min(1e-6)
-    correlation = torch.corrcoef(normals.T)
-    separation = (seen.mean(0) - mean) / std
-    weights = torch.linalg.solve(correlation + _RIDGE * torch.eye(len(equal)), separation).clamp_min(0)
-    if weights.sum() <= 0:
-        return equal
-    return trust * weights * len(equal) / weights.sum() + (1 - trust) * equal
+def _vectors(features: Features) -> list[Tensor]:
+    """What each Gaussian looks at, [N, P, D]."""
+    pooled = (pool_statistics(features["coarse"]), features["pooled"])
+    return [*(p.unsqueeze(1) for p in pooled), _patches(features["coarse"]), _patches(features["middle"])]
+
+
+def _worst(distance: Tensor, count: int) -> Tensor:
+    """float [N, P] to weights [N, P] of equal parts at the largest ``count``, 0 elsewhere."""
+    # By the smallest of them, not by their places: every engine compares alike, few gather alike.
+    among = (distance >= distance.topk(count, dim=1).values[:, -1:]).to(distance.dtype)
+    return among / among.sum(1, keepdim=True)
+
+
+def _mean(features: Features) -> Tensor:
+    """float [N, C], where HADG's clusters are."""
+    return features["coarse"].mean((-2, -1))
 
 
 def _unit(white: Tensor) -> Tensor:

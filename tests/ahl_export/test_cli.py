@@ -72,7 +72,7 @@ def test_same_seed_same_scores(small_set: Path, cache: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--schedule", "long"], "schedule is 'long', choose paper or short"),
+        (["--schedule", "long"], "schedule is 'long', choose auto, paper or light or short"),
         (["--system", "nobody"], "unknown system 'nobody': choose among"),
         (["--shots", "9"], "9 shots asked, but there are 8 anomalies"),
         (["--pseudo", "glitter"], "augmentations are glitter, choose among cutmix, cutpaste, draem"),

@@ -147,7 +147,7 @@ def test_systems_by_name():
         ({"seeds": 0}, "grid is empty"),
         ({"shots": ()}, "grid is empty"),
         ({"settings": ("easy",)}, "choose general or hard"),
-        ({"schedule": "long"}, "choose paper or short"),
+        ({"schedule": "long"}, "choose auto, paper"),
         ({"systems": ("nope",)}, "unknown system"),
         ({"shots": (-1,)}, "shots is -1"),
     ],

@@ -8,6 +8,7 @@ import pytest
 
 from ahl_train.config import SCHEDULES, TrainConfig
 from ahl_train.errors import ConfigError
+from ahl_train.systems import SYSTEMS
 
 WRONG = {
     "shots": -1,
@@ -95,6 +96,14 @@ def test_epochs_override_the_schedules():
     assert TrainConfig("elpv", schedule="paper").steps == SCHEDULES["paper"]
     steps = TrainConfig("elpv", schedule="paper", epochs=2).steps
     assert (steps.epochs, steps.inner_steps) == (2, SCHEDULES["paper"].inner_steps)
+
+
+def test_each_system_has_its_own_schedule_unless_told_otherwise():
+    for name, chosen in SYSTEMS.items():
+        assert TrainConfig("elpv", system=name).steps == SCHEDULES[chosen.schedule]
+        assert TrainConfig("elpv", system=name, schedule="paper").steps == SCHEDULES["paper"]
+    light, paper = SCHEDULES["light"], SCHEDULES["paper"]
+    assert (light.epochs, light.inner_steps, light.outer_steps) == (paper.epochs, paper.inner_steps, paper.outer_steps)
 
 
 def test_the_papers_schedule_is_the_papers():

@@ -205,21 +205,49 @@ def plus(features, shots=SHOTS):
     return base
 
 
-def white(base, frames):
-    """Both pooled spaces, whitened, each frame of length 1."""
-    pooled = (pool_statistics(frames["coarse"]), frames["pooled"])
-    return [F.normalize(g(p[:, None])[:, 0], dim=1) for g, p in zip(base.whole, pooled, strict=True)]
+def spaces(base, frames):
+    """The frames' vectors in each space, whitened, [N, P, D]."""
+    vectors = (
+        pool_statistics(frames["coarse"])[:, None],
+        frames["pooled"][:, None],
+        frames["coarse"].flatten(2).mT,
+        frames["middle"].flatten(2).mT,
+    )
+    return [gaussian(v) for gaussian, v in zip(base.gaussians, vectors, strict=True)]
+
+
+def membership(base, frames):
+    return base.clusters(frames["coarse"].mean((2, 3)))
 
 
 def densities(base, frames):
-    """float [N, 4], each as its own Gaussian gives it."""
-    vectors = (
-        (base.whole[0], pool_statistics(frames["coarse"])[:, None]),
-        (base.whole[1], frames["pooled"][:, None]),
-        (base.patch[0], frames["coarse"].flatten(2).mT),
-        (base.patch[1], frames["middle"].flatten(2).mT),
-    )
-    return torch.stack([g.density(g.distance(g(v))) for g, v in vectors], dim=1)
+    """float [N, 4], each standardised by hand within its clusters."""
+    m = membership(base, frames)
+    raw = torch.stack([g.log_density(g.distance(w)) for g, w in zip(base.gaussians, spaces(base, frames), strict=True)])
+    level = torch.stack([m @ s.level[:, 0] for s in base.density])
+    return ((raw - level) / torch.stack([m @ s.spread for s in base.density])).T
+
+
+def likeness(base, seen, frames, space):
+    """float [N, M], with numpy: the mean, over a frame's worst patches, of the cosine to a seen frame's nearest."""
+    count = 1 if space < 2 else 5
+
+    def worst(frames):
+        white = spaces(base, frames)[space].numpy().astype(float)
+        order = np.argsort(-(white**2).mean(2), axis=1)[:, :count]
+        kept = np.take_along_axis(white, order[..., None], axis=1)
+        return kept / np.linalg.norm(kept, axis=2, keepdims=True)
+
+    return np.einsum("npd,mqd->npmq", worst(frames), worst(seen)).max(3).mean(1)
+
+
+def standardised(values, of, base, frames, normals):
+    """``values`` [N] in standard deviations of the normals' ``of`` [N], by cluster, each shrunk by 10 normals."""
+    m, own = membership(base, normals).numpy().astype(float), membership(base, frames).numpy().astype(float)
+    n = m.sum(0) + 10
+    level = (m.T @ of + 10 * of.mean()) / n
+    rest = (of - m @ level) ** 2
+    return (values - own @ level) / (own @ np.sqrt((m.T @ rest + 10 * rest.mean()) / n))
 
 
 def test_plus_learns_from_normals_and_seen_anomalies_and_never_its_densities(features, moved_by):
@@ -241,41 +269,47 @@ def test_plus_without_anomalies_is_the_sum_of_its_densities(features):
     assert not any(p.requires_grad for p in base.parameters())
 
 
-def test_plus_fuses_densities_by_a_ridge_discriminant_trusted_by_shots(features):
-    """4 of 4 + 5: worked out with numpy; no weight below 0, and they add up to 4."""
-    base, normals, seen = plus(features), features(60), features(SHOTS, seed=3, shift=1.0)
-    torch.testing.assert_close(base.fusion, torch.ones(4))
-    base.fit_seen(normals, seen)
-    n, s = (densities(base, f).double().numpy() for f in (normals, seen))
-    separation = (s.mean(0) - n.mean(0)) / n.std(0, ddof=1)
-    w = np.maximum(np.linalg.inv(np.corrcoef(n.T) + np.eye(4)) @ separation, 0)
-    expected = 4 / 9 * 4 * w / w.sum() + 5 / 9
-    np.testing.assert_allclose(base.fusion.numpy(), expected, rtol=1e-3)
-    assert base.fusion.sum().item() == pytest.approx(4)
-    frames = features(5, seed=1)
-    torch.testing.assert_close(base(frames)[:, 0], densities(base, frames) @ base.fusion)
+def test_plus_densities_are_those_of_fresh_normals_within_their_cluster(features):
+    """Two kinds of normals, one of them scattered wider: neither counts as less normal than the other."""
+    narrow, wide = features(60, seed=5), features(60, seed=6, shift=4.0)
+    wide = {name: 3 * (f - f.mean()) + f.mean() + 4 for name, f in wide.items()}
+    normals = {name: torch.cat([f, wide[name]]) for name, f in narrow.items()}
+    base = Plus(C, D, SHOTS)
+    base.fit_normals(normals)
+    m = membership(base, normals)
+    assert set(m[:60].argmax(1).tolist()).isdisjoint(m[60:].argmax(1).tolist())
+    mean = torch.stack([densities(base, f).mean(0) for f in (narrow, wide)])
+    apart = (mean[0] - mean[1]).abs().mean()
+    for standard in base.density:  # as if there were one cluster only
+        standard.level[:], standard.spread[:] = standard.level.mean(0), standard.spread.mean()
+    one = torch.stack([densities(base, f).mean(0) for f in (narrow, wide)])
+    assert apart < 0.5 * (one[0] - one[1]).abs().mean()
 
 
-def test_plus_seen_head_starts_from_the_mean_direction_in_the_normals_standard_deviations(features):
+def test_plus_seen_head_starts_from_the_mean_likeness_in_the_normals_standard_deviations(features):
     base, normals, seen = plus(features), features(60), features(SHOTS, seed=3, shift=1.0)
     base.fit_seen(normals, seen)
-    frames = features(5, seed=1)
-    expected = 0
-    for n, s, x in zip(white(base, normals), white(base, seen), white(base, frames), strict=True):
-        along = n @ s.mean(0)
-        expected = expected + (x @ s.mean(0) - along.mean()) / along.std()
-    torch.testing.assert_close(base(frames)[:, 1], SHOTS / (SHOTS + 5) * expected, atol=1e-4, rtol=1e-4)
+    frames, expected = features(5, seed=1), 0
+    for space in range(4):
+        ours, of = (likeness(base, seen, f, space).mean(1) for f in (frames, normals))
+        expected = expected + standardised(ours, of, base, frames, normals)
+    np.testing.assert_allclose(
+        base(frames)[:, 1].detach().numpy(), SHOTS / (SHOTS + 5) * expected, rtol=1e-3, atol=1e-3
+    )
     assert base(seen)[:, 1].mean() > base(normals)[:, 1].mean() + 1
 
 
 def test_plus_learned_weights_choose_among_the_seen_anomalies(features):
-    """All weight on the second anomaly of the first space: only its direction counts."""
+    """All weight on the second anomaly of the third space: only likeness to it counts."""
     base, normals, seen = plus(features), features(60), features(SHOTS, seed=3, shift=1.0)
     base.fit_seen(normals, seen)
     with torch.no_grad():
         base.weight.zero_()
-        base.weight[0, 1] = 1.0
+        base.weight[2, 1] = 1.0
     frames = features(6, seed=1)
-    along = white(base, frames)[0] @ white(base, seen)[0][1]
-    ours = base(frames)[:, 1]
-    assert np.corrcoef(ours.detach().numpy(), along.numpy())[0, 1] == pytest.approx(1)
+    like = torch.tensor(likeness(base, seen, frames, 2)[:, 1])
+    m, standard = membership(base, frames).double(), base.likeness[2]
+    expected = (like - m @ standard.level[:, 1].double()) / (m @ standard.spread.double())
+    np.testing.assert_allclose(
+        base(frames)[:, 1].detach(), SHOTS / (SHOTS + 5) * expected / SHOTS, rtol=1e-3, atol=1e-3
+    )
