@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ahl_train.clusters import Clusters, Standard
+from ahl_train.clusters import CLUSTERS, Clusters, Standard
 from ahl_train.gaussian import Gaussian
 from ahl_train.heads.base import Base, Features
 from ahl_train.heads.layers import pool_statistics
@@ -28,13 +28,13 @@ class Plus(Base):
     negated = (False, False)
     inputs = ("coarse", "middle", "pooled")
 
-    def __init__(self, channels: int, middle_channels: int, shots: int) -> None:
+    def __init__(self, channels: int, middle_channels: int, shots: int, clusters: int = CLUSTERS) -> None:
         super().__init__()
         dims = (3 * channels, 3 * middle_channels, channels, middle_channels)
-        self.clusters = Clusters(channels)
+        self.clusters = Clusters(channels, clusters)
         self.gaussians = nn.ModuleList(Gaussian(dim) for dim in dims)
-        self.density = nn.ModuleList(Standard() for _ in dims)
-        self.likeness = nn.ModuleList(Standard(shots) for _ in dims)
+        self.density = nn.ModuleList(Standard(1, clusters) for _ in dims)
+        self.likeness = nn.ModuleList(Standard(shots, clusters) for _ in dims)
         # Of unit length: one vector of a seen anomaly in a pooled space, its worst patches in the others.
         for i, dim in enumerate(dims):
             self.register_buffer(f"seen_{i}", torch.zeros(shots, 1 if i < 2 else _WORST, dim))
@@ -66,18 +66,23 @@ class Plus(Base):
             likeness.fit(torch.cat([chunk[i] for chunk in chunks]), membership)
 
     def heads(self, features: Features) -> Tensor:
+        density, seen = self.parts(features).unflatten(1, (2, -1)).sum(-1).unbind(1)
+        return torch.stack([density, self.trust * seen], dim=-1)
+
+    def parts(self, features: Features) -> Tensor:
+        """float [N, 8]: the four spaces' densities, and the likeness to the seen anomalies in each."""
         membership, whitened = self.clusters(_mean(features)), self._whitened(features)
-        density = sum(
+        density = [
             standard(gaussian.log_density(gaussian.distance(white)).unsqueeze(1), membership)[:, 0]
             for standard, gaussian, white in zip(self.density, self.gaussians, whitened, strict=True)
-        )
+        ]
         if not self.shots:
-            return torch.stack([density, torch.zeros_like(density)], dim=-1)
-        seen = sum(
+            return torch.stack([*density, *(torch.zeros_like(d) for d in density)], dim=1)
+        seen = [
             standard(likeness, membership) @ weight / self.shots
             for standard, likeness, weight in zip(self.likeness, self._likeness(whitened), self.weight, strict=True)
-        )
-        return torch.stack([density, self.trust * seen], dim=-1)
+        ]
+        return torch.stack([*density, *seen], dim=1)
 
     def maps(self, features: Features) -> Tensor:
         last, middle = (Gaussian.distance(white).clamp_min(1e-12).log() for white in self._whitened(features)[2:])
