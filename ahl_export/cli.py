@@ -299,12 +299,15 @@ def benchmark(
 
 
 @benchmark_app.command("table")
-def benchmark_table(folder: Annotated[Path, typer.Argument(metavar="DIR", help="The bench's folder.")]) -> None:
+def benchmark_table(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The bench's folder.")],
+    page: Annotated[Path | None, typer.Option(help="A page to write the table into, between its markers.")] = None,
+) -> None:
     """Write table.md, table.html and table.csv: ours beside the paper's figures."""
     _require("benchmark table", "train")
     from ahl_train.benchmark_table import write_tables
 
-    for file in write_tables(folder):
+    for file in write_tables(folder, page):
         typer.echo(str(file))
 
 

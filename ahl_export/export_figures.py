@@ -13,15 +13,14 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from ahl_export.machine import cpu
-from ahl_export.readme import insert
 from ahl_runtime import engines
 from ahl_runtime.bundle import Bundle, open_bundle
 from ahl_runtime.engines.base import CheckedEngine
-from ahl_runtime.files import write_whole
 from ahl_train.images import load
+from ahl_train.page import write_into
 from ahl_train.run import RunFolder
 
-_START, _END = "<!-- figures: written by `make export-figures` -->", "<!-- /figures -->"
+MARKERS = ("<!-- figures: written by `make export-figures` -->", "<!-- /figures -->")
 _COLUMNS = ("engine", "AUROC", "decisions that differ", "CPU ms p50", "CPU ms p99", "times as fast", "MB")
 _PACKAGES = ("onnxruntime", "openvino")
 
@@ -76,6 +75,4 @@ def _column(bundle: Bundle, name: str) -> _Column:
 
 
 if __name__ == "__main__":
-    document = Path(sys.argv[3])
-    text = insert(document.read_text(), table(Path(sys.argv[1]), open_bundle(Path(sys.argv[2]))), (_START, _END))
-    write_whole(document, [text.encode()])
+    write_into(Path(sys.argv[3]), table(Path(sys.argv[1]), open_bundle(Path(sys.argv[2]))), MARKERS)

@@ -4,10 +4,10 @@ import json
 import sys
 from pathlib import Path
 
-from ahl_export.errors import ExportError
 from ahl_export.machine import machine
+from ahl_train.page import write_into
 
-_START, _END = "<!-- figures: written by `make figures` -->", "<!-- /figures -->"
+MARKERS = ("<!-- figures: written by `make figures` -->", "<!-- /figures -->")
 
 
 def table(figures: dict[str, float]) -> str:
@@ -31,15 +31,6 @@ def table(figures: dict[str, float]) -> str:
     return f"ELPV, 10 shots, seed 0, by `make demo` on {machine()}:\n\n| | | |\n|---|---|---|\n{body}\n"
 
 
-def insert(document: str, text: str, markers: tuple[str, str] = (_START, _END)) -> str:
-    """The document with the text between its markers; ExportError without them."""
-    head, start, rest = document.partition(markers[0])
-    _, end, tail = rest.partition(markers[1])
-    if not (start and end):
-        raise ExportError(f"the document lacks the markers {markers[0]} and {markers[1]}")
-    return f"{head}{start}\n{text}{end}{tail}"
-
-
 if __name__ == "__main__":
     report, readme_path = (Path(p) for p in sys.argv[1:3])
-    readme_path.write_text(insert(readme_path.read_text(), table(json.loads(report.read_text()))))
+    write_into(readme_path, table(json.loads(report.read_text())), MARKERS)

@@ -24,11 +24,11 @@ from ahl_train.benchmark_results import Cell
 from ahl_train.config import TrainConfig
 from ahl_train.datasets import Dataset, Sample
 from ahl_train.datasets.elpv import doubtful
-from ahl_train.errors import ConfigError
 from ahl_train.features import FINE, Extractor, FeatureStore, Item, default_cache
 from ahl_train.heads.plus import Plus
 from ahl_train.images import load, load_dataset
 from ahl_train.learn import learn
+from ahl_train.page import insert, write_into
 from ahl_train.preprocess import choose_supersample
 from ahl_train.protocol import split
 
@@ -112,10 +112,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=None)
     parser.add_argument("document", type=Path)
     asked = parser.parse_args()
-    head, start, rest = asked.document.read_text().partition(MARKERS[0])
-    _, end, tail = rest.partition(MARKERS[1])
-    if not (start and end):
-        raise ConfigError(f"{asked.document} lacks the markers {MARKERS[0]} and {MARKERS[1]}")
+    insert(asked.document, "", MARKERS)  # before the minutes: is there a place for it?
     dataset = load_dataset("elpv")
     extractor = Extractor(BackboneSpec(), choose_supersample((load(s).shape[:2] for s in dataset.normals[:32]), FINE))
     store = FeatureStore(asked.cache or default_cache(), extractor)
@@ -126,7 +123,7 @@ def main() -> None:
             measure(store, extractor, trial(dataset, seed), seed, chosen)
             measure(store, extractor, dataset, seed, tested)
     text = f"AUROC, mean of {asked.seeds} seeds:\n\n{table(chosen, tested)}"
-    asked.document.write_text(f"{head}{start}\n{text}{end}{tail}")
+    write_into(asked.document, text, MARKERS)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,10 +15,12 @@ from typing import Any, NamedTuple
 from ahl_train.benchmark_results import SAME, Result, read_results
 from ahl_train.datasets import READERS
 from ahl_train.errors import RunError
+from ahl_train.page import write, write_into
 from ahl_train.systems import SYSTEMS
 
 MEAN = "mean"  # the hard setting's row over its classes
 UNKNOWN = "–"
+MARKERS = ("<!-- table: written by ahl benchmark table -->", "<!-- /table -->")
 # Our folders' names of what the paper's tables call otherwise; the rest differ in case and signs only.
 _ALIASES = {"barrettsshortsegment": "barrettsshortseg", "carpets": "carpet", "metalcontamination": "metal"}
 _DOUBTFUL = {("metalnut", "scratch", 1)}  # shifted in the source (the note in paper_tables.json)
@@ -83,11 +84,15 @@ class Table:
         return max(entry.seeds for entry in self.entries.values())
 
 
-def write_tables(folder: Path) -> tuple[Path, ...]:
-    """Write table.md, table.html and table.csv beside results.jsonl. RunError if there are no results."""
+def write_tables(folder: Path, page: Path | None = None) -> tuple[Path, ...]:
+    """Write table.md, table.html and table.csv beside results.jsonl, and the first into a page, between `MARKERS`.
+
+    RunError if there are no results, or the page has no such place.
+    """
     table = tabulate(read_results(folder))
     texts = {"table.md": to_markdown(table), "table.html": to_html(table), "table.csv": to_csv(table)}
-    return tuple(_write(folder / name, text) for name, text in texts.items())
+    written = tuple(write(folder / name, text) for name, text in texts.items())
+    return (*written, write_into(page, to_markdown(table), MARKERS)) if page else written
 
 
 def load_paper() -> dict[str, Any]:
@@ -247,19 +252,6 @@ def _plain(name: str) -> str:
 
 def _named(block: dict[str, Any], name: str) -> dict[str, Any]:
     return next((value for key, value in block.items() if _plain(key) == _plain(name)), {})
-
-
-def _write(target: Path, text: str) -> Path:
-    """Whole, or not at all."""
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(target)
-    except OSError as error:
-        raise RunError(f"{target} cannot be written ({error.strerror}): free space") from error
-    finally:
-        aside.unlink(missing_ok=True)
-    return target
 
 
 _PAGE = """<!doctype html>

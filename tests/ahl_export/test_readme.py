@@ -1,9 +1,6 @@
-"""The README's figures: written between their markers, or not at all."""
+"""The README's figures."""
 
-import pytest
-
-from ahl_export.errors import ExportError
-from ahl_export.readme import insert, table
+from ahl_export.readme import table
 
 FIGURES = {
     "auroc": 0.9154,
@@ -24,14 +21,3 @@ def test_figures_are_in_the_table() -> None:
     text = table(FIGURES)
     for shown in ("0.915", "0.53%", "41.2%", "1%", "101 s", "33 ms", "831", "300", "377 + 705"):
         assert shown in text
-
-
-def test_only_what_is_between_the_markers_changes() -> None:
-    start, end = "<!-- figures: written by `make figures` -->", "<!-- /figures -->"
-    page = f"head\n{start}\nold\n{end}\ntail\n"
-    assert insert(page, "new\n") == f"head\n{start}\nnew\n{end}\ntail\n"
-
-
-def test_a_readme_without_markers_is_refused() -> None:
-    with pytest.raises(ExportError, match="lacks the markers"):
-        insert("head\n", "new\n")

@@ -5,7 +5,17 @@ import json
 
 import pytest
 
-from ahl_train.benchmark_table import UNKNOWN, Column, Figure, Row, load_paper, paper_figure, tabulate, write_tables
+from ahl_train.benchmark_table import (
+    MARKERS,
+    UNKNOWN,
+    Column,
+    Figure,
+    Row,
+    load_paper,
+    paper_figure,
+    tabulate,
+    write_tables,
+)
 from ahl_train.errors import RunError
 
 
@@ -19,6 +29,14 @@ def line(auroc, seed=0, setting="general", seen_class=None, shots=10, system="ah
 
 def write(folder, lines):
     (folder / "results.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+
+
+def test_into_a_page(tmp_path):
+    write(tmp_path, [line(0.86, 0)])
+    page = tmp_path / "page.md"
+    page.write_text(f"head\n{MARKERS[0]}\n{MARKERS[1]}\ntail\n")
+    assert write_tables(tmp_path, page)[-1] == page
+    assert page.read_text() == f"head\n{MARKERS[0]}\n{(tmp_path / 'table.md').read_text()}{MARKERS[1]}\ntail\n"
 
 
 def test_mean_spread_and_difference(tmp_path):
