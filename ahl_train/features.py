@@ -3,7 +3,7 @@
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,15 +115,37 @@ class FeatureStore:
 
     def read(self, rows: NDArray[np.int64], names: Sequence[str]) -> Features:
         """The named features of the rows, float32 [len(rows), ...]; only their pages are read."""
-        # Of the known rows only: behind them may lie a record in the making, or what a kill left of one.
-        records = np.memmap(self._data, self._record, mode="r", shape=(len(self._known),))
-        # One field of one row at a time: indexing whole records would copy all their fields.
-        return {
-            name: torch.from_numpy(np.stack([records[name][row] for row in rows])).float()
-            if len(rows)
-            else torch.empty((0, *self._record[name].shape))
-            for name in names
-        }
+        return {name: self._fill(name, rows, *self._room(name, len(rows))) for name in names}
+
+    def reader(self, names: Sequence[str]) -> Callable[[NDArray[np.int64]], Features]:
+        """``read`` for batches: what it gives is written over by its next call for as many rows.
+
+        Asking the system for new memory takes longer than all the rest of it.
+        """
+        rooms: dict[tuple[str, int], tuple[NDArray[np.generic], Tensor]] = {}
+
+        def read(rows: NDArray[np.int64]) -> Features:
+            for name in names:
+                if (name, len(rows)) not in rooms:
+                    rooms[name, len(rows)] = self._room(name, len(rows))
+            return {name: self._fill(name, rows, *rooms[name, len(rows)]) for name in names}
+
+        return read
+
+    def _room(self, name: str, rows: int) -> tuple[NDArray[np.generic], Tensor]:
+        """Memory for a field of so many rows, as stored and as given."""
+        stored = np.empty((rows, *self._record[name].shape), self._record[name].base)
+        return stored, torch.empty(stored.shape)
+
+    def _fill(self, name: str, rows: NDArray[np.int64], stored: NDArray[np.generic], given: Tensor) -> Tensor:
+        if len(rows):
+            # Of the known rows only: behind them may lie a record in the making, or what a kill left of one.
+            field = np.memmap(self._data, self._record, mode="r", shape=(len(self._known),)).view(np.ndarray)[name]
+            # One field of one row at a time: indexing whole records would copy all their fields.
+            for place, row in zip(stored, rows, strict=True):
+                place[...] = field[row]
+            given.copy_(torch.from_numpy(stored))
+        return given
 
     @torch.inference_mode()
     def _extract(self, item: Item) -> NDArray[np.void]:

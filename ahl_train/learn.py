@@ -5,7 +5,6 @@ from dataclasses import asdict, replace
 from time import perf_counter
 
 import numpy as np
-import torch
 from rich.progress import Progress
 
 from ahl_train import hadg
@@ -61,10 +60,7 @@ def learn(
     if not ahl:
         tasks, schedule = [_pooled(tasks)], replace(schedule, inner_steps=0)
 
-    def read(rows: np.ndarray) -> dict[str, torch.Tensor]:
-        return store.read(rows, base.inputs)
-
-    cdl = CDL(base, tasks, read, schedule, config.seed, plus=config.importance)
+    cdl = CDL(base, tasks, store.reader(base.inputs), schedule, config.seed, plus=config.importance)
     if folder and (state := folder.load("checkpoint.pt")):
         cdl.load_state_dict(state)
     task = progress.add_task("epochs", total=schedule.epochs, completed=cdl.epoch) if progress else None
@@ -76,7 +72,7 @@ def learn(
             folder.save("checkpoint.pt", cdl.state_dict())
         if progress and task is not None:
             progress.update(task, advance=1, description=f"epochs, query loss {log.query_loss:.3f}")
-    base.fit_norms(read(_balanced(tasks, rng)))
+    base.fit_norms(store.read(_balanced(tasks, rng), base.inputs))
     return base.eval()
 
 
