@@ -16,6 +16,7 @@ from ahl_export.parity import Bounds, Evidence, Pixels, Scores, Survey, compare,
 from ahl_runtime.engines.base import CheckedEngine, cores
 
 _FEWEST_FRAMES = 30  # calibration.with_frames
+_UNPROVEN = "not proven, as it could not run where it was exported; the float32 graph"
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +87,8 @@ def finish(
             raise ExportError(f"{built.engine} cannot run here, and nothing else proves the graph")
         kept = ("decision", "calibration", "map_range", "reference")
         fields = _fields(built) | {name: first.fields[name] for name in kept} | {"parity": None}
+        promise = f"{_UNPROVEN}: {first.fields['decision']['promise']}"
+        fields["decision"] = {**first.fields["decision"], "promise": promise}
         return Finished(fields, dict(built.files), first.survey, first.threshold)
     close = compare(built.run, evidence.gate, evidence.wanted)
     problem = departs(close, built.bounds)

@@ -87,8 +87,8 @@ class CDL:
         """Inner steps (Eq. 1): from g's weights, each phi_i on its support. Parameters stacked, [T, ...]."""
         t = len(self.tasks)
         stacked = {name: p.detach().expand(t, *p.shape).clone().requires_grad_() for name, p in self.parameters.items()}
-        # Adam works element by element, so one optimizer over the stack is T optimizers.
-        optimizer = torch.optim.Adam(stacked.values(), lr=self.schedule.inner_lr)
+        # Its step is each model's own, so one optimizer over the stack is T optimizers.
+        optimizer = torch.optim.SGD(stacked.values(), lr=self.schedule.inner_lr)
         loss = torch.zeros(t)
         for features, group in self._batches([task.support for task in self.tasks], self.schedule.inner_steps, rng):
             loss = self._losses(stacked, features, group)

@@ -100,7 +100,7 @@ def one_epoch(g, optimizer, store, batches, schedule, weights, mu, sigma):
     adapted = []
     for i in range(len(weights)):
         model = copy.deepcopy(g)
-        inner = torch.optim.Adam(model.parameters(), lr=schedule.inner_lr)
+        inner = torch.optim.SGD(model.parameters(), lr=schedule.inner_lr)
         for step in range(schedule.inner_steps):
             inner.zero_grad()
             one_loss(model, store, batches[step][i], mu, sigma).backward()
