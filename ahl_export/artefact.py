@@ -14,6 +14,7 @@ from ahl_export.errors import ExportError
 from ahl_export.machine import cpu
 from ahl_export.parity import Bounds, Evidence, Pixels, Scores, Survey, compare, departs, rank_correlation, survey
 from ahl_runtime.engines.base import CheckedEngine, cores
+from calibration.beta import beta_cdf
 
 _FEWEST_FRAMES = 30  # calibration.with_frames
 _UNPROVEN = "not proven, as it could not run where it was exported; the float32 graph"
@@ -103,7 +104,7 @@ def finish(
         differ &= np.abs(wanted - level) > built.bounds.score * max(1.0, abs(level))
     flips = int(differ.sum())
     rank = rank_correlation(scores, wanted)
-    if flips > built.bounds.flips * len(scores) or not rank >= built.bounds.rank:
+    if _too_many(flips, len(scores), built.bounds.flips) or not rank >= built.bounds.rank:
         raise ExportError(
             f"{built.engine} departs from the {'float32 graph' if first else 'model'}: {flips} of {len(scores)} "
             f"decisions differ "
@@ -140,6 +141,11 @@ def finish(
         },
     }
     return Finished(fields, {**built.files, stored: npz.getvalue()}, seen, fitted.threshold)
+
+
+def _too_many(flips: int, n: int, share: float) -> bool:
+    """More than chance allows where so large a share differs, at 95%: of few frames, one that differs says little."""
+    return flips > 0 and beta_cdf(share, flips, n - flips + 1) < 0.05  # P(Bin(n, share) >= flips)
 
 
 def _where(built: Built, evidence: Evidence, graph: ModelProto, first: Finished | None) -> str:

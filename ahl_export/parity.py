@@ -29,7 +29,8 @@ Scores = NDArray[np.float64]
 class Bounds:
     """What a gate allows. `score`, `map`: largest difference from the model, relative where its value is above 1.
 
-    `flips`: share of decisions that may differ from the float32 graph's; `rank`: least rank correlation with it.
+    `flips`: share of decisions that may differ from the float32 graph's, beyond chance; `rank`: least rank
+    correlation with it.
     """
 
     score: float

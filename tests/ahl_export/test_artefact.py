@@ -7,8 +7,9 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from scipy.stats import binomtest
 
-from ahl_export.artefact import Built, Finished, Targets, finish
+from ahl_export.artefact import Built, Finished, Targets, _too_many, finish
 from ahl_export.departure import probe
 from ahl_export.errors import ExportError
 from ahl_export.parity import Bounds, Evidence, Pixels
@@ -95,3 +96,15 @@ def test_one_that_cannot_run_here_takes_the_firsts_thresholds_and_says_so(
     assert set(finished.members) == {"x.onnx"} and "cannot run here" in finished.line
     with pytest.raises(ExportError, match="nothing else proves the graph"):
         finish(plan, evidence, TARGETS, references, onnx.load_from_string(graph), None)
+
+
+@pytest.mark.parametrize(
+    ("flips", "n", "share", "refused"),
+    [(0, 40, 0.0, False), (1, 40, 0.0, True), (2, 40, 0.01, False), (3, 40, 0.01, True), (9, 513, 0.01, False),
+     (10, 513, 0.01, True), (5, 5, 1.0, False)],
+)  # fmt: skip
+def test_decisions_that_differ_are_refused_beyond_chance(flips: int, n: int, share: float, refused: bool) -> None:
+    """As the binomial test of scipy has it."""
+    assert _too_many(flips, n, share) is refused
+    if flips and 0 < share < 1:
+        assert (binomtest(flips, n, share, alternative="greater").pvalue < 0.05) is refused
