@@ -107,4 +107,4 @@ def test_decisions_that_differ_are_refused_beyond_chance(flips: int, n: int, sha
     """As the binomial test of scipy has it."""
     assert _too_many(flips, n, share) is refused
     if flips and 0 < share < 1:
-        assert (binomtest(flips, n, share, alternative="greater").pvalue < 0.05) is refused
+        assert (binomtest(flips, n, share, alternative="greater").pvalue < 0.05) == refused

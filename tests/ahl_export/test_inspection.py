@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ahl_export.inspection import as_json, as_text
 from ahl_runtime.bundle import Bundle
+from ahl_runtime.decode import decode
 
 pytestmark = pytest.mark.slow
 
@@ -51,6 +53,25 @@ def test_json_is_the_manifest(full_bundle: Bundle) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == json.loads(json.dumps(as_json(full_bundle)))
     assert json.loads(done.stdout)["digest"] == full_bundle.digest
+
+
+def test_plots_of_each_artefact_are_pictures(full_bundle: Bundle, tmp_path: Path) -> None:
+    """20 calibration normals are too few for the drift alarm."""
+    done = ahl("inspect", full_bundle.path, "--plots", tmp_path / "new" / "plots")
+    assert done.returncode == 0, done.stderr
+    files = {f"{a.engine}-{name}.png" for a in full_bundle.manifest.artefacts for name in ("levels", "reliability")}
+    assert {f.name for f in (tmp_path / "new" / "plots").iterdir()} == files
+    for file in files:
+        pixels = decode(tmp_path / "new" / "plots" / file)
+        assert min(pixels.shape[:2]) > 400 and np.ptp(pixels) == 255
+        assert file in done.stderr
+
+
+def test_plots_into_a_file_are_refused(full_bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = ahl("inspect", full_bundle.path, "--plots", tmp_path / "file")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "choose another --plots" in done.stderr
 
 
 def test_the_device_runs_and_checks_them_all(full_bundle: Bundle) -> None:

@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import calibration
+from ahl_export.calibration_plots import replay
 from ahl_export.errors import ExportError
 from ahl_export.report import ReportData, ScoredFrame, write_report
 from ahl_train.images import load
@@ -204,6 +206,15 @@ def test_the_json_has_the_figures_and_the_page_is_small(tmp_path: Path) -> None:
 
 def test_the_same_data_gives_the_same_page(page: str, tmp_path: Path) -> None:
     assert write_report(_data(), tmp_path).read_text() == page
+
+
+def test_the_promise_and_the_alarm_are_drawn_where_there_is_a_calibration(page: str, tmp_path: Path) -> None:
+    fitted = calibration.fit(np.random.default_rng(7).normal(size=300), alpha=0.05)
+    stream = replay(fitted)
+    shown = _Seen(write_report(replace(_data(), calibration=fitted, drift=stream), tmp_path).read_text())
+    assert "Does the promise keep" in shown.text and "The drift alarm." in shown.text
+    assert stream.change in " ".join(str(a.get("aria-label")) for a in shown.all("div"))
+    assert "Does the promise keep" not in page
 
 
 def test_text_from_outside_is_escaped(tmp_path: Path) -> None:
