@@ -1,0 +1,95 @@
+"""Images out of requests: right ones give the decoder's pixels, all others are refused with a reason."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from ahl_runtime.decode import decode
+from ahl_runtime.errors import ImageError
+from ahl_runtime.server.errors import Refusal
+from ahl_runtime.server.images import FORM, pixels
+
+LIMIT = 1_000_000
+
+
+def small(kind: str = "PNG") -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(np.arange(6 * 5 * 3, dtype=np.uint8).reshape(6, 5, 3)).save(out, kind)
+    return out.getvalue()
+
+
+def form(files: list[tuple[str, bytes]]) -> tuple[bytes, str]:
+    """A form as a published client writes it."""
+    sent = requests.Request("POST", "http://x/", files=[(name, ("a.png", body)) for name, body in files]).prepare()
+    assert isinstance(sent.body, bytes)
+    return sent.body, sent.headers["content-type"]
+
+
+def test_the_body_is_the_image(cells: list[Path]) -> None:
+    for kind in ("image/png", "application/octet-stream", "IMAGE/PNG; x=y"):
+        np.testing.assert_array_equal(pixels(cells[0].read_bytes(), kind, LIMIT), decode(cells[0]))
+
+
+@pytest.mark.parametrize("parts", [["image"], ["file"], ["other", "image"]])
+def test_a_form_holds_the_image(parts: list[str], cells: list[Path]) -> None:
+    body, kind = form([(name, cells[0].read_bytes() if name != "other" else b"x") for name in parts])
+    np.testing.assert_array_equal(pixels(body, kind, LIMIT), decode(cells[0]))
+
+
+def test_forms_without_one_image() -> None:
+    for parts in ([("a", b"1"), ("b", b"2")], [("image", b"1"), ("image", b"2")], [("a", b"")] * 9):
+        with pytest.raises(Refusal) as refused:
+            pixels(*form(parts), LIMIT)
+        assert refused.value.status == 400
+    body, kind = form([("image", small())])
+    for damaged in (body[:-10], body[5:], b"", b"--"):
+        with pytest.raises(Refusal):
+            pixels(damaged, kind, LIMIT)
+    for kind in (FORM, f"{FORM}; boundary=", f"{FORM}; boundary={'x' * 71}"):
+        with pytest.raises(Refusal):
+            pixels(body, kind, LIMIT)
+
+
+@pytest.mark.parametrize("kind", ["", "text/html", "application/x-www-form-urlencoded", "image/svg+xml", "image/gif"])
+def test_other_types_are_refused(kind: str) -> None:
+    with pytest.raises(Refusal, match="expected one of") as refused:
+        pixels(small(), kind, LIMIT)
+    assert refused.value.status == 415
+
+
+def test_a_bomb_is_refused_before_it_goes_off() -> None:
+    out = io.BytesIO()
+    Image.new("L", (30_000, 30_000)).save(out, "PNG")
+    assert len(out.getvalue()) < 2_000_000
+    with pytest.raises(ImageError, match=r"30000 x 30000|exceeds limit"):
+        pixels(out.getvalue(), "image/png", LIMIT)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(["PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM"]), st.data())
+def test_damaged_images_are_pixels_or_refused(kind: str, data: st.DataObject) -> None:
+    body = bytearray(small(kind))
+    for _ in range(data.draw(st.integers(0, 6))):
+        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+    body = body[: data.draw(st.integers(0, len(body)))]
+    try:
+        found = pixels(bytes(body), "image/png", LIMIT)
+    except (ImageError, Refusal) as error:
+        assert str(error)
+    else:
+        assert found.dtype == np.uint8 and found.ndim == 3 and found.shape[2] == 3
+
+
+@given(st.binary(max_size=300), st.binary(max_size=80))
+def test_any_form_is_refused_or_read(body: bytes, boundary: bytes) -> None:
+    head = b"--b\r\nContent-Disposition: form-data; name=image\r\n\r\n"
+    for kind in (f"{FORM}; boundary=b", f"{FORM}; boundary={boundary.decode('latin-1')}"):
+        for sent in (body, head + body, head + body + b"\r\n--b--\r\n"):
+            with pytest.raises((ImageError, Refusal)):
+                pixels(sent, kind, LIMIT)
