@@ -136,7 +136,8 @@ function strip() {
   const { threshold, unsure_threshold: soft } = of.latest;
   const values = [...recent.map((r) => r.score), ...[threshold, soft].filter((x) => x !== null)];
   const low = Math.min(...values), high = Math.max(...values), room = (high - low || 1) * 0.12;
-  const y = (score) => 130 - (130 * (score - low + room)) / (high - low + 2 * room);
+  const wide = $("strip").clientWidth, tall = $("strip").clientHeight; // drawn in its own pixels: shapes stay shapes
+  const y = (score) => tall - (tall * (score - low + room)) / (high - low + 2 * room);
   const nodes = [];
   const put = (tag, attributes) => {
     const node = document.createElementNS(SVG, tag);
@@ -144,9 +145,9 @@ function strip() {
     nodes.push(node);
   };
   for (const [value, kind] of [[threshold, "limit"], [soft, "soft"]])
-    if (value !== null) put("line", { class: kind, x1: 0, x2: 480, y1: y(value), y2: y(value) });
+    if (value !== null) put("line", { class: kind, x1: 0, x2: wide, y1: y(value), y2: y(value) });
   recent.forEach((r, i) => {
-    const x = 472 - (recent.length - 1 - i) * 7.8, at = y(r.score);
+    const x = wide - 8 - ((recent.length - 1 - i) * (wide - 16)) / Math.max(59, recent.length - 1), at = y(r.score);
     if (r.verdict === "pass") put("circle", { class: "pass", cx: x, cy: at, r: 3.2 });
     else if (r.verdict === "unsure") put("path", { class: "unsure", d: `M${x} ${at - 5}l5 9h-10z` });
     else put("path", { class: "reject", d: `M${x - 4} ${at - 4}l8 8m0-8l-8 8` });
