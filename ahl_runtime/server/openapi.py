@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from ahl_runtime.server.operations import JSON, Operation, Problem
+from ahl_runtime.server.operations import JSON, Content, Operation, Problem
 
 _REF = "#/components/schemas/{model}"
 _DOOR = {
@@ -41,8 +41,10 @@ def document(operations: Sequence[Operation[Any]], version: str) -> dict[str, An
     }
 
 
-def _models(operation: Operation[Any]) -> list[type[BaseModel]]:
-    return [m for m in (operation.body, operation.answer) if isinstance(m, type)]
+def _models(operation: Operation[Any]) -> Iterator[type[BaseModel]]:
+    for content in (operation.body, operation.answer):
+        found = [content] if isinstance(content, type) else (content or {}).values()
+        yield from (model for model in found if model is not None)
 
 
 def _described(operation: Operation[Any]) -> dict[str, Any]:
@@ -65,10 +67,10 @@ def _described(operation: Operation[Any]) -> dict[str, Any]:
     return described
 
 
-def _content(of: type[BaseModel] | tuple[str, ...]) -> dict[str, Any]:
-    if isinstance(of, type):
-        return {"content": {JSON: {"schema": {"$ref": _REF.format(model=of.__name__)}}}}
-    return {"content": {kind: {} for kind in of}} if of else {}
+def _content(of: Content) -> dict[str, Any]:
+    kinds = {JSON: of} if isinstance(of, type) else of
+    described = {k: {"schema": {"$ref": _REF.format(model=m.__name__)}} if m else {} for k, m in kinds.items()}
+    return {"content": described} if described else {}
 
 
 def _path(path: str) -> list[dict[str, Any]]:

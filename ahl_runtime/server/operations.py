@@ -24,6 +24,8 @@ JSON = "application/json"
 _THREADS = 8
 
 Context = TypeVar("Context")
+# The model of a JSON body, or content types, each with its model where it is JSON.
+Content = type[BaseModel] | Mapping[str, type[BaseModel] | None]
 
 
 class Part(BaseModel):
@@ -57,16 +59,16 @@ class Call:
 class Operation(Generic[Context]):
     """`handler` runs in a thread; what it gives is sent as JSON, or as it is where it is a Response.
 
-    `body`: the model of a JSON body, or the content types that it takes as bytes. `answer`: a model, or content types.
-    `refusals`: the statuses that it may refuse with, beside those of the door.
+    `body`: a model is parsed, content types are handed on as bytes. `refusals`: the statuses that it may refuse with,
+    beside those of the door. `public`: asked without a token.
     """
 
     method: str
     path: str
     handler: Callable[[Context, Call], BaseModel | Response]
     summary: str
-    answer: type[BaseModel] | tuple[str, ...]
-    body: type[BaseModel] | tuple[str, ...] | None = None
+    answer: Content
+    body: Content | None = None
     query: type[BaseModel] = Nothing
     refusals: Mapping[int, str] = field(default_factory=dict)
     public: bool = False

@@ -30,7 +30,7 @@ Parameters = dict[str, Any]
 Dimension = Annotated[StrictInt, Field(ge=0)]
 
 
-class Input(BaseModel):
+class InferInput(BaseModel):
     """A tensor of a request: `data`, nested or flat, or `binary_data_size` among its parameters."""
 
     model_config = ConfigDict(extra="ignore")
@@ -42,7 +42,7 @@ class Input(BaseModel):
     data: Any = None
 
 
-class Output(BaseModel):
+class InferOutput(BaseModel):
     """A tensor that is asked for."""
 
     model_config = ConfigDict(extra="ignore")
@@ -51,15 +51,15 @@ class Output(BaseModel):
     parameters: Parameters = {}
 
 
-class Request(BaseModel):
+class InferRequest(BaseModel):
     """The JSON part of an inference request."""
 
     model_config = ConfigDict(extra="ignore")
 
     id: Annotated[StrictStr, Field(max_length=_MAX_ID)] | None = None
     parameters: Parameters = {}
-    inputs: list[Input]
-    outputs: list[Output] = []
+    inputs: list[InferInput]
+    outputs: list[InferOutput] = []
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,9 +140,9 @@ def _split(body: bytes, length: str | None) -> tuple[bytes, memoryview]:
     return body[:size], memoryview(body)[size:]
 
 
-def _request(head: bytes) -> Request:
+def _request(head: bytes) -> InferRequest:
     try:
-        return Request.model_validate(from_json(head, allow_inf_nan=False))
+        return InferRequest.model_validate(from_json(head, allow_inf_nan=False))
     except ValidationError as error:
         raise _bad(said(error)) from error
     except (ValueError, RecursionError) as error:
@@ -155,7 +155,7 @@ def said(error: ValidationError) -> str:
     return "; ".join(found)[:1000]
 
 
-def _tensor(given: Input, tail: memoryview, has_tail: bool, max_pixels: int) -> NDArray[np.uint8]:
+def _tensor(given: InferInput, tail: memoryview, has_tail: bool, max_pixels: int) -> NDArray[np.uint8]:
     _supported(given.parameters, INPUT)
     shape = given.shape
     if given.datatype != "UINT8":
@@ -198,7 +198,7 @@ def _from_json(data: object, shape: list[int]) -> NDArray[np.uint8]:
     return array.astype(np.uint8).reshape(shape)
 
 
-def _outputs(request: Request) -> dict[str, bool]:
+def _outputs(request: InferRequest) -> dict[str, bool]:
     default = _flag(request.parameters, "binary_data_output", "the request") or False
     if not request.outputs:
         return dict.fromkeys(OUTPUTS, default)

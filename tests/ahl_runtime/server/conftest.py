@@ -1,16 +1,133 @@
-"""Real servers on loopback ports."""
+"""Real servers on loopback ports, around a line of one source: a real bundle, engine, store and drift watch."""
 
+import hashlib
+import io
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
+from starlette.types import ASGIApp
 
+from ahl_runtime.bundle import open_bundle
+from ahl_runtime.scoring import Scorer
+from ahl_runtime.server.app import App, build
+from ahl_runtime.server.metrics import Latency
 from ahl_runtime.server.serve import Server
 from ahl_runtime.server.settings import Settings
+from ahl_runtime.server.state import DriftState, Latest, ModelState, Point, SourceState, State
+from ahl_runtime.store import Store
+from ahl_runtime.types import Decision, Frame, Outputs
+from calibration import Drift
+
+
+class Recorded:
+    def __init__(self, id: str, decision: Decision) -> None:
+        self.id, self.decision = id, decision
+
+
+class OneSource:
+    """The least line: it scores, stores, watches and counts, all with the runtime's own parts."""
+
+    def __init__(self, bundle: Path, folder: Path) -> None:
+        self.scorer = Scorer(open_bundle(bundle), threads=1)
+        self.name, self.digest, self.engine = bundle.stem, self.scorer.rule.bundle, self.scorer.engine.name
+        self.map_range = self.scorer.map_range
+        self.folder, self.store_path = folder, folder / "line.sqlite"
+        self.drift = Drift(self.scorer.rule.calibration)
+        self.recent: list[tuple[str, Decision]] = []
+        self.image: np.ndarray | None = None
+        self.lock = threading.Lock()
+        Store(self.store_path, create=True).__exit__(None, None, None)
+
+    @property
+    def model(self) -> Any:
+        return self
+
+    def infer(self, images: np.ndarray) -> Outputs:
+        return self.scorer.engine.infer(images)
+
+    def submit(self, image: np.ndarray, source: str | None, frame: str) -> Recorded:
+        decision = self.scorer.score(Frame(image, id=frame, source=source or "http"))
+        out = io.BytesIO()
+        Image.fromarray(image).save(out, "PNG")
+        with self.lock:
+            path = self.folder / f"{len(self.recent)}.png"
+            path.write_bytes(out.getvalue())
+            with Store(self.store_path) as store:
+                id = store.record(decision, path, hashlib.sha256(out.getvalue()).hexdigest(), self.engine)
+            self.drift.observe(decision.score)
+            self.recent.append((id, decision))
+            self.image = image
+        return Recorded(id, decision)
+
+    def state(self) -> State:
+        with self.lock:
+            points = [Point(id=i, score=d.score, verdict=d.verdict) for i, d in self.recent]
+            report = self.drift.report()
+        count = {v: sum(p.verdict == v for p in points) for v in ("pass", "unsure", "reject")}
+        rule = self.scorer.rule
+        latest = None
+        if points:
+            latest = Latest(
+                **points[-1].model_dump(),
+                threshold=rule.threshold,
+                unsure_threshold=rule.unsure_threshold,
+                p_value=self.recent[-1][1].p_value,
+                captured=None,
+            )
+        source = SourceState(
+            name="http",
+            state="live",
+            said="frames come",
+            frames=len(points),
+            passed=count["pass"],
+            rejected=count["reject"],
+            unsure=count["unsure"],
+            dropped=0,
+            queue=0,
+            drift=DriftState(state="alarm" if report.alarm else "calm", said=report.sentence),
+            latest=latest,
+            recent=points[-60:],
+        )
+        model = ModelState(name=self.name, digest=self.digest, engine=self.engine)
+        return State(model=model, rejects=count["reject"], faults=[], sources=[source])
+
+    def latencies(self) -> dict[str, Latency]:
+        return {"score": Latency((0.01, 0.1), (len(self.recent), 0, 0), 0.001 * len(self.recent))}
+
+    def check_ready(self) -> None:
+        pass
+
+    def picture(self, source: str) -> tuple[np.ndarray, np.ndarray] | None:
+        if source != "http" or self.image is None:
+            return None
+        return self.image, self.recent[-1][1].anomaly_map
+
+
+@pytest.fixture
+def line(bundle_path: Path, tmp_path: Path) -> OneSource:
+    return OneSource(bundle_path, tmp_path)
 
 
 @pytest.fixture
 def served() -> Iterator[Callable[..., Server]]:
     """Starts servers; they stop with the test."""
     with ExitStack() as stack:
-        yield lambda app, settings=None: stack.enter_context(Server(app, settings or Settings(port=0)))
+
+        def serve(app: ASGIApp | App, settings: Settings | None = None) -> Server:
+            asgi, stop = (app.asgi, app.stop) if isinstance(app, App) else (app, lambda: None)
+            return stack.enter_context(Server(asgi, settings or Settings(port=0), stop))
+
+        yield serve
+
+
+@pytest.fixture
+def url(line: OneSource, served: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> str:
+    """A server around the line, as it is on loopback: open."""
+    monkeypatch.delenv("AHL_TOKEN", raising=False)
+    return served(build(line, Settings(rate=1e6))).url
