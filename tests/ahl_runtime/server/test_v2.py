@@ -1,4 +1,4 @@
-"""A client of the protocol that no one here wrote scores frames with no adapter, and gets the command line's numbers."""
+"""A client of the protocol that no one here wrote scores frames with no adapter, with the command line's numbers."""
 
 import json
 import subprocess
