@@ -37,6 +37,7 @@ HEADERS = {
 PUBLIC = frozenset({"/", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/v1/session"})
 PUBLIC_FILES = "/page/"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_LITTLE = 1 << 12  # bytes of a body that nothing reads
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
 
 
@@ -68,7 +69,7 @@ class Guard:
             await refused(refusal)(scope, receive, send)
             return
         if scope["method"] in _SAFE:
-            await self.app(scope, _limited(receive, 0), send)
+            await self.app(scope, _limited(receive, _LITTLE), send)
             return
         if self._held >= self.at_once:
             busy = Refusal(429, f"{self._held} requests are being answered, the limit is {self.at_once}", _after(1))
@@ -91,7 +92,7 @@ class Guard:
         if not is_public(scope["path"]) and not self.access.allows(headers.get("authorization"), headers.get("cookie")):
             _LOG.warning("refused %s without a valid token, from %s", scope["method"], client)
             raise Refusal(401, "a token is needed: send Authorization: Bearer TOKEN", {"www-authenticate": "Bearer"})
-        _check_body(headers, 0 if scope["method"] in _SAFE else self.max_body)
+        _check_body(headers, _LITTLE if scope["method"] in _SAFE else self.max_body)
 
     def _check_host(self, headers: Headers) -> None:
         """A name that anyone may point here (DNS rebinding) is not ours; an address cannot be pointed elsewhere."""
