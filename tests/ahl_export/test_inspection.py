@@ -63,7 +63,7 @@ def test_plots_of_each_artefact_are_pictures(full_bundle: Bundle, tmp_path: Path
     assert {f.name for f in (tmp_path / "new" / "plots").iterdir()} == files
     for file in files:
         pixels = decode(tmp_path / "new" / "plots" / file)
-        assert min(pixels.shape[:2]) > 400 and np.ptp(pixels) == 255
+        assert min(pixels.shape[:2]) > 400 and np.ptp(pixels) > 200
         assert file in done.stderr
 
 

@@ -103,7 +103,7 @@ def test_each_system_has_its_own_schedule_unless_told_otherwise():
         assert TrainConfig("elpv", system=name).steps == SCHEDULES[chosen.schedule]
         assert TrainConfig("elpv", system=name, schedule="paper").steps == SCHEDULES["paper"]
     light, paper = SCHEDULES["light"], SCHEDULES["paper"]
-    assert (light.epochs, light.inner_steps, light.outer_steps) == (paper.epochs, paper.inner_steps, paper.outer_steps)
+    assert (light.epochs, light.outer_steps, light.batch) == (paper.epochs, paper.outer_steps, paper.batch)
 
 
 def test_the_papers_schedule_is_the_papers():
