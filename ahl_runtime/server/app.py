@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from ahl_runtime.server import live, openapi, v1, v2
+from ahl_runtime.server import changes, live, openapi, v1, v2
 from ahl_runtime.server.access import Access
 from ahl_runtime.server.context import Context, Line
 from ahl_runtime.server.events import Events
@@ -23,7 +23,7 @@ from ahl_runtime.server.operations import Operation, routes
 from ahl_runtime.server.rate import Rate
 from ahl_runtime.server.settings import Settings, check_exposure
 
-OPERATIONS: list[Operation[Context]] = [*v2.OPERATIONS, *v1.OPERATIONS, *live.OPERATIONS]
+OPERATIONS: list[Operation[Context]] = [*v2.OPERATIONS, *v1.OPERATIONS, *live.OPERATIONS, *changes.OPERATIONS]
 _TYPES = {"css": "text/css", "html": "text/html", "js": "text/javascript", "svg": "image/svg+xml"}
 
 

@@ -12,18 +12,24 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ahl_runtime.decision import Rule
+from ahl_runtime.recalibrate import Proposal
 from ahl_runtime.server.access import Access
 from ahl_runtime.server.metrics import Latency
+from ahl_runtime.server.proposals import Proposals
 from ahl_runtime.server.settings import Settings
 from ahl_runtime.server.state import State
+from ahl_runtime.sidefile import Change
 from ahl_runtime.types import Decision, Outputs
 
 _FRESH = 0.2  # seconds for which a state is told to everyone who asks
 
 
 class Loaded(Protocol):
-    """The model that decides. `name`: the bundle's file stem; `digest`: the bundle's; `engine`: what runs it."""
+    """The model that decides. `name`: the stem of the bundle's `path`; `digest`: its own; `engine`: what runs it."""
 
+    @property
+    def path(self) -> Path: ...
     @property
     def name(self) -> str: ...
     @property
@@ -75,6 +81,32 @@ class Line(Protocol):
         """The newest frame of a source, uint8 [H, W, 3], and its anomaly map, float32 [h, w]; None before the first."""
         ...
 
+    def rule(self, source: str) -> Rule:
+        """What decides for a source."""
+        ...
+
+    def propose(
+        self, source: str, frames: int, *, alpha: float | None, confidence: float | None, tail: bool
+    ) -> Proposal:
+        """A calibration from the newest frames of a source, and what it would change. CalibrationError."""
+        ...
+
+    def adopt(self, source: str, proposal: Proposal, change: Change) -> str:
+        """Put it in force; its name."""
+        ...
+
+    def undo(self, source: str, change: Change) -> str:
+        """Go back to the calibration before; the name of the one that was in force."""
+        ...
+
+    def reset_drift(self, source: str) -> None:
+        """Watch anew."""
+        ...
+
+    def deploy(self, path: Path) -> None:
+        """Swap the bundle, if the new one is sound."""
+        ...
+
 
 @dataclass(eq=False)
 class Context:
@@ -83,6 +115,7 @@ class Context:
     line: Line
     settings: Settings
     access: Access
+    proposals: Proposals = field(default_factory=Proposals)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _text: str = ""
     _then: float = float("-inf")

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ahl_runtime.errors import EngineError, ImageError, RuntimeFault, SideFileError, StoreError
+from ahl_runtime.errors import BundleError, EngineError, ImageError, RuntimeFault, SideFileError, StoreError
 from ahl_runtime.server.errors import Refusal
 from ahl_runtime.server.guard import refused
 from ahl_runtime.server.protocol import said
@@ -101,7 +101,7 @@ def refusal(error: RuntimeFault | CalibrationError) -> Refusal:
             return error
         case ImageError():
             return Refusal(400, str(error))
-        case SideFileError() | StoreError() | CalibrationError():
+        case SideFileError() | StoreError() | BundleError() | CalibrationError():
             return Refusal(409, str(error))
         case EngineError():
             return Refusal(503, str(error))

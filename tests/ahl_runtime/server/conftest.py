@@ -14,12 +14,17 @@ from PIL import Image
 from starlette.types import ASGIApp
 
 from ahl_runtime.bundle import open_bundle
+from ahl_runtime.decision import Rule
+from ahl_runtime.errors import BundleError
+from ahl_runtime.recalibrate import Proposal, propose
 from ahl_runtime.scoring import Scorer
+from ahl_runtime.selfcheck import check
 from ahl_runtime.server.app import App, build
 from ahl_runtime.server.metrics import Latency
 from ahl_runtime.server.serve import Server
 from ahl_runtime.server.settings import Settings
 from ahl_runtime.server.state import DriftState, Latest, ModelState, Point, SourceState, State
+from ahl_runtime.sidefile import Change, SideFiles
 from ahl_runtime.store import Store
 from ahl_runtime.types import Decision, Frame, Outputs
 from calibration import Drift
@@ -34,15 +39,22 @@ class OneSource:
     """The least line: it scores, stores, watches and counts, all with the runtime's own parts."""
 
     def __init__(self, bundle: Path, folder: Path) -> None:
-        self.scorer = Scorer(open_bundle(bundle), threads=1)
-        self.name, self.digest, self.engine = bundle.stem, self.scorer.rule.bundle, self.scorer.engine.name
-        self.map_range = self.scorer.map_range
+        self.path = folder / bundle.name
+        self.path.write_bytes(bundle.read_bytes())
+        self.load()
         self.folder, self.store_path = folder, folder / "line.sqlite"
         self.drift = Drift(self.scorer.rule.calibration)
         self.recent: list[tuple[str, Decision]] = []
         self.image: np.ndarray | None = None
         self.lock = threading.Lock()
         Store(self.store_path, create=True).__exit__(None, None, None)
+
+    def load(self) -> None:
+        self.bundle = open_bundle(self.path)
+        self.files = SideFiles(self.bundle)
+        self.scorer = Scorer(self.bundle, threads=1, source="default")
+        self.name, self.digest, self.engine = self.path.stem, self.scorer.rule.bundle, self.scorer.engine.name
+        self.map_range = self.scorer.map_range
 
     @property
     def model(self) -> Any:
@@ -107,6 +119,31 @@ class OneSource:
         if source != "http" or self.image is None:
             return None
         return self.image, self.recent[-1][1].anomaly_map
+
+    def rule(self, source: str) -> Rule:
+        return self.scorer.rule
+
+    def propose(self, source: str, frames: int, **options: Any) -> Proposal:
+        return propose(self.scorer, sorted(self.folder.glob("[0-9]*.png"))[-frames:], **options)
+
+    def adopt(self, source: str, proposal: Proposal, change: Change) -> str:
+        name = self.files.add(self.scorer.artefact, source, proposal.new, change).name
+        self.load()
+        return name
+
+    def undo(self, source: str, change: Change) -> str:
+        name = self.files.undo(self.scorer.artefact, source, change)
+        self.load()
+        return name
+
+    def reset_drift(self, source: str) -> None:
+        self.drift.reset()
+
+    def deploy(self, path: Path) -> None:
+        if not check(open_bundle(path), threads=1).passed:
+            raise BundleError(f"{path}: its reference frames score otherwise here")
+        self.path = path
+        self.load()
 
 
 @pytest.fixture
