@@ -32,7 +32,7 @@ _TOLERANCE = 0.05  # CPUs round differently by one unit of float32, which may ti
 _NORMALS, _PSEUDO = 16, 8  # frames that ranges are measured on
 _KINDS = ("cutmix", "cutpaste", "draem")
 _PROBES = 4  # frames of each kind that the search looks at
-_SPREAD = 0.05  # of the normals' scores: the noise that the search allows, as a standard deviation
+_SPREAD = 0.1  # of the normals' scores: the noise that the search allows, as a standard deviation
 
 Ranges = dict[str, tuple[float, float]]
 

@@ -13,7 +13,7 @@ from ahl_runtime.types import Outputs
 
 
 class CheckedEngine(ABC):
-    """An engine implements `_run`; everyone calls `infer`."""
+    """An engine implements `_run`; everyone calls `infer`, from any thread."""
 
     @property
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from importlib.util import find_spec
 from typing import Any
 
@@ -43,7 +44,7 @@ class OpenVinoEngine(CheckedEngine):
         absent = [n for n in _OUTPUTS if n not in given]
         if absent or [i.any_name for i in self._compiled.inputs] != ["image"]:
             raise EngineError(f"{name}: the IR lacks {', '.join(absent) or 'its input image'}: export the bundle again")
-        self._request = self._compiled.create_infer_request()
+        self._own = threading.local()  # a request serves one frame at a time, so each thread has its own
 
     @property
     def name(self) -> str:
@@ -51,7 +52,9 @@ class OpenVinoEngine(CheckedEngine):
 
     def _run(self, images: NDArray[np.uint8]) -> Outputs:
         try:
-            found = self._request.infer({"image": images}, share_inputs=True)
+            if not hasattr(self._own, "request"):
+                self._own.request = self._compiled.create_infer_request()
+            found = self._own.request.infer({"image": images}, share_inputs=True)
         except RuntimeError as error:
             raise EngineError(f"{self.name}: {reason(error)} on frames {list(images.shape)}") from error
         return Outputs(*(np.array(found[name]) for name in _OUTPUTS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import weakref
 from collections import Counter
 from collections.abc import Mapping
@@ -42,6 +43,7 @@ class TensorRtEngine(CheckedEngine):
         if self._context is None:
             raise EngineError(f"{name}: the GPU has no room for the engine ({line(self._log.said())})")
         self._memory = _Memory(name)
+        self._lock = threading.Lock()  # one context, one set of buffers
 
     @property
     def name(self) -> str:
@@ -54,6 +56,10 @@ class TensorRtEngine(CheckedEngine):
                 f"{self.name}: frames [N, H, W] {list(size)} are outside the engine's {list(least)} to {list(most)}: "
                 "choose another engine, or export with frames of this size"
             )
+        with self._lock:
+            return self._one(images)
+
+    def _one(self, images: NDArray[np.uint8]) -> Outputs:
         if not self._context.set_input_shape("image", images.shape):
             raise EngineError(f"{self.name}: {line(self._log.said())} on frames {list(images.shape)}")
         found = {n: np.empty(tuple(self._context.get_tensor_shape(n)), np.float32) for n in _OUTPUTS}

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from ahl_export import openvino_ir
+from ahl_export import openvino_ir, parity
 from ahl_export.artefact import Built
 from ahl_export.errors import ExportError
+from ahl_export.parity import Evidence
 from ahl_runtime.engines.ort import OrtEngine
 
 pytestmark = pytest.mark.slow
@@ -40,3 +41,15 @@ def test_what_is_no_graph_is_refused() -> None:
     with pytest.raises(ExportError, match=r"OpenVINO cannot read the graph: .*Abacus") as caught:
         openvino_ir.build(model.SerializeToString())
     assert "\n" not in str(caught.value)
+
+
+def test_frames_side_by_side_score_as_one_after_the_other(
+    graph: bytes, built: Built, evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "_TIMED", 2)
+    for engine in (built.run, OrtEngine(graph)):
+        assert engine is not None
+        alone = [float(engine.infer(pixels[None]).score[0]) for pixels in evidence.normals()]
+        found = parity.survey(engine, evidence)
+        np.testing.assert_allclose(found.normal, alone, rtol=1e-6)
+        assert len(found.milliseconds) == 2 and len(found.pseudo) == 20
