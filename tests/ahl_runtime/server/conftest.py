@@ -64,7 +64,7 @@ class OneSource:
         return self.scorer.engine.infer(images)
 
     def submit(self, image: np.ndarray, source: str | None, frame: str) -> Recorded:
-        decision = self.scorer.score(Frame(image, id=frame, source=source or "http"))
+        decision = self.scorer.score(Frame(image, id=frame, source=source or "default"))
         out = io.BytesIO()
         Image.fromarray(image).save(out, "PNG")
         with self.lock:
@@ -93,7 +93,7 @@ class OneSource:
                 captured=None,
             )
         source = SourceState(
-            name="http",
+            name="default",
             state="live",
             said="frames come",
             frames=len(points),
@@ -116,7 +116,7 @@ class OneSource:
         pass
 
     def picture(self, source: str) -> tuple[np.ndarray, np.ndarray] | None:
-        if source != "http" or self.image is None:
+        if source != "default" or self.image is None:
             return None
         return self.image, self.recent[-1][1].anomaly_map
 

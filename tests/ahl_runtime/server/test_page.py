@@ -144,7 +144,7 @@ def test_a_reject_is_marked(opened: Open, url: str, line: Any, cells: list[Path]
     id = send(url, cell_of(line, cells, "reject"))
     page = opened()
     page.locator("#rejects button").click()
-    expect(page.locator("#one-title")).to_have_text("Reject – http")
+    expect(page.locator("#one-title")).to_have_text("Reject – default")
     expect(page.locator("#one-picture")).to_be_visible()
     accessible(page)
     keep(page, "one")
@@ -154,6 +154,45 @@ def test_a_reject_is_marked(opened: Open, url: str, line: Any, cells: list[Path]
     expect(page.locator("#rejects button")).to_contain_text("good")
     with Store(line.store_path) as store:
         assert [(d["id"], d["label"]) for d in store.decisions()] == [(id, "good")]
+
+
+def test_the_newest_frame_is_looked_at(opened: Open, url: str, line: Any, cells: list[Path]) -> None:
+    id = send(url, cell_of(line, cells, "unsure"))
+    page = opened()
+    page.get_by_role("button", name="Look at this frame").click()
+    expect(page.locator("#one-title")).to_have_text("Unsure – default")
+    page.get_by_role("button", name="It is a defect").click()
+    expect(page.locator("#one-mark")).to_have_text("Marked a defect. Thank you.")
+    assert requests.get(f"{url}/v1/decisions/{id}", timeout=5).json()["label"] == "anomaly"
+
+
+def test_a_calibration_is_renewed_and_undone(opened: Open, url: str, line: Any, cells: list[Path]) -> None:
+    for cell in cells:
+        line.submit(decode(cell) // 4 * 3, None, "")
+    page = opened()
+    page.get_by_role("button", name="Recalibrate").click()
+    expect(page.locator("#apply")).to_be_disabled()
+    page.get_by_role("button", name="Show what would change").click()
+    expect(page.locator("#renew-facts dd")).to_have_count(4)
+    accessible(page)
+    keep(page, "renew")
+    page.get_by_role("button", name="Put in force").click()
+    expect(page.locator("#renew-said")).to_have_text("In force: default.onnxruntime.0001")
+    expect(page.locator("#apply")).to_be_disabled()
+    page.get_by_role("button", name="Undo the last one").click()
+    expect(page.locator("#renew-said")).to_have_text("Undone: default.onnxruntime.0001")
+
+
+def test_drift_is_told_and_reset(opened: Open, url: str, line: Any, cells: list[Path]) -> None:
+    for cell in cells * 4:
+        line.submit(decode(cell) // 2, None, "")
+    page = opened()
+    expect(page.get_by_role("alert").first).to_contain_text("drift: the line has changed")
+    accessible(page)
+    keep(page, "drift")
+    page.get_by_role("button", name="Reset drift").click()
+    expect(page.locator("#drift")).to_contain_text("no change seen")
+    expect(page.locator("#alarm")).not_to_be_visible()
 
 
 def test_the_keyboard_alone(opened: Open, url: str, line: Any, cells: list[Path]) -> None:
@@ -166,7 +205,7 @@ def test_the_keyboard_alone(opened: Open, url: str, line: Any, cells: list[Path]
         order.append(page.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
         assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none", order
     assert order[0] == "Skip to the live frame" and order[1:7] == [
-        "http",
+        "default",
         "theme",
         "look",
         "heat",

@@ -103,7 +103,7 @@ def test_a_wrong_mark_is_refused(body: Any, status: int, url: str, cells: list[P
 
 
 def test_what_is_not_there(url: str) -> None:
-    for path in ("/v1/decisions/0123", "/v1/decisions/0123/picture", "/v1/sources/http/picture", "/nothing"):
+    for path in ("/v1/decisions/0123", "/v1/decisions/0123/picture", "/v1/sources/default/picture", "/nothing"):
         assert get(url, path, 404)["error"]
     assert post(url, "/v1/decisions/0123/mark", json={"word": "good"}).status_code == 404
     assert get(url, "/v1/score", 405)["error"]
@@ -158,12 +158,12 @@ def test_state_and_metrics_agree_with_what_happened(url: str, cells: list[Path])
     verdicts = [score(url, cell)["verdict"] for cell in cells]
     families = {f.name: f for f in text_string_to_metric_families(get(url, "/metrics").decode())}
     samples = {(s.name, *s.labels.values()): s.value for f in families.values() for s in f.samples}
-    assert samples["ahl_frames_total", "http"] == len(cells)
+    assert samples["ahl_frames_total", "default"] == len(cells)
     for verdict in ("pass", "unsure", "reject"):
-        assert samples["ahl_decisions_total", "http", verdict] == verdicts.count(verdict)
+        assert samples["ahl_decisions_total", "default", verdict] == verdicts.count(verdict)
     assert samples["ahl_stage_seconds_count", "score"] == len(cells)
-    assert samples["ahl_queue_frames", "http"] == samples["ahl_dropped_frames_total", "http"] == 0
-    assert samples["ahl_drift_alarm", "http"] == 0 and samples["process_resident_memory_bytes",] > 1e6
+    assert samples["ahl_queue_frames", "default"] == samples["ahl_dropped_frames_total", "default"] == 0
+    assert samples["ahl_drift_alarm", "default"] == 0 and samples["process_resident_memory_bytes",] > 1e6
 
 
 def test_temperatures(tmp_path: Path) -> None:
@@ -179,11 +179,11 @@ def test_temperatures(tmp_path: Path) -> None:
 def test_the_newest_frame_with_and_without_its_heat_map(url: str, cells: list[Path]) -> None:
     score(url, cells[0])
     plain, heat = (
-        np.asarray(Image.open(io.BytesIO(get(url, "/v1/sources/http/picture", heat=h)))).astype(int) for h in (0, 1)
+        np.asarray(Image.open(io.BytesIO(get(url, "/v1/sources/default/picture", heat=h)))).astype(int) for h in (0, 1)
     )
     assert np.abs(plain - decode(cells[0])).mean() < 3
     assert plain.shape == heat.shape and np.abs(plain - heat).max() > 20
-    assert get(url, "/v1/sources/http/picture", 400, heat=2)
+    assert get(url, "/v1/sources/default/picture", 400, heat=2)
 
 
 def test_events_tell_of_a_decision(url: str, cells: list[Path]) -> None:

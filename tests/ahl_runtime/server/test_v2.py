@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import requests
 import tritonclient.http as triton
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tritonclient.utils import InferenceServerException
 
 from ahl_runtime.bundle import open_bundle
@@ -84,3 +86,16 @@ def test_its_errors_are_told(client: triton.InferenceServerClient) -> None:
 def test_a_malformed_request_is_refused(body: bytes, url: str) -> None:
     refused = requests.post(f"{url}/v2/models/cells/infer", body, timeout=5)
     assert refused.status_code == 400 and refused.json()["error"]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    body=st.binary(max_size=400) | st.just(b'{"inputs": [{"name": "image", "shape": [1, 2, 2, 3]}]}' + bytes(12)),
+    length=st.none() | st.text("0123456789 -x", min_size=1, max_size=4),
+    route=st.sampled_from(["/infer", "/versions/1/infer", "", "/ready", "/unknown"]),
+    method=st.sampled_from(["POST", "GET", "PUT", "HEAD"]),
+)
+def test_no_request_is_a_fault(url: str, body: bytes, length: str | None, route: str, method: str) -> None:
+    headers = {} if length is None else {protocol.HEADER: length.strip() or "0"}
+    answered = requests.request(method, f"{url}/v2/models/cells{route}", data=body, headers=headers, timeout=5)
+    assert answered.status_code in (200, 400, 404, 405)
