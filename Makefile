@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo figures export-figures test lint install clean
+.PHONY: demo figures export-figures test tools lint install clean
 
 demo: $(READY)
 	$(BIN)/ahl demo --out demo
@@ -16,8 +16,16 @@ export-figures: demo
 	$(BIN)/ahl export demo/run --out demo/all.ahl --openvino --int8
 	$(BIN)/python -m ahl_export.export_figures demo/run demo/all.ahl docs/export.md
 
-test: lint
+test: lint tools
 	$(BIN)/pytest
+
+# What tests need beyond Python, from Debian: the operator page's browser, a client of the HTTP examples.
+TOOLS := chromium curl
+tools:
+	@missing="$$(for tool in $(TOOLS); do command -v $$tool > /dev/null || echo $$tool; done)"; \
+	test -z "$$missing" || { root="$$(command -v sudo || true)"; \
+	$$root apt-get update -qq && $$root apt-get install -qq -y --no-install-recommends $$missing; } || \
+	{ echo "the tests need: $$missing" >&2; exit 2; }
 
 lint: $(READY)
 	$(BIN)/ruff check .
