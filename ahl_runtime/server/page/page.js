@@ -182,11 +182,12 @@ function drift() {
   $("drift").dataset.state = found.state;
   text($("drift"), found.said);
   $("drift-reset").disabled = found.state === "off";
+  $("calibrate").disabled = !source();
 }
 
 function alarm() {
   const wrong = state.sources.filter((s) => s.state !== "live").map((s) => `${s.name}: ${s.said}`)
-    .concat(state.sources.filter((s) => s.drift.state === "alarm").map((s) => `${s.name}: drift: ${s.drift.said}`))
+    .concat(state.sources.filter((s) => s.drift.state === "alarm").map((s) => `${s.name} has drifted`))
     .concat(state.faults);
   $("alarm").hidden = !wrong.length;
   text($("alarm"), wrong.length ? `▲ ${wrong.join(" · ")}` : "");
@@ -314,5 +315,6 @@ try { remembered = localStorage.getItem("theme"); } catch { /* as above */ }
 theme(remembered ? remembered === "light" : matchMedia("(prefers-color-scheme: light)").matches);
 $("theme").onclick = () => theme(document.documentElement.dataset.theme !== "light");
 
+new ResizeObserver(() => { if (state) strip(); }).observe($("strip"));
 setInterval(tick, 1000);
 listen();

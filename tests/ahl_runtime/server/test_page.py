@@ -187,7 +187,10 @@ def test_drift_is_told_and_reset(opened: Open, url: str, line: Any, cells: list[
     for cell in cells * 4:
         line.submit(decode(cell) // 2, None, "")
     page = opened()
-    expect(page.get_by_role("alert").first).to_contain_text("drift: the line has changed")
+    expect(page.get_by_role("alert").first).to_have_text("▲ default has drifted")
+    expect(page.locator("#drift")).to_contain_text("the line has changed: score rose")
+    tall = page.locator("#strip").evaluate("s => [s.clientHeight, s.getBBox().y + s.getBBox().height]")
+    assert tall[1] <= tall[0]  # every score is inside, whatever else took its room
     accessible(page)
     keep(page, "drift")
     page.get_by_role("button", name="Reset drift").click()
