@@ -11,9 +11,9 @@ from onnx import ModelProto
 import calibration
 from ahl_export.departure import Probe, from_graph, from_model
 from ahl_export.errors import ExportError
-from ahl_export.machine import cpu
 from ahl_export.parity import Bounds, Evidence, Pixels, Scores, Survey, compare, departs, rank_correlation, survey
 from ahl_runtime.engines.base import CheckedEngine, cores
+from ahl_runtime.machine import cpu
 from calibration.beta import beta_cdf
 
 _FEWEST_FRAMES = 30  # calibration.with_frames

@@ -12,10 +12,10 @@ from time import process_time
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from ahl_export.machine import cpu
 from ahl_runtime import engines
 from ahl_runtime.bundle import Bundle, open_bundle
 from ahl_runtime.engines.base import CheckedEngine
+from ahl_runtime.machine import cpu
 from ahl_train.images import load
 from ahl_train.page import write_into
 from ahl_train.run import RunFolder

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 import calibration
 from ahl_export.errors import ExportError
-from ahl_export.machine import cpu
 from ahl_runtime.files import write_whole
+from ahl_runtime.machine import cpu
 from ahl_train.backbone import BackboneSpec
 from ahl_train.config import Calibrate, TrainConfig
 from ahl_train.cross import deal_folds

@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from ahl_export.machine import machine
+from ahl_runtime.machine import machine
 from ahl_train.page import write_into
 
 MARKERS = ("<!-- figures: written by `make figures` -->", "<!-- /figures -->")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ahl_runtime import console, options
+from ahl_runtime.cli_bench import bench
 from ahl_runtime.cli_calibrate import calibrate
 from ahl_runtime.cli_feedback import feedback
 from ahl_runtime.errors import ImageError, OutputError, RuntimeFault
@@ -196,6 +197,7 @@ def _map_targets(folder: Path, paths: Sequence[Path]) -> list[Path]:
     return targets
 
 
+app.add_command(bench)
 app.add_command(calibrate)
 app.add_command(feedback)
 

@@ -31,3 +31,7 @@ class SideFileError(RuntimeFault):
 
 class StoreError(RuntimeFault):
     """The store of decisions: missing, foreign, full, or without what was asked."""
+
+
+class BenchError(RuntimeFault):
+    """A measurement that cannot be made, or whose process ended."""

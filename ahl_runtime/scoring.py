@@ -34,9 +34,9 @@ class Scorer:
         """Decide on one frame, or on bare pixels, uint8 [H, W, 3] RGB. ImageError, EngineError."""
         frame = image if isinstance(image, Frame) else Frame(image)
         outputs = self.engine.infer(frame.image[np.newaxis])
-        return self.rule.decide(_only(outputs), frame)
+        return self.rule.decide(only(outputs), frame)
 
 
-def _only(outputs: Outputs) -> Score:
+def only(outputs: Outputs) -> Score:
     """The score of a batch of one."""
     return Score(float(outputs.score[0]), outputs.anomaly_map[0], outputs.head_scores[0])

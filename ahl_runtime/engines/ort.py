@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ahl_runtime.bundle import Bundle
-from ahl_runtime.engines import cuda
+from ahl_runtime.engines import cuda, tuned
 from ahl_runtime.engines.base import CheckedEngine, cores, reason
+from ahl_runtime.engines.tuned import SessionOptions
 from ahl_runtime.errors import EngineError
 from ahl_runtime.manifest import Artefact
 from ahl_runtime.types import Outputs
@@ -34,21 +35,28 @@ def missing(engine: str, bundle: Bundle, artefact: Artefact) -> str | None:
 
 
 def load(engine: str, bundle: Bundle, artefact: Artefact, threads: int | None) -> CheckedEngine:
-    """The bundle's ONNX graph. EngineError."""
-    return OrtEngine(bundle.read(artefact.files[0]), threads, engine)
+    """The bundle's ONNX graph, as this device was tuned for it (`ahl_runtime.engines.tuned`). EngineError."""
+    options = SessionOptions() if engine == CUDA else tuned.options(bundle, engine)
+    return OrtEngine(bundle.read(artefact.files[0]), threads, engine, options)
 
 
 class OrtEngine(CheckedEngine):
-    """`model`: the ONNX file's bytes. `threads`: at least 1, None for every core that this process may use.
+    """`model`: the ONNX file's bytes. `threads`: at least 1, None for those of `options`.
 
     `name`: CUDA runs on the GPU, in float32 without TF32; any other on the CPU. EngineError if the model cannot be
     loaded or is not the bundle's graph.
     """
 
-    def __init__(self, model: bytes, threads: int | None = None, name: str = "onnxruntime") -> None:
+    def __init__(
+        self,
+        model: bytes,
+        threads: int | None = None,
+        name: str = "onnxruntime",
+        options: SessionOptions = SessionOptions(),  # noqa: B008 (frozen)
+    ) -> None:
         self._name = name
-        self.threads = cores(threads)
-        self._session = _session(model, self.threads, name == CUDA)
+        self.threads = cores(options.threads if threads is None else threads)
+        self._session = _session(model, self.threads, name == CUDA, options)
         given = {o.name for o in self._session.get_outputs()}
         missing = [name for name in OUTPUTS if name not in given]
         if missing or [i.name for i in self._session.get_inputs()] != ["image"]:
@@ -68,7 +76,7 @@ class OrtEngine(CheckedEngine):
             raise EngineError(f"{self.name}: {reason(error)} on frames {list(images.shape)}") from error
 
 
-def _session(model: bytes, threads: int, on_cuda: bool) -> Any:
+def _session(model: bytes, threads: int, on_cuda: bool, chosen: SessionOptions) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
@@ -77,7 +85,11 @@ def _session(model: bytes, threads: int, on_cuda: bool) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1  # the graph is one road: nothing in it runs side by side
     # Threads that spin while they wait take the cores from cameras, sinks and the server.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(chosen.spinning)))
+    options.enable_cpu_mem_arena = chosen.arena
+    options.graph_optimization_level = getattr(
+        onnxruntime.GraphOptimizationLevel, f"ORT_ENABLE_{chosen.optimisation.upper()}"
+    )
     options.log_severity_level = 4  # errors are raised; a second copy on stderr helps no one
     providers: list[Any] = ["CPUExecutionProvider"]
     if on_cuda:

@@ -1,0 +1,99 @@
+"""What `ahl-runtime bench --tune` found best for a bundle on this device: BUNDLE.tune.json, beside the bundle."""
+
+from __future__ import annotations
+
+import logging
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from ahl_runtime import machine
+from ahl_runtime.bundle import Bundle
+from ahl_runtime.engines.base import cores
+from ahl_runtime.errors import OutputError
+from ahl_runtime.files import write_whole
+
+FORMAT = 1
+_MAX_BYTES = 1 << 20
+_LOGGER = logging.getLogger(__name__)
+
+
+class SessionOptions(BaseModel):
+    """How ONNX Runtime runs on the CPU. They change its speed, and scores by no more than the order of sums does.
+
+    `threads`: within an operator, None for every core of this process. `spinning`: threads wait busily for work.
+    `arena`: freed memory is kept for the next frame. `optimisation`: of the graph when it is loaded; all adds the
+    blocked memory layout to extended.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    spinning: bool = False
+    arena: bool = True
+    optimisation: Literal["basic", "extended", "all"] = "all"
+
+
+class Tuned(BaseModel):
+    """The file. `bundle`: the digest that it was measured with; `device`: `device()` there."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    format: Annotated[int, Field(ge=1, le=FORMAT)] = FORMAT
+    bundle: str
+    device: str
+    created: Annotated[AwareDatetime, Field(strict=False)]
+    engines: dict[str, SessionOptions]
+
+
+def device() -> str:
+    """What a choice holds for: the CPU, the cores of this process, the version of ONNX Runtime."""
+    return f"{machine.cpu()}, {cores(None)} cores, onnxruntime {version('onnxruntime')}"
+
+
+def path_of(bundle: Path) -> Path:
+    """Where a bundle's choice lies."""
+    return bundle.with_name(f"{bundle.name}.tune.json")
+
+
+def options(bundle: Bundle, engine: str) -> SessionOptions:
+    """What this device was tuned to; the defaults where it was not.
+
+    A file that is damaged, or of another bundle or device, is left aside with a warning in the log.
+    """
+    path = path_of(bundle.path)
+    try:
+        with path.open("rb") as file:
+            found = Tuned.model_validate_json(file.read(_MAX_BYTES))
+    except FileNotFoundError:
+        return SessionOptions()
+    except OSError as error:
+        return _left_aside(path, f"it cannot be read ({error.strerror or error})")
+    except ValidationError as error:
+        first = error.errors()[0]
+        return _left_aside(path, f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}")
+    if found.bundle != bundle.digest:
+        return _left_aside(path, "it is another bundle's")
+    if found.device != device():
+        return _left_aside(path, f"it was made on {found.device}, this is {device()}")
+    return found.engines.get(engine, SessionOptions())
+
+
+def write(bundle: Path, found: Tuned) -> Path:
+    """Write the choice aside and rename it; its path. OutputError."""
+    path = path_of(bundle)
+    try:
+        write_whole(path, [found.model_dump_json(indent=2).encode() + b"\n"])
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror or error}): check {os.fspath(path.parent)} and its free space"
+        ) from error
+    return path
+
+
+def _left_aside(path: Path, why: str) -> SessionOptions:
+    _LOGGER.warning("%s is not used: %s: ahl-runtime bench --tune makes it anew, or delete it", path, why)
+    return SessionOptions()
