@@ -1,6 +1,8 @@
 """Images out of requests: right ones give the decoder's pixels, all others are refused with a reason."""
 
 import io
+import random
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +20,9 @@ from ahl_runtime.server.images import FORM, pixels
 LIMIT = 1_000_000
 
 
-def small(kind: str = "PNG") -> bytes:
+def small(kind: str = "PNG", side: int = 6) -> bytes:
     out = io.BytesIO()
-    Image.fromarray(np.arange(6 * 5 * 3, dtype=np.uint8).reshape(6, 5, 3)).save(out, kind)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)).save(out, kind)
     return out.getvalue()
 
 
@@ -84,6 +86,32 @@ def test_damaged_images_are_pixels_or_refused(kind: str, data: st.DataObject) ->
         assert str(error)
     else:
         assert found.dtype == np.uint8 and found.ndim == 3 and found.shape[2] == 3
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
+def test_ten_thousand_damaged_images_leave_no_memory_behind() -> None:
+    kinds = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
+    whole = [small(kind, 64) for kind in kinds]
+    draw = random.Random(6)
+    refused = before = 0
+    for i in range(11_000):
+        body = bytearray(whole[i % 6])
+        for _ in range(draw.randint(1, 8)):
+            body[draw.randrange(min(len(body), 300))] = draw.randrange(256)
+        try:
+            pixels(bytes(body[: draw.choice([len(body), draw.randrange(len(body))])]), "image/png", LIMIT)
+        except (ImageError, Refusal):
+            refused += 1
+        if i == 1000:
+            before = resident()
+    assert refused > 3000
+    assert resident() - before < 10_000_000
 
 
 @given(st.binary(max_size=300), st.binary(max_size=80))
