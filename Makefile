@@ -17,10 +17,10 @@ export-figures: demo
 	$(BIN)/python -m ahl_export.export_figures demo/run demo/all.ahl docs/export.md
 
 test: lint tools
-	$(BIN)/pytest
+	AHL_SCREENSHOTS=$(CURDIR)/build/screenshots $(BIN)/pytest
 
-# What tests need beyond Python, from Debian: the operator page's browser, a client of the HTTP examples.
-TOOLS := chromium curl
+# What tests need beyond Python, from Debian: the operator page's browser, a client of the HTTP examples, certificates.
+TOOLS := chromium curl openssl
 tools:
 	@missing="$$(for tool in $(TOOLS); do command -v $$tool > /dev/null || echo $$tool; done)"; \
 	test -z "$$missing" || { root="$$(command -v sudo || true)"; \

@@ -82,6 +82,7 @@ def send(url: str, body: bytes) -> str:
 
 def keep(page: Page, name: str) -> None:
     if folder := os.environ.get("AHL_SCREENSHOTS"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
         page.wait_for_timeout(300)
         page.screenshot(path=Path(folder) / f"{name}.png")
 
