@@ -12,6 +12,7 @@ from typing import Self
 import uvicorn
 from starlette.types import ASGIApp
 
+from ahl_runtime.server.connection import Connection
 from ahl_runtime.server.errors import ServerError
 from ahl_runtime.server.settings import Settings
 
@@ -38,7 +39,7 @@ class Server:
                 app,
                 log_config=None,
                 access_log=False,
-                http="h11",
+                http=Connection,
                 ws="none",
                 lifespan="off",
                 proxy_headers=False,  # the rate limit counts who connects, not who a header names

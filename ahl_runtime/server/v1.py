@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -10,7 +12,6 @@ from pydantic import BaseModel, Field, StringConstraints
 from starlette.responses import Response
 
 from ahl_runtime.decode import decode
-from ahl_runtime.errors import ImageError
 from ahl_runtime.server import history, images, pictures
 from ahl_runtime.server.context import Context
 from ahl_runtime.server.errors import Refusal
@@ -30,6 +31,12 @@ class ScoreQuery(Part):
 
     source: Source | None = None
     frame: Annotated[str, StringConstraints(max_length=200)] = ""
+
+
+class HeatQuery(Part):
+    """`heat`: with the heat map, for which the image is scored again."""
+
+    heat: Literal["0", "1"] = "1"
 
 
 class Scored(BaseModel):
@@ -132,15 +139,25 @@ def decision(context: Context, call: Call) -> Row:
 
 
 def picture(context: Context, call: Call) -> Response:
-    """The image with its heat map; scored again, since maps are not stored."""
+    """The image; with its heat map it is scored again, since maps are not stored."""
     row = _stored(context, call)
-    body = history.kept_image(context.line.store_path, row["sha256"])
+    pixels = decode(_image(context, row), max_pixels=context.settings.max_pixels)
+    anomaly_map = context.line.infer(pixels[np.newaxis]).anomaly_map[0] if call.query.heat == "1" else None
+    return Response(pictures.jpeg(pixels, anomaly_map, context.line.model.map_range), media_type=JPEG)
+
+
+def _image(context: Context, row: dict[str, Any]) -> bytes:
+    """Just the bytes that were decided on: those that a mark kept, or the file, if it was not changed since."""
+    kept = history.kept_image(context.line.store_path, row["sha256"])
+    if kept is not None:
+        return kept
     try:
-        pixels = decode(body if body is not None else row["image"], max_pixels=context.settings.max_pixels)
-    except ImageError as error:
-        raise Refusal(404, "the image of this decision is not kept, or no longer") from error
-    found = context.line.infer(pixels[np.newaxis])
-    return Response(pictures.jpeg(pixels, found.anomaly_map[0], context.line.model.map_range), media_type=JPEG)
+        body = Path(row["image"]).read_bytes()
+    except OSError:
+        body = b""
+    if hashlib.sha256(body).hexdigest() != row["sha256"]:
+        raise Refusal(404, "the image of this decision is not kept, or no longer")
+    return body
 
 
 def mark(context: Context, call: Call) -> Marked:
@@ -186,6 +203,7 @@ OPERATIONS: list[Operation[Context]] = [
         picture,
         "Its image, with the heat map",
         {JPEG: None},
+        query=HeatQuery,
         refusals=_UNKNOWN | {503: "it cannot be scored"},
     ),
     Operation(

@@ -218,7 +218,7 @@ async function gallery() {
     if (old && old.dataset.label === (row.label ?? "")) return old;
     const when = new Date(row.decided).toLocaleTimeString("en-GB");
     const label = row.label ? (row.label === "good" ? " ○ good" : " ✕ defect") : "";
-    const image = make("img", { src: `/v1/decisions/${row.id}/picture`, alt: "", loading: "lazy" });
+    const image = make("img", { src: `/v1/decisions/${row.id}/picture?heat=0`, alt: "", loading: "lazy" });
     image.onerror = () => image.removeAttribute("src");
     const button = make("button", { type: "button", "aria-label": `Reject of ${row.source} at ${when}, score ${number(row.score)}${label}` },
       image, make("span", {}, `${when}${label}`));

@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from ahl_runtime.server import guard
+from ahl_runtime.server import connection, guard
 from ahl_runtime.server.access import COOKIE, Access
 from ahl_runtime.server.errors import ServerError
 from ahl_runtime.server.guard import HEADERS, Guard
@@ -157,9 +157,9 @@ def test_a_large_body_is_refused_however_it_comes(served: Serve) -> None:
         assert requests.post(server.url + "/echo", b"x" * size, timeout=5).status_code == status
         chunks = (b"x" for _ in range(size))
         assert requests.post(server.url + "/echo", chunks, timeout=5).status_code == status
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
-    connection.request("POST", "/echo", headers={"content-length": str(10**15)})
-    assert connection.getresponse().status == 413  # before a byte of it was sent
+    client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    client.request("POST", "/echo", headers={"content-length": str(10**15)})
+    assert client.getresponse().status == 413  # before a byte of it was sent
 
 
 def test_a_compressed_body_is_refused(served: Serve) -> None:
@@ -173,6 +173,26 @@ def test_a_body_that_never_ends(served: Serve, monkeypatch: pytest.MonkeyPatch) 
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as slow:
         slow.sendall(b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nx")
         assert slow.recv(1000).startswith(b"HTTP/1.1 408")
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /echo HT", b"GET /echo HTTP/1.1\r\nHost: localhost\r\nX: 1\r\n"])
+def test_a_connection_that_asks_nothing_is_closed(begun: bytes, served: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.3)
+    server = served(app())
+    whole = b"GET /echo HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for first in (b"", whole):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as silent:
+            if first:
+                silent.sendall(first)
+                answer = b""
+                while not answer.endswith(b"\r\n\r\n0"):
+                    answer += silent.recv(2000)
+            if begun:
+                silent.sendall(begun)
+            if begun or not first:  # a whole request and then silence is uvicorn's own keep-alive
+                began = time.monotonic()
+                assert silent.recv(2000) == b""
+                assert time.monotonic() - began < 2
 
 
 def test_only_so_many_bodies_are_held_at_once(served: Serve) -> None:

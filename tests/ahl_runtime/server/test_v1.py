@@ -84,6 +84,16 @@ def test_a_decision_is_marked_and_its_image_kept(url: str, cells: list[Path], li
     assert Image.open(io.BytesIO(get(url, f"{path}/picture"))).format == "JPEG"  # of the image that the mark kept
 
 
+def test_a_picture_is_of_the_image_that_was_decided_on(url: str, cells: list[Path], line: Any) -> None:
+    path = f"/v1/decisions/{score(url, cells[0])['id']}/picture"
+    plain = np.asarray(Image.open(io.BytesIO(get(url, path, heat=0)))).astype(int)
+    assert np.abs(plain - decode(cells[0])).mean() < 3
+    assert get(url, path, heat=1) != get(url, path, heat=0)
+    (image,) = line.folder.glob("*.png")
+    image.write_bytes(cells[1].read_bytes())
+    assert "not kept" in get(url, path, 404)["error"]
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
