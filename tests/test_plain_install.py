@@ -149,6 +149,15 @@ def test_it_keeps_decisions_and_calibrates_itself(binaries: Path, bundle: Path, 
     assert _run([runtime, "calibrate", "--bundle", bundle, "--undo"]).returncode == 0
 
 
+def test_the_server_and_its_page_come_along(binaries: Path) -> None:
+    code = (
+        "from importlib import resources; import ahl_runtime.server.app; "
+        "print(*sorted(f.name for f in (resources.files('ahl_runtime.server') / 'page').iterdir()))"
+    )
+    done = _run([binaries / "python", "-c", code], cwd=binaries)
+    assert done.stdout.split() == ["icon.svg", "index.html", "page.css", "page.js"], done.stderr
+
+
 @pytest.mark.parametrize(("command", "extra"), [("train", "train"), ("export", "export"), ("demo", "demo")])
 def test_the_workstation_commands_name_their_extra(binaries: Path, command: str, extra: str) -> None:
     done = _run([binaries / "ahl", command, "--out", "x"])
