@@ -35,3 +35,23 @@ class StoreError(RuntimeFault):
 
 class BenchError(RuntimeFault):
     """A measurement that cannot be made, or whose process ended."""
+
+
+class ConfigError(RuntimeFault):
+    """A line's settings that are missing, misspelt or contradict each other."""
+
+
+class Busy(RuntimeFault):
+    """The line takes no frame now: its queue is full, it stops, or its store cannot be written."""
+
+
+class NoSource(RuntimeFault):
+    """A source that this line does not have."""
+
+
+class SourceError(RuntimeFault):
+    """A camera, a stream or a folder that gives no frames."""
+
+
+class SinkError(RuntimeFault):
+    """A receiver that did not take a message."""

@@ -14,7 +14,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ahl_runtime.errors import BundleError, EngineError, ImageError, RuntimeFault, SideFileError, StoreError
+from ahl_runtime.errors import (
+    BundleError,
+    Busy,
+    EngineError,
+    ImageError,
+    NoSource,
+    RuntimeFault,
+    SideFileError,
+    StoreError,
+)
 from ahl_runtime.server.errors import Refusal
 from ahl_runtime.server.guard import refused
 from ahl_runtime.server.protocol import said
@@ -103,7 +112,9 @@ def refusal(error: RuntimeFault | CalibrationError) -> Refusal:
             return Refusal(400, str(error))
         case SideFileError() | StoreError() | BundleError() | CalibrationError():
             return Refusal(409, str(error))
-        case EngineError():
+        case NoSource():
+            return Refusal(404, str(error))
+        case EngineError() | Busy():
             return Refusal(503, str(error))
         case _:
             return Refusal(500, str(error))

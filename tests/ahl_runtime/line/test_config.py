@@ -1,0 +1,84 @@
+"""The line's settings: a file, the environment, and faults that are named."""
+
+from pathlib import Path
+
+import pytest
+
+from ahl_runtime.errors import ConfigError
+from ahl_runtime.line.config import FolderSource, PushSource, load
+
+GOOD = """
+[model]
+bundle = "cells.ahl"
+[[source]]
+name = "left"
+kind = "folder"
+path = "in"
+roi = { x = 1, y = 2, width = 30, height = 40 }
+[[sink]]
+name = "file"
+kind = "jsonl"
+path = "out.jsonl"
+only = ["reject", "fault"]
+[http]
+port = 0
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "line.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_file_is_read(tmp_path: Path) -> None:
+    config = load(written(tmp_path, GOOD))
+    (left, push) = config.sources
+    assert isinstance(left, FolderSource) and left.policy == "block" and left.roi and left.roi.height == 40
+    assert isinstance(push, PushSource) and push.name == "default"
+    assert config.sink[0].only == ("reject", "fault") and config.store.images == Path("line.sqlite.images")
+
+
+def test_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AHL_HTTP__PORT", "8123")
+    monkeypatch.setenv("AHL_STORE__KEEP_PASSES", "0.5")
+    monkeypatch.setenv("AHL_TOKEN", "not a setting of the line: the server reads it")
+    config = load(written(tmp_path, GOOD), {"http": {"host": "::1"}})
+    assert (config.http.port, config.http.host, config.store.keep_passes) == (8123, "::1", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('bundel = "x"', "sink[1].bundel: no such key"),
+        ("[htpp]\nport = 1", "htpp: no such key; did you mean http?"),
+        ("[http]\nprot = 1", "http.prot: no such key; did you mean port?"),
+        ('[[source]]\nname = "a"\nkind = "folder"\npaht = "x"', "source[2].paht: no such key; did you mean path?"),
+        ('[[source]]\nname = "a"\nkind = "folder"\npaht = "x"', "source[2].path: missing"),
+        ('[[source]]\nname = "a"\nkind = "foldr"', "source[2]: Input tag 'foldr'"),
+        ('[[source]]\nname = "left"\nkind = "push"', "two of [[source]] are called 'left'"),
+        (
+            '[[source]]\nname = "a"\nkind = "push"\nroi = { x = 1, y = 1, width = 1, heigth = 1 }',
+            "source[2].roi.heigth: no such key; did you mean height?",
+        ),
+        ('[[source]]\nname = "a"\nkind = "folder"\npath = "x"\ndone = "move"', "done = 'move' and move_to belong"),
+        ("[store]\nkeep_passes = 2", "store.keep_passes: Input should be less than or equal to 1"),
+        ("x = ", "not TOML"),
+    ],
+)
+def test_a_fault_is_named(tmp_path: Path, line: str, said: str) -> None:
+    text = GOOD.replace("[http]\nport = 0\n", "") + line
+    with pytest.raises(ConfigError) as caught:
+        load(written(tmp_path, text))
+    assert said in str(caught.value)
+
+
+def test_every_fault_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(written(tmp_path, "[store]\npaht = 1\n[log]\nlevel = 'loud'"))
+    assert all(word in str(caught.value) for word in ("store.paht", "log.level", "model: missing"))
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        load(tmp_path / "line.toml")
