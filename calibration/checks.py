@@ -11,15 +11,19 @@ from calibration.errors import ScoresError, SettingsError
 
 FloatArray = NDArray[np.float64]
 
+_LEAST = 1e-9  # of a rate
+
 
 def rate(name: str, value: float) -> float:
-    """`value` as a float strictly between 0 and 1, or SettingsError."""
+    """`value` as a float from `_LEAST` to below 1, or SettingsError."""
     try:
         number = float(value)
     except (TypeError, ValueError):
         raise SettingsError(f"{name} is {value!r}: expected a number above 0 and below 1") from None
     if not (math.isfinite(number) and 0.0 < number < 1.0):
         raise SettingsError(f"{name} is {number:g}: expected a number above 0 and below 1, such as 0.01")
+    if number < _LEAST:
+        raise SettingsError(f"{name} is {number:g}: expected {_LEAST:g} or more; no line has as many frames")
     return number
 
 

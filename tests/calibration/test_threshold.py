@@ -153,6 +153,13 @@ def test_bad_scores_are_refused(bad: object, words: str) -> None:
         calibration.fit(bad)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("alpha", [1e-10, 1e-310])
+def test_a_rate_that_no_line_could_show_is_refused(alpha: float) -> None:
+    with pytest.raises(SettingsError, match="1e-09 or more"):
+        calibration.fit(np.arange(100.0), alpha=alpha)
+    assert calibration.fit(np.arange(100.0), alpha=1e-9).promise.kind == "none"
+
+
 @pytest.mark.parametrize("bad", [0, 1, -0.1, 1.5, float("nan"), float("inf"), "x", None])
 @pytest.mark.parametrize("name", ["alpha", "confidence"])
 def test_bad_rates_are_refused(name: str, bad: object) -> None:
