@@ -29,10 +29,15 @@ class Rule:
     def of(cls, bundle: Bundle, artefact: Artefact, side: SideFile | None = None) -> Self:
         """The rule that a bundle carries for one of its artefacts, or `side`'s. BundleError if it is damaged."""
         if side is not None:
-            own = side.calibration
-            return cls(own.threshold, own.unsure_threshold, own.promise.sentence, own, bundle.digest, side.name)
+            return cls.beside(side, bundle.digest)
         rule = artefact.decision
         return cls(rule.threshold, rule.unsure_threshold, rule.promise, bundle.calibration(artefact), bundle.digest)
+
+    @classmethod
+    def beside(cls, side: SideFile, digest: str) -> Self:
+        """The rule that the device calibrated itself, for the bundle of this digest."""
+        own = side.calibration
+        return cls(own.threshold, own.unsure_threshold, own.promise.sentence, own, digest, side.name)
 
     def for_batch(self, scores: Sequence[float], q: float) -> Self:
         """The rule that rejects what Benjamini-Hochberg rejects of this batch: a share q of it normal, on average.

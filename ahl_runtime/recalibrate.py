@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import calibration
@@ -12,7 +12,7 @@ from ahl_runtime.decision import Rule
 from ahl_runtime.decode import decode
 from ahl_runtime.errors import ImageError
 from ahl_runtime.scoring import Scorer
-from calibration import Calibration, ScoresError
+from calibration import Calibration, FrameStatistics, ScoresError
 from calibration.frames import FEWEST
 
 
@@ -50,9 +50,8 @@ def propose(
     ScoresError for fewer than 2 images that can be read, or too few for the promise; SettingsError; EngineError,
     also for a score that is NaN or infinite.
     """
-    old = scorer.rule
     scores: list[float] = []
-    statistics = []
+    statistics: list[FrameStatistics | None] = []
     left_out = []
     for path in paths:
         try:
@@ -62,8 +61,22 @@ def propose(
             continue
         scores.append(scorer.score(pixels).score)
         statistics.append(calibration.frame_statistics(pixels) if min(pixels.shape[:2]) >= 8 else None)
+    fitted = fit(scorer.rule, scores, statistics, alpha=alpha, confidence=confidence, tail=tail)
+    return replace(fitted, left_out=tuple(left_out))
+
+
+def fit(
+    old: Rule,
+    scores: Sequence[float],
+    statistics: Sequence[FrameStatistics | None],
+    *,
+    alpha: float | None = None,
+    confidence: float | None = None,
+    tail: bool = False,
+) -> Proposal:
+    """The same from normal frames that were scored already, each with its statistics where it has some."""
     new = calibration.fit(
-        scores,
+        list(scores),
         old.calibration.alpha if alpha is None else alpha,
         old.calibration.confidence if confidence is None else confidence,
         unsure_alpha=old.calibration.unsure_alpha if alpha is None else None,
@@ -74,5 +87,5 @@ def propose(
     watched = [s for s in statistics if s is not None]
     if len(watched) == len(scores) >= FEWEST:
         new = new.with_frames(watched)
-    by_new = Counter(str(word) for word in new.decide(scores))
-    return Proposal(old, new, tuple(left_out), Counter(old.verdict(s) for s in scores), by_new)
+    by_new = Counter(str(word) for word in new.decide(list(scores)))
+    return Proposal(old, new, (), Counter(old.verdict(s) for s in scores), by_new)

@@ -63,6 +63,29 @@ _STEPS = (
         )""",
         "CREATE INDEX marks_by_decision ON marks (decision)",
     ),
+    # What a running line needs. Decisions on frames without a file have image '' where none was kept.
+    (
+        """CREATE TABLE faults (            -- frames that could not be decided on
+            id TEXT PRIMARY KEY,
+            happened TEXT NOT NULL,
+            source TEXT NOT NULL,
+            frame TEXT NOT NULL,
+            error TEXT NOT NULL
+        )""",
+        """CREATE TABLE files (             -- of watched folders: decided on, or a fault
+            source TEXT NOT NULL,
+            key TEXT NOT NULL,
+            PRIMARY KEY (source, key)
+        ) WITHOUT ROWID""",
+        """CREATE TABLE outbox (            -- what sinks are to be told, in this order
+            number INTEGER PRIMARY KEY AUTOINCREMENT,
+            id TEXT NOT NULL,          -- of the decision or the fault
+            outcome TEXT NOT NULL,
+            body TEXT NOT NULL         -- JSON
+        )""",
+        "CREATE TABLE sinks (name TEXT PRIMARY KEY, sent INTEGER NOT NULL)",
+        "CREATE TABLE states (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    ),
 )
 
 _LATEST = """
@@ -117,26 +140,9 @@ class Store:
 
     def record(self, decision: Decision, image: Path, sha256: str, engine: str) -> str:
         """Keep a decision on an image file; its id."""
-        row = {
-            "id": secrets.token_hex(8),
-            "decided": _now(),
-            "frame": decision.frame,
-            "source": decision.source,
-            "captured": decision.captured.astimezone(UTC).isoformat() if decision.captured else None,
-            "image": str(image.absolute()),
-            "sha256": sha256,
-            "score": decision.score,
-            "p_value": decision.p_value,
-            "threshold": decision.threshold if math.isfinite(decision.threshold) else None,
-            "verdict": decision.verdict,
-            "promise": decision.promise,
-            "bundle": decision.bundle,
-            "calibration": decision.calibration,
-            "engine": engine,
-        }
-        columns = ", ".join(row)
+        row = decision_row(new_id(), decision, str(image.absolute()), sha256, engine)
         with self._transaction():
-            self._db.execute(f"INSERT INTO decisions ({columns}) VALUES ({', '.join(f':{c}' for c in row)})", row)
+            self._insert("decisions", row)
         return str(row["id"])
 
     def mark(self, decision: str, word: str, who: str, note: str = "") -> Label:
@@ -155,7 +161,7 @@ class Store:
             if image is not None:
                 row = (found["sha256"], Path(found["image"]).name, image)
                 self._db.execute("INSERT OR IGNORE INTO images VALUES (?, ?, ?)", row)
-            said = (decision, label, note, who, _now())
+            said = (decision, label, note, who, now())
             self._db.execute("INSERT INTO marks (decision, label, note, who, marked) VALUES (?, ?, ?, ?, ?)", said)
         return label
 
@@ -196,6 +202,10 @@ class Store:
             self._db.execute(f"PRAGMA user_version = {len(_STEPS)}")
             self._db.execute(f"PRAGMA application_id = {_APPLICATION}")
 
+    def _insert(self, table: str, row: dict[str, Any]) -> None:
+        """Within a transaction; `table` and the row's keys are this program's own words."""
+        self._db.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join(f':{c}' for c in row)})", row)
+
     def _one(self, query: str, *values: str) -> sqlite3.Row | None:
         with self._faults():
             row: sqlite3.Row | None = self._db.execute(query, values).fetchone()
@@ -221,6 +231,32 @@ class Store:
             raise StoreError(f"{self.path}: {error}: check the file, its folder and their free space") from error
 
 
+def new_id() -> str:
+    """Random and unique, 16 hex digits."""
+    return secrets.token_hex(8)
+
+
+def decision_row(id: str, decision: Decision, image: str, sha256: str, engine: str) -> dict[str, Any]:
+    """A decision as it is stored, now. `image`: an absolute path, or '' where none is kept."""
+    return {
+        "id": id,
+        "decided": now(),
+        "frame": decision.frame,
+        "source": decision.source,
+        "captured": decision.captured.astimezone(UTC).isoformat() if decision.captured else None,
+        "image": image,
+        "sha256": sha256,
+        "score": decision.score,
+        "p_value": decision.p_value,
+        "threshold": decision.threshold if math.isfinite(decision.threshold) else None,
+        "verdict": decision.verdict,
+        "promise": decision.promise,
+        "bundle": decision.bundle,
+        "calibration": decision.calibration,
+        "engine": engine,
+    }
+
+
 def _label(word: str, verdict: str, decision: str) -> Label:
     if word not in get_args(Word):
         raise StoreError(f"{word!r} is no mark: choose {', '.join(get_args(Word))}")
@@ -232,6 +268,8 @@ def _label(word: str, verdict: str, decision: str) -> Label:
 
 
 def _unchanged(path: Path, sha256: str) -> bytes:
+    if path == Path():
+        raise StoreError("the image of this decision was not kept: it cannot be marked any more")
     try:
         body = path.read_bytes()
     except OSError as error:
@@ -243,5 +281,6 @@ def _unchanged(path: Path, sha256: str) -> bytes:
     return body
 
 
-def _now() -> str:
+def now() -> str:
+    """UTC, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

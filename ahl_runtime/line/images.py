@@ -1,0 +1,77 @@
+"""Images that are kept: rejects, and a sample of the others; the oldest go first, by age and by bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import random
+import time
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ahl_runtime.files import write_whole
+from ahl_runtime.line.config import StorePart
+from ahl_runtime.line.inbox import Ticket
+from ahl_runtime.types import Decision
+
+
+class Images:
+    """A folder with one for each day."""
+
+    def __init__(self, part: StorePart) -> None:
+        self._part = part
+        self.folder = part.images
+
+    def wanted(self, decision: Decision) -> bool:
+        """Is the image of this decision to be kept? Of the sample, by chance."""
+        if self._part.keep_rejects and decision.verdict != "pass":
+            return True
+        return random.random() < self._part.keep_passes
+
+    def keep(self, id: str, ticket: Ticket) -> tuple[str, str]:
+        """Write a frame's file as it came, or its pixels as PNG: absolute path, SHA-256. OSError."""
+        suffix = ticket.path.suffix.lower() if ticket.path else ".png"
+        body = ticket.body or png(ticket.frame.image if ticket.frame else np.zeros((1, 1, 3), np.uint8))
+        day = self.folder / datetime.now(UTC).strftime("%Y%m%d")
+        day.mkdir(parents=True, exist_ok=True)
+        path = (day / f"{id}{suffix}").absolute()
+        write_whole(path, [body])
+        return str(path), hashlib.sha256(body).hexdigest()
+
+    def prune(self, *, by_age: bool = True) -> int:
+        """Delete what is older than the settings say (unless not `by_age`), then the oldest beyond the bytes; how many.
+
+        An image that someone marked stays in the store itself, whatever becomes of its file.
+        """
+        found = []
+        for path in self.folder.glob("*/*"):
+            with contextlib.suppress(OSError):
+                state = path.stat()
+                found.append((path.parent.name, state.st_mtime, state.st_size, path))
+        found.sort()
+        total = sum(size for _, _, size, _ in found)
+        horizon = time.time() - 86_400 * self._part.max_age if by_age else float("-inf")
+        gone = 0
+        for _, changed, size, path in found:
+            if changed >= horizon and total <= self._part.max_bytes:
+                break
+            with contextlib.suppress(OSError):
+                path.unlink()
+                total -= size
+                gone += 1
+        for day in self.folder.glob("*"):
+            with contextlib.suppress(OSError):
+                if day.is_dir() and day.name != datetime.now(UTC).strftime("%Y%m%d"):
+                    day.rmdir()  # where it is empty
+        return gone
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    """Lossless, so that a marked image can be trained on; packed lightly, so that it is quick."""
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG", compress_level=1)
+    return out.getvalue()

@@ -1,0 +1,430 @@
+"""A line: sources, one engine, the store, sinks, and everything that is asked of them while they run."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from queue import Queue
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ahl_runtime import recalibrate
+from ahl_runtime.decision import Rule
+from ahl_runtime.errors import BundleError, Busy, EngineError, NoSource, StoreError
+from ahl_runtime.line.config import LineConfig, PushSource, SourcePart
+from ahl_runtime.line.histogram import Histograms
+from ahl_runtime.line.images import Images
+from ahl_runtime.line.inbox import Inbox, Recorded, Ticket
+from ahl_runtime.line.journal import Journal
+from ahl_runtime.line.model import Model
+from ahl_runtime.line.outbox import Outbox
+from ahl_runtime.line.recorder import Recorder
+from ahl_runtime.line.scorer import Scored, Scorer
+from ahl_runtime.line.sinks.open import open_sink
+from ahl_runtime.line.sources.base import cropped
+from ahl_runtime.line.sources.open import open_source
+from ahl_runtime.line.trial import Probation, Trial
+from ahl_runtime.line.watch import Watch
+from ahl_runtime.recalibrate import Proposal
+from ahl_runtime.server.metrics import Latency
+from ahl_runtime.server.state import ModelState, State
+from ahl_runtime.sidefile import Change
+from ahl_runtime.types import Decision, Frame, Outputs
+from calibration import ScoresError
+
+log = logging.getLogger(__name__)
+_HUNG = 60.0  # seconds without a sign of life of a thread
+_TIDY = 30.0  # seconds between looks at what may be deleted
+_SHADOW, _SHADOW_SECONDS = 50, 10.0  # frames that a new bundle scores beside the old one, and how long to wait for them
+_PROBATION = 200  # frames after a swap in which it may be taken back
+_DEPLOYED = "deployed"
+
+
+class Line:
+    """Loads the bundle and opens the store; `start` makes it run. A context manager that does both, and stops.
+
+    BundleError, EngineError, SideFileError, StoreError. Methods may be called from any thread.
+    """
+
+    def __init__(self, config: LineConfig) -> None:
+        self.config = config
+        self.store_path = config.store.path
+        self._parts: dict[str, SourcePart] = {s.name: s for s in config.sources}
+        with Journal(self.store_path, create=True) as journal:
+            for name, count in journal.join([s.name for s in config.sink]).items():
+                log.warning("a sink is no longer configured", extra={"sink": name, "not_sent": count})
+            model = self._load(self._deployed(journal))
+            saved = {name: journal.state(f"drift.{name}") for name in self._parts}
+        self._watches = {name: Watch(name, model.rule(name), saved[name]) for name in self._parts}
+        self._inbox = Inbox({s.name: (s.policy, s.queue) for s in self._parts.values()})
+        self._histograms = Histograms()
+        scored: Queue[list[Scored]] = Queue(4)
+        self._scorer = Scorer(
+            self._inbox, scored, model, config.pipeline.batch, config.pipeline.linger, self._seen, self._again
+        )
+        self._recorder = Recorder(config, scored, self._watches, self._histograms, self._wake)
+        self._outboxes = [Outbox(part, config.store, partial(open_sink, part)) for part in config.sink]
+        self._sources = {name: open_source(part, self.store_path) for name, part in self._parts.items()}
+        self._stopping, self._sinks_end, self._abort = threading.Event(), threading.Event(), threading.Event()
+        self._threads: dict[str, list[threading.Thread]] = {"source": [], "pipeline": [], "sink": [], "tidy": []}
+        self._changing = threading.Lock()
+        self._trial: Trial | None = None
+        self._probation: Probation | None = None
+        self._rolled_back = ""
+        self.failure = ""
+
+    # Running
+
+    def start(self) -> None:
+        """Begin to take frames."""
+        for name, source in self._sources.items():
+            watch = self._watches[name]
+            if source is None:
+                watch.say("live", "waiting for frames over HTTP")
+                continue
+            self._spawn("source", name, partial(source.run, self._give, watch.say, self._stopping.wait))
+        scoring = self._spawn("pipeline", "score", lambda: self._scorer.run(self._abort.is_set))
+        self._spawn("pipeline", "store", lambda: self._recorder.run(lambda: not scoring.is_alive(), self._abort.is_set))
+        for outbox in self._outboxes:
+            self._spawn("sink", outbox.name, partial(outbox.run, self._sinks_end.wait, self._abort.is_set))
+        self._spawn("tidy", "tidy", self._tidy)
+
+    def stop(self, timeout: float = 20.0) -> bool:
+        """Accept nothing more, decide and store what waits, send what can be sent, at most `timeout` seconds.
+
+        True: all that was accepted is stored. What sinks were not told waits in the store for the next start.
+        """
+        until = time.monotonic() + timeout
+        self._stopping.set()
+        self._inbox.close()
+        _join(self._threads["pipeline"], until - 0.25 * timeout)
+        stored = not any(t.is_alive() for t in self._threads["pipeline"])
+        _join(self._threads["source"], until - 0.2 * timeout)
+        self._sinks_end.set()
+        self._wake()
+        _join(self._threads["sink"], until)
+        self._abort.set()
+        left = self._inbox.refuse_all(Busy("the line stopped"))
+        _join([t for some in self._threads.values() for t in some], time.monotonic() + 2.0)
+        for outbox in self._outboxes:
+            outbox.close()
+        if left or not stored:
+            log.warning("stopped before everything was decided", extra={"frames": left})
+        return stored and not left
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def healthy(self) -> bool:
+        """Do the threads that decide and store still live? Where not, only a restart helps."""
+        now = time.monotonic()
+        alive = all(t.is_alive() for t in self._threads["pipeline"])
+        return alive and not self.failure and max(now - self._scorer.alive, now - self._recorder.alive) < _HUNG
+
+    def _spawn(self, group: str, name: str, target: Callable[[], None]) -> threading.Thread:
+        def run() -> None:
+            try:
+                target()
+            except Exception as error:
+                self.failure = f"{name}: {type(error).__name__}: {error}"
+                log.exception("a thread ended", extra={"thread": name})
+
+        thread = threading.Thread(target=run, name=f"{group} {name}", daemon=True)
+        self._threads[group].append(thread)
+        thread.start()
+        return thread
+
+    def _give(self, ticket: Ticket) -> bool:
+        """For sources: waits while the queue is full, until the line stops."""
+        try:
+            while not self._inbox.put(ticket, 0.5):
+                pass
+        except Busy:
+            return False
+        self._watches[ticket.source].accepted()
+        return True
+
+    def _wake(self) -> None:
+        for outbox in self._outboxes:
+            outbox.wake()
+
+    def _tidy(self) -> None:
+        """Retention, and what sinks have had. By age only while the clock runs evenly."""
+        images = Images(self.config.store)
+        offset = time.time() - time.monotonic()
+        while not self._stopping.wait(_TIDY):
+            steady = abs(time.time() - time.monotonic() - offset) < 3600
+            before = datetime.now(UTC) - timedelta(days=self.config.store.decisions_age)
+            try:
+                images.prune(by_age=steady)
+                with Journal(self.store_path) as journal:
+                    journal.prune(before.isoformat(timespec="milliseconds") if steady else None)
+            except (StoreError, OSError) as error:
+                log.warning("tidying failed", extra={"error": str(error)})
+
+    # Frames
+
+    def submit(
+        self, image: NDArray[np.uint8], source: str | None = None, frame: str = "", captured: datetime | None = None
+    ) -> Recorded:
+        """Decide on a frame, uint8 [H, W, 3], and store the decision; returns when it is on the disk.
+
+        `source`: one of the kind push; the first by default. NoSource, ImageError, EngineError; Busy where there is no
+        room or no decision within the source's `wait` seconds.
+        """
+        part = self._push(source)
+        ticket = Ticket(Frame(cropped(image, part.roi), frame, part.name, captured), part.name, frame)
+        until = time.monotonic() + part.wait
+        if not self._inbox.put(ticket, part.wait):
+            raise Busy(f"{part.queue} frames of {part.name} wait: send fewer")
+        self._watches[part.name].accepted()
+        try:
+            return ticket.outcome.result(max(0.0, until - time.monotonic()))
+        except TimeoutError:
+            why = self._trouble() or "frames wait"
+            raise Busy(f"no decision within {part.wait:g} s ({why}); it may still be stored") from None
+        except CancelledError:
+            raise Busy("the line stopped") from None
+
+    def infer(self, images: NDArray[np.uint8]) -> Outputs:
+        """Score frames, uint8 [N, H, W, 3]; nothing is decided or stored. EngineError."""
+        return self.model.infer(images)
+
+    def _push(self, source: str | None) -> PushSource:
+        pushed = [p for p in self._parts.values() if isinstance(p, PushSource)]
+        for part in pushed:
+            if source in (None, part.name):
+                return part
+        raise NoSource(
+            f"no source {str(source)[:80]!r} that frames can be sent to: "
+            + (f"there is {', '.join(p.name for p in pushed)}" if pushed else "the line has none of the kind push")
+        )
+
+    # What is known
+
+    @property
+    def model(self) -> Model:
+        """The bundle that decides."""
+        return self._scorer.model
+
+    def state(self) -> State:
+        """What the operator sees."""
+        model = self.model
+        sources = [
+            watch.state(dropped=self._inbox.dropped(name), queue=self._inbox.depth(name))
+            for name, watch in self._watches.items()
+        ]
+        return State(
+            model=ModelState(name=model.name, digest=model.digest, engine=model.engine),
+            rejects=sum(s.rejected for s in sources),
+            faults=self._faults(),
+            sources=sources,
+        )
+
+    def _faults(self) -> list[str]:
+        found = [self.failure, self._recorder.trouble, self._scorer.trouble, self._rolled_back]
+        for name, watch in self._watches.items():
+            if watch.faults:
+                found.append(f"{name}: {watch.faults} frames without a decision, the last: {watch.trouble}")
+            elif watch.trouble:
+                found.append(f"{name}: {watch.trouble}")
+            state = watch.state(dropped=0, queue=0)
+            if state.state in ("gone", "frozen"):
+                found.append(f"{name}: {state.said}")
+        found += [f"sink {o.name}: {o.depth} messages wait: {o.last_error}" for o in self._outboxes if o.last_error]
+        return [text for text in found if text]
+
+    def _trouble(self) -> str:
+        return self.failure or self._recorder.trouble or self._scorer.trouble
+
+    def latencies(self) -> Mapping[str, Latency]:
+        """How long each stage took, since the process began."""
+        return self._histograms.latencies()
+
+    def check_ready(self) -> None:
+        """Busy while no frame can be decided on and stored."""
+        if self._stopping.is_set() or not self._threads["pipeline"]:
+            raise Busy("the line does not run")
+        if trouble := self._trouble():
+            raise Busy(trouble)
+
+    def latest(self, source: str) -> Recorded | None:
+        """The newest decision of a source and its frame; None before the first. NoSource."""
+        return self._watch(source).latest
+
+    def picture(self, source: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]] | None:
+        """The newest frame of a source, uint8 [H, W, 3], and its anomaly map, float32 [h, w]. NoSource."""
+        found = self.latest(source)
+        return (found.frame.image, found.decision.anomaly_map) if found else None
+
+    def _watch(self, source: str) -> Watch:
+        try:
+            return self._watches[source]
+        except KeyError:
+            raise NoSource(f"no source {source[:80]!r}: there is {', '.join(self._watches)}") from None
+
+    # Changes
+
+    def rule(self, source: str) -> Rule:
+        """What decides for a source. NoSource."""
+        self._watch(source)
+        return self.model.rule(source)
+
+    def reset_drift(self, source: str) -> None:
+        """Watch anew. NoSource."""
+        self._watch(source).reset_drift()
+
+    def propose(
+        self,
+        source: str,
+        frames: int,
+        *,
+        alpha: float | None = None,
+        confidence: float | None = None,
+        tail: bool = False,
+    ) -> Proposal:
+        """A calibration from the newest frames of a source, and what it would change; nothing is written.
+
+        Frames since this process began and since the rule last changed, at most 1000; those marked as anomalies are
+        left out. NoSource, CalibrationError, StoreError.
+        """
+        newest = self._watch(source).newest(frames)
+        with Journal(self.store_path) as journal:
+            good = journal.marked_good([id for id, _, _ in newest])
+        found = [(value, seen) for id, value, seen in newest if id in good]
+        if len(found) < 2:
+            raise ScoresError(f"{len(found)} frames of {source} since its rule last changed: wait for more")
+        return recalibrate.fit(
+            self.rule(source),
+            [value for value, _ in found],
+            [seen for _, seen in found],
+            alpha=alpha,
+            confidence=confidence,
+            tail=tail,
+        )
+
+    def adopt(self, source: str, proposal: Proposal, change: Change) -> str:
+        """Put it in force; its name. NoSource, SideFileError."""
+        self._watch(source)
+        with self._changing:
+            model = self.model
+            if proposal.old.bundle != model.digest:
+                raise BundleError("the bundle was swapped since the preview: preview again")
+            side = model.side_files.add(model.artefact, source, proposal.new, change)
+            self._reread(model)
+            return side.name
+
+    def undo(self, source: str, change: Change) -> str:
+        """Go back to the calibration before; the name of the one that was in force. NoSource, SideFileError."""
+        self._watch(source)
+        with self._changing:
+            model = self.model
+            undone = model.side_files.undo(model.artefact, source, change)
+            self._reread(model)
+            return undone
+
+    def _reread(self, model: Model) -> None:
+        before = {name: model.rule(name).name for name in self._watches}
+        model.read_rules()
+        for name, watch in self._watches.items():
+            if model.rule(name).name != before[name]:
+                watch.follow(model.rule(name))
+
+    def deploy(self, path: Path) -> None:
+        """Swap the bundle without losing a frame: load it, check it, let it score beside the old one, then switch.
+
+        Waits for 50 frames or 10 seconds, whichever is first. If it fails within its first 200 frames, or rejects far
+        more than was to be expected, the old one comes back by itself. BundleError, EngineError, SideFileError,
+        SigningError leave the old one in force.
+        """
+        with self._changing:
+            old, fresh = self.model, self._load(path)
+            trial = Trial(fresh, _SHADOW)
+            self._trial = trial
+            try:
+                until = time.monotonic() + _SHADOW_SECONDS
+                while not trial.over.wait(0.2) and time.monotonic() < until and not self._stopping.is_set():
+                    pass
+            finally:
+                self._trial = None
+            if trial.refusal:
+                raise BundleError(f"{path}: refused: {trial.refusal}; {old.path.name} stays in force")
+            rejected, seen = (sum(v) for v in zip(*(w.rejects() for w in self._watches.values()), strict=True))
+            alpha = max(fresh.rule(name).calibration.alpha for name in self._watches)
+            self._rolled_back = ""
+            self._keep_deployed(path)
+            self._probation = Probation(
+                old, fresh, _PROBATION, max(alpha, 2 * (rejected + 1) / (seen + 2) if seen else 0.0)
+            )
+            self._put(fresh)
+            log.info("a bundle was put in force", extra={"bundle": str(path), "digest": fresh.digest})
+
+    def _seen(self, model: Model, frames: list[Frame], decisions: list[Decision] | None) -> None:
+        """In the scoring thread, after each batch."""
+        trial, probation = self._trial, self._probation
+        if trial is not None and decisions is not None:
+            trial.see(frames, decisions)
+        if probation is not None and model is probation.new:
+            reason = probation.see(decisions)
+            if reason:
+                self._probation = None
+                self._rolled_back = (
+                    f"{probation.old.name} is in force again: {probation.new.name} was taken back: {reason}"
+                )
+                self._put(probation.old)
+                log.error("a bundle was taken back", extra={"bundle": str(probation.new.path), "reason": reason})
+                try:
+                    self._keep_deployed(probation.old.path)
+                except StoreError as error:
+                    log.error("the swap back could not be stored", extra={"error": str(error)})
+            elif probation.over:
+                self._probation = None
+
+    def _put(self, model: Model) -> None:
+        self._scorer.model = model
+        for name, watch in self._watches.items():
+            watch.follow(model.rule(name))
+
+    def _load(self, path: Path) -> Model:
+        return Model(self.config.model, path, list(self._parts))
+
+    def _again(self) -> Model:
+        fresh = self._load(self.model.path)
+        if fresh.digest != self.model.digest:
+            raise EngineError(f"{fresh.path}: another bundle lies there now: deploy it")
+        return fresh
+
+    def _deployed(self, journal: Journal) -> Path:
+        """What was deployed last, unless the settings name another bundle since then, or it is gone."""
+        asked = self.config.model.bundle.absolute()
+        kept = journal.state(_DEPLOYED)
+        if kept is not None:
+            configured, _, deployed = kept.partition("\n")
+            if configured == str(asked) and Path(deployed).is_file():
+                return Path(deployed)
+        return asked
+
+    def _keep_deployed(self, path: Path) -> None:
+        with Journal(self.store_path) as journal:
+            journal.put_state(_DEPLOYED, f"{self.config.model.bundle.absolute()}\n{path.absolute()}")
+
+
+def _join(threads: list[threading.Thread], until: float) -> None:
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))

@@ -1,0 +1,44 @@
+"""JSON lines in a file. A line that a power cut left half written is ended; its message comes again, whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from ahl_runtime.errors import SinkError
+from ahl_runtime.line.config import JsonlSink
+from ahl_runtime.line.journal import Message
+
+
+class Jsonl:
+    """Opens the file for each delivery, so that it may be renamed between."""
+
+    def __init__(self, part: JsonlSink) -> None:
+        self._path = part.path
+
+    def send(self, messages: Sequence[Message]) -> int:
+        """All of them, on the disk; SinkError leaves the file as it was, where the disk allows it."""
+        text = b"".join(m.text.encode() + b"\n" for m in messages)
+        try:
+            with self._path.open("a+b", buffering=0) as file:
+                size = file.seek(0, os.SEEK_END)
+                if size:
+                    file.seek(-1, os.SEEK_END)
+                    if file.read(1) != b"\n":
+                        text = b"\n" + text
+                try:
+                    view = memoryview(text)
+                    while view:
+                        view = view[file.write(view) :]
+                    os.fsync(file.fileno())
+                except OSError:
+                    file.truncate(size)
+                    raise
+        except OSError as error:
+            raise SinkError(
+                f"{self._path}: cannot be written ({error.strerror or error}): check the folder and its free space"
+            ) from error
+        return len(messages)
+
+    def close(self) -> None:
+        """Nothing is held."""

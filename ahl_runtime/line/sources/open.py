@@ -1,0 +1,20 @@
+"""The source that the settings ask for; its library is imported only then."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ahl_runtime.line.config import FolderSource, PushSource, SourcePart
+from ahl_runtime.line.sources.base import Source
+from ahl_runtime.line.sources.folder import Folder
+
+
+def open_source(part: SourcePart, store: Path) -> Source | None:
+    """None for frames that come over HTTP. SourceError where an extra is not installed."""
+    if isinstance(part, PushSource):
+        return None
+    if isinstance(part, FolderSource):
+        return Folder(part, store)
+    from ahl_runtime.line.sources.stream import Stream
+
+    return Stream(part)

@@ -1,0 +1,55 @@
+"""Lines on a real bundle, engine and store, that stop with their test."""
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ahl_runtime.line.config import LineConfig, load
+from ahl_runtime.line.line import Line
+
+
+def until(happened: Callable[[], Any], seconds: float = 20.0) -> Any:
+    """What it gives, as soon as that is true."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := happened():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("it did not happen in time")
+
+
+def rows(store: Path, query: str, *values: object) -> list[dict[str, Any]]:
+    """What the store holds."""
+    with sqlite3.connect(f"file:{store}?mode=ro", uri=True, timeout=10) as db:
+        db.row_factory = sqlite3.Row
+        return [dict(row) for row in db.execute(query, values)]
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """Of a file of JSON lines."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.fixture
+def config(bundle_path: Path, tmp_path: Path) -> Callable[..., LineConfig]:
+    """Settings with a store in the test's folder; sections replace the defaults."""
+
+    def make(**sections: Any) -> LineConfig:
+        model = {"bundle": bundle_path, "threads": 1, **sections.pop("model", {})}
+        store = {"path": tmp_path / "line.sqlite", **sections.pop("store", {})}
+        return load(None, {"model": model, "store": store, **sections})
+
+    return make
+
+
+@pytest.fixture
+def running(config: Callable[..., LineConfig]) -> Iterator[Callable[..., Line]]:
+    """Starts lines."""
+    with ExitStack() as stack:
+        yield lambda **sections: stack.enter_context(Line(config(**sections)))
