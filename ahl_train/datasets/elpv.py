@@ -1,6 +1,6 @@
 """ELPV: 2,624 electroluminescence images of solar cells, from the package `elpv-dataset`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,17 +18,17 @@ def read(root: Path | None = None) -> Dataset:
     """
     places = ("", "data", "utils", "src/elpv_dataset/data")
     folder = package() if root is None else locate("elpv", root, places, "labels.csv")
-    samples = [*_cells(folder, 0.0, 0), *_cells(folder, 1.0, 1)]
+    samples = list(_cells(folder, {0.0: 0, 1.0: 1}))
     return Dataset("elpv", need_normals("elpv", folder, samples), folder, LICENCE)
 
 
 def doubtful() -> tuple[Sample, ...]:
     """The installed package's cells of probability 2/3 as anomalies: no part of the protocol, so free to choose on."""
-    return tuple(_cells(package(), 2 / 3, 1))
+    return tuple(_cells(package(), {0.6667: 1}))
 
 
-def _cells(folder: Path, wanted: float, label: int) -> Iterator[Sample]:
-    """The cells of one defect probability, as they come."""
+def _cells(folder: Path, labels: Mapping[float, int]) -> Iterator[Sample]:
+    """The cells of the defect probabilities that have a label (to 4 digits), as they come."""
     for number, line in enumerate((folder / "labels.csv").read_text().splitlines(), start=1):
         if not (fields := line.split()):
             continue
@@ -38,7 +38,7 @@ def _cells(folder: Path, wanted: float, label: int) -> Iterator[Sample]:
             raise DataError(
                 f"{folder / 'labels.csv'}, line {number}: expected path, probability and type, got {line!r}"
             ) from None
-        if abs(probability - wanted) < 1e-3:
+        if (label := labels.get(round(probability, 4))) is not None:
             yield Sample(folder / name, label, kind if label else GOOD)
 
 
