@@ -92,7 +92,8 @@ def write_tables(folder: Path, page: Path | None = None) -> tuple[Path, ...]:
     table = tabulate(read_results(folder))
     texts = {"table.md": to_markdown(table), "table.html": to_html(table), "table.csv": to_csv(table)}
     written = tuple(write(folder / name, text) for name, text in texts.items())
-    return (*written, write_into(page, to_markdown(table), MARKERS)) if page else written
+    untitled = to_markdown(table).partition("\n\n")[2]
+    return (*written, write_into(page, untitled, MARKERS)) if page else written
 
 
 def load_paper() -> dict[str, Any]:

@@ -36,7 +36,8 @@ def test_into_a_page(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"head\n{MARKERS[0]}\n{MARKERS[1]}\ntail\n")
     assert write_tables(tmp_path, page)[-1] == page
-    assert page.read_text() == f"head\n{MARKERS[0]}\n{(tmp_path / 'table.md').read_text()}{MARKERS[1]}\ntail\n"
+    untitled = (tmp_path / "table.md").read_text().removeprefix("# Benchmark\n\n")
+    assert page.read_text() == f"head\n{MARKERS[0]}\n{untitled}{MARKERS[1]}\ntail\n"
 
 
 def test_mean_spread_and_difference(tmp_path):
