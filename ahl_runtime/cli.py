@@ -15,6 +15,7 @@ from ahl_runtime import console, options
 from ahl_runtime.cli_bench import bench
 from ahl_runtime.cli_calibrate import calibrate
 from ahl_runtime.cli_feedback import feedback
+from ahl_runtime.cli_serve import deploy, init, serve, status
 from ahl_runtime.errors import ImageError, OutputError, RuntimeFault
 
 if TYPE_CHECKING:
@@ -200,6 +201,10 @@ def _map_targets(folder: Path, paths: Sequence[Path]) -> list[Path]:
 app.add_command(bench)
 app.add_command(calibrate)
 app.add_command(feedback)
+app.add_command(serve)
+app.add_command(init)
+app.add_command(status)
+app.add_command(deploy)
 
 if __name__ == "__main__":
     main()

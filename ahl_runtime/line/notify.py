@@ -1,0 +1,27 @@
+"""What systemd is told: that the line runs, that it lives, that it stops."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+
+class Notify:
+    """A datagram to $NOTIFY_SOCKET; nothing where there is none. `interval`: seconds between signs of life, or None."""
+
+    def __init__(self) -> None:
+        self._path = os.environ.get("NOTIFY_SOCKET", "")
+        micros, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
+        mine = not pid or pid == str(os.getpid())
+        self.interval = int(micros) / 2e6 if self._path and mine and micros.isdigit() else None
+
+    def tell(self, text: str) -> None:
+        """Such as "READY=1"."""
+        if not self._path:
+            return
+        address = f"\0{self._path[1:]}" if self._path.startswith("@") else self._path
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sending:
+                sending.sendto(text.encode(), address)
+        except OSError:
+            return  # the line does not stop because no one listens
