@@ -19,8 +19,9 @@ export-figures: demo
 test: lint tools
 	AHL_SCREENSHOTS=$(CURDIR)/build/screenshots $(BIN)/pytest
 
-# What tests need beyond Python, from Debian: the operator page's browser, a client of the HTTP examples, certificates.
-TOOLS := chromium curl openssl
+# What tests need beyond Python, from Debian: the operator page's browser, a client of the HTTP examples, certificates,
+# a broker, a clock that jumps.
+TOOLS := chromium curl faketime mosquitto openssl
 tools:
 	@missing="$$(for tool in $(TOOLS); do command -v $$tool > /dev/null || echo $$tool; done)"; \
 	test -z "$$missing" || { root="$$(command -v sudo || true)"; \

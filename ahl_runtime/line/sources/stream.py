@@ -68,6 +68,7 @@ class Stream:
         with self._open() as container:
             stream = container.streams.video[0]
             stream.thread_type = "NONE"  # a frame comes out as soon as it is in
+            stream.codec_context.options = {"err_detect": "explode"}  # a damaged frame is told, not patched up
             for image, at in self._frames(container, stream):
                 if stopped(0.0):
                     return
@@ -104,14 +105,20 @@ class Stream:
         return url
 
     def _frames(self, container: Any, stream: Any) -> Iterator[tuple[Any, float | None]]:
-        """Decoded frames, or None for one that cannot be, and seconds since the beginning, where the stream says."""
+        """Decoded frames, or None for one that cannot be, and seconds since the beginning, where the stream says.
+
+        What cannot be decoded before the first frame belongs to one from before the connection.
+        """
+        begun = False
         for packet in container.demux(stream):
             try:
                 decoded = packet.decode()
             except self._av.error.InvalidDataError:
-                yield None, None
+                if begun:
+                    yield None, None
                 continue
             for frame in decoded:
+                begun = True
                 yield frame, frame.time
 
     def _hand_on(self, frame: Any, give: Give, report: Report) -> None:
