@@ -150,7 +150,7 @@ class Recorder:
             ticket.refuse(StoreError(f"{ticket.name}: decided on before"))
             return
         if decision is None or ticket.frame is None:
-            watch.failed(f"{ticket.name}: {scored.error}")
+            watch.failed(f"frame {ticket.name}: {scored.error}" if ticket.name else scored.error)
             log.error("no decision", extra={"source": ticket.source, "frame": ticket.name, "error": scored.error})
             ticket.refuse((EngineError if ticket.frame else ImageError)(scored.error))
             return
