@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, Union, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ahl_runtime.errors import ConfigError
 from ahl_runtime.server.settings import Settings as HttpSettings
 
 PREFIX = "AHL_"
 DEFAULT_SOURCE = "default"
+_FILE = "_file"
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
@@ -254,7 +255,10 @@ class LogPart(Part):
 
 
 class LineConfig(BaseSettings):
-    """Everything that `ahl-runtime serve` is told. The environment wins over the file: AHL_HTTP__PORT=8081."""
+    """Everything that `ahl-runtime serve` is told. Flags win over the environment, and that over a file.
+
+    `load` makes one.
+    """
 
     model_config = SettingsConfigDict(
         extra="forbid", frozen=True, env_prefix=PREFIX, env_nested_delimiter="__", env_ignore_empty=True
@@ -277,8 +281,14 @@ class LineConfig(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment first, then what was read from the file. No .env is looked for."""
-        return env_settings, init_settings
+        """In order of precedence. No .env is looked for."""
+        given = init_settings()
+        file = given.pop(_FILE, {})
+        return (
+            InitSettingsSource(settings_cls, given),
+            env_settings,
+            InitSettingsSource(settings_cls, file),
+        )
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -300,6 +310,7 @@ class LineConfig(BaseSettings):
 def load(path: Path | None, flags: Mapping[str, Any] | None = None) -> LineConfig:
     """The settings of a file, what `flags` put in their place, and the environment. ConfigError names every fault."""
     fields: dict[str, Any] = {}
+    given: dict[str, Any] = dict(flags or {})
     where = str(path) if path else "the settings"
     if path is not None:
         try:
@@ -309,11 +320,9 @@ def load(path: Path | None, flags: Mapping[str, Any] | None = None) -> LineConfi
             raise ConfigError(f"{path}: cannot be read ({error.strerror or error}): check the path") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: not TOML: {error}") from error
-    for key, value in (flags or {}).items():
-        both = isinstance(value, Mapping) and isinstance(fields.get(key), dict)
-        fields[key] = {**fields[key], **value} if both else value
+    given[_FILE] = fields
     try:
-        return LineConfig(**fields)
+        return LineConfig(**given)
     except ValidationError as error:
         raise ConfigError(f"{where}: " + "; ".join(_said(e) for e in error.errors())) from error
     except Exception as error:  # the environment's values are parsed before they are checked

@@ -39,11 +39,13 @@ def test_a_file_is_read(tmp_path: Path) -> None:
     assert config.sink[0].only == ("reject", "fault") and config.store.images == Path("line.sqlite.images")
 
 
-def test_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AHL_HTTP__PORT", "8123")
     monkeypatch.setenv("AHL_STORE__KEEP_PASSES", "0.5")
     monkeypatch.setenv("AHL_TOKEN", "not a setting of the line: the server reads it")
-    config = load(written(tmp_path, GOOD), {"http": {"host": "::1"}})
+    monkeypatch.setenv("AHL_LOG__LEVEL", "error")
+    config = load(written(tmp_path, GOOD), {"http": {"host": "::1"}, "log": {"level": "debug"}})
+    assert config.log.level == "debug"  # flags win over both
     assert (config.http.port, config.http.host, config.store.keep_passes) == (8123, "::1", 0.5)
 
 
