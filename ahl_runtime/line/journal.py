@@ -140,6 +140,13 @@ class Journal(Store):
             else:
                 self._db.execute("INSERT OR REPLACE INTO states VALUES (?, ?)", (name, value))
 
+    def add_image(self, id: str, image: str, sha256: str) -> None:
+        """A decision's image, kept after all."""
+        with self._transaction():
+            self._db.execute(
+                "UPDATE decisions SET image = ?, sha256 = ? WHERE id = ? AND image = ''", (image, sha256, id)
+            )
+
     def marked_good(self, ids: Sequence[str]) -> set[str]:
         """Of these decisions, those whose newest mark is not an anomaly, or that have none."""
         query = """SELECT label FROM marks WHERE decision = ? ORDER BY number DESC LIMIT 1"""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ahl_runtime import recalibrate
 from ahl_runtime.decision import Rule
-from ahl_runtime.errors import BundleError, Busy, EngineError, NoSource, StoreError
+from ahl_runtime.errors import BundleError, Busy, EngineError, NoSource, OutputError, StoreError
 from ahl_runtime.line.config import LineConfig, PushSource, SourcePart
 from ahl_runtime.line.histogram import Histograms
 from ahl_runtime.line.images import Images
@@ -272,6 +272,26 @@ class Line:
         """The newest frame of a source, uint8 [H, W, 3], and its anomaly map, float32 [h, w]. NoSource."""
         found = self.latest(source)
         return (found.frame.image, found.decision.anomaly_map) if found else None
+
+    def keep(self, id: str) -> bool:
+        """Keep the image of a recent decision that has none, so that it can be marked; False where it is let go of.
+
+        About 32 MB of the newest frames of each source are held. OutputError, StoreError.
+        """
+        for name, watch in self._watches.items():
+            frame = watch.frame(id)
+            if frame is None:
+                continue
+            try:
+                image, sha256 = Images(self.config.store).keep(id, Ticket(frame, name, frame.id))
+            except OSError as error:
+                raise OutputError(
+                    f"{self.config.store.images}: cannot be written ({error.strerror or error})"
+                ) from error
+            with Journal(self.store_path) as journal:
+                journal.add_image(id, image, sha256)
+            return True
+        return False
 
     def _watch(self, source: str) -> Watch:
         try:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections import Counter, deque
-from collections.abc import Set as AbstractSet
+from collections import Counter, OrderedDict, deque
 
 import calibration
 from ahl_runtime.decision import Rule
 from ahl_runtime.line.inbox import Recorded
 from ahl_runtime.server.state import DriftState, Latest, Point, SourceState
+from ahl_runtime.types import Frame
 from calibration import CalibrationError, Drift, FrameStatistics
 from calibration.frames import FEWEST
 
 _RECENT = 60  # decisions on the page's strip
 _KEPT = 1000  # scores for a calibration
+_PIXELS = 32_000_000  # bytes of the newest frames, so that an operator can mark what was not kept
 _SMALLEST = 8  # pixels; smaller frames have no statistics
 
 
@@ -35,6 +36,8 @@ class Watch:
         self._counts: Counter[str] = Counter()
         self._recent: deque[Point] = deque(maxlen=_RECENT)
         self._scored: deque[tuple[str, float, FrameStatistics | None]] = deque(maxlen=_KEPT)
+        self._frames: OrderedDict[str, Frame] = OrderedDict()
+        self._bytes = 0
         self._latest: Recorded | None = None
         self._state, self._said = "waiting", "no frame yet"
         self.trouble = ""
@@ -81,6 +84,10 @@ class Watch:
             self._counts[decision.verdict] += 1
             self._recent.append(Point(id=recorded.id, score=decision.score, verdict=decision.verdict))
             self._latest = recorded
+            self._frames[recorded.id] = recorded.frame
+            self._bytes += recorded.frame.image.nbytes
+            while self._bytes > _PIXELS and len(self._frames) > 1:
+                self._bytes -= self._frames.popitem(last=False)[1].image.nbytes
             if decision.calibration != self.rule.name or decision.bundle != self.rule.bundle:
                 return  # the rule changed meanwhile
             self._scored.append((recorded.id, decision.score, found))
@@ -105,7 +112,7 @@ class Watch:
         with self._lock:
             return list(self._scored)[-most:]
 
-    def rejects(self, ids: AbstractSet[str] | None = None) -> tuple[int, int]:
+    def rejects(self) -> tuple[int, int]:
         """Of the newest frames, how many were rejected, and how many there are."""
         with self._lock:
             return sum(p.verdict == "reject" for p in self._recent), len(self._recent)
@@ -115,6 +122,11 @@ class Watch:
         """The newest decision and its frame."""
         with self._lock:
             return self._latest
+
+    def frame(self, id: str) -> Frame | None:
+        """The frame of a recent decision; a few are held."""
+        with self._lock:
+            return self._frames.get(id)
 
     @property
     def faults(self) -> int:

@@ -81,6 +81,10 @@ class Line(Protocol):
         """The newest frame of a source, uint8 [H, W, 3], and its anomaly map, float32 [h, w]; None before the first."""
         ...
 
+    def keep(self, id: str) -> bool:
+        """Keep the image of a recent decision that has none; False where it is let go of."""
+        ...
+
     def rule(self, source: str) -> Rule:
         """What decides for a source."""
         ...

@@ -163,6 +163,8 @@ def _image(context: Context, row: dict[str, Any]) -> bytes:
 def mark(context: Context, call: Call) -> Marked:
     row = _stored(context, call)
     said: Mark = call.body
+    if not row["image"]:
+        context.line.keep(row["id"])
     with Store(context.line.store_path) as store:
         return Marked(id=row["id"], label=store.mark(row["id"], said.word, said.who, said.note))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ahl_runtime.errors import ConfigError
-from ahl_runtime.line.config import FolderSource, PushSource, load
+from ahl_runtime.line.config import _KINDS, FolderSource, LineConfig, PushSource, load
 
 GOOD = """
 [model]
@@ -84,3 +84,12 @@ def test_every_fault_at_once(tmp_path: Path) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         load(tmp_path / "line.toml")
+
+
+def test_every_key_is_in_the_reference() -> None:
+    """docs/serve.md names each key of each section and kind."""
+    page = (Path(__file__).parents[3] / "docs" / "serve.md").read_text()
+    parts = {name: field.annotation for name, field in LineConfig.model_fields.items()}
+    sections = [parts["model"], parts["store"], parts["pipeline"], parts["log"], *_KINDS["source"].values()]
+    keys = {key for part in [*sections, *_KINDS["sink"].values()] for key in part.model_fields}
+    assert not {key for key in keys if f"`{key}`" not in page}

@@ -56,6 +56,10 @@ def test_an_operator_and_a_program(url: str, line: Line, cells: list[Path], make
         assert answer.status_code == 200, answer.text
     page = requests.get(f"{url}/v1/decisions?limit=500", timeout=60).json()
     assert [d["frame"] for d in page["decisions"]] == [cell.name for cell in reversed(cells)]
+    passed = next(d for d in page["decisions"] if d["verdict"] == "pass")
+    marked = post(f"/v1/decisions/{passed['id']}/mark", {"word": "wrong"})  # its image was not kept until now
+    assert marked.json() == {"id": passed["id"], "label": "anomaly"}
+    assert post(f"/v1/decisions/{passed['id']}/mark", {"word": "right"}).json()["label"] == "good"
     asked = {"source": "default", "frames": 40, "alpha": 0.1}
     preview = post("/v1/calibration/preview", asked).json()
     applied = post("/v1/calibration/apply", {"preview": preview["preview"], "who": "ann", "why": "a new lamp"})

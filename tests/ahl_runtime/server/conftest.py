@@ -120,6 +120,9 @@ class OneSource:
             return None
         return self.image, self.recent[-1][1].anomaly_map
 
+    def keep(self, id: str) -> bool:
+        return False  # every image is kept
+
     def rule(self, source: str) -> Rule:
         return self.scorer.rule
 
