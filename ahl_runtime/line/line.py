@@ -276,7 +276,7 @@ class Line:
     def keep(self, id: str) -> bool:
         """Keep the image of a recent decision that has none, so that it can be marked; False where it is let go of.
 
-        About 32 MB of the newest frames of each source are held. OutputError, StoreError.
+        About 8 MB of the newest frames of each source are held. OutputError, StoreError.
         """
         for name, watch in self._watches.items():
             frame = watch.frame(id)

@@ -17,7 +17,7 @@ from calibration.frames import FEWEST
 
 _RECENT = 60  # decisions on the page's strip
 _KEPT = 1000  # scores for a calibration
-_PIXELS = 32_000_000  # bytes of the newest frames, so that an operator can mark what was not kept
+_PIXELS = 8_000_000  # bytes of the newest frames, so that an operator can mark what was not kept
 _SMALLEST = 8  # pixels; smaller frames have no statistics
 
 

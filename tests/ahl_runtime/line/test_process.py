@@ -192,10 +192,8 @@ def test_killed_at_random_moments(
         line.end(signal.SIGKILL)
         writing.join()
     line = served("--config", settings)
-    until(
-        lambda: len({e["id"] for e in lines_of(tmp_path)} if (tmp_path / "out.jsonl").exists() else ()) == len(names),
-        60,
-    )
+    line.url()
+    until(lambda: len({told["id"] for told in lines_of(tmp_path)}) == len(names), 60)
     assert line.end() == 0
     all_told(tmp_path, names)
 
