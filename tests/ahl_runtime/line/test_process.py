@@ -1,5 +1,6 @@
 """`ahl-runtime serve` as a process: started, asked, told to stop, killed at any moment."""
 
+import http.client
 import json
 import os
 import random
@@ -11,11 +12,12 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -24,7 +26,7 @@ from ahl_runtime.line.config import load
 from .conftest import lines, rows, until
 
 RUNTIME = Path(sys.executable).with_name("ahl-runtime")
-KILLS = int(os.environ.get("AHL_TEST_KILLS", "6"))
+KILLS = int(os.environ.get("AHL_TEST_KILLS", "50"))
 
 
 class Served:
@@ -110,10 +112,15 @@ def put(cells: list[Path], folder: Path, count: int, first: int = 0) -> list[str
     return names
 
 
-def all_told(folder: Path, names: list[str]) -> None:
-    """Each file has exactly one decision, and the sink has each of them, in order but for repeats."""
-    stored = rows(folder / "line.sqlite", "SELECT id, frame FROM decisions ORDER BY rowid")
-    assert sorted(row["frame"] for row in stored) == sorted(names)
+def all_told(folder: Path, names: list[str], answered: Sequence[str] = ()) -> None:
+    """Each file has exactly one decision, each frame sent over HTTP at most one, and one where an answer came; the sink
+    has each of them, in order but for repeats.
+    """
+    stored = rows(folder / "line.sqlite", "SELECT id, source, frame FROM decisions ORDER BY rowid")
+    assert sorted(row["frame"] for row in stored if row["source"] == "in") == sorted(names)
+    sent = [row["frame"] for row in stored if row["source"] == "default"]
+    assert len(set(sent)) == len(sent)
+    assert set(answered) <= {row["id"] for row in stored}
     order = list(dict.fromkeys(line["id"] for line in lines_of(folder)))
     assert order == [row["id"] for row in stored]
 
@@ -177,25 +184,71 @@ def test_systemd_is_told(served: Callable[..., Served], settings: Path, tmp_path
             pass
 
 
+class Sender:
+    """Sends one frame after the other to a server that comes and goes; a frame without an answer is not sent again.
+
+    `answered`: the ids that it was told. `cut`: frames that were on their way when the server died.
+    """
+
+    def __init__(self, port: int, body: bytes) -> None:
+        self.answered: list[str] = []
+        self.cut = 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(f"http://127.0.0.1:{port}/v1/score?frame=", body))
+
+    def _run(self, url: str, body: bytes) -> None:
+        number = 0
+        while not self._over.is_set():
+            number += 1
+            request = urllib.request.Request(f"{url}{number}", body, {"Content-Type": "image/png"})
+            try:
+                with urllib.request.urlopen(request, timeout=20) as answer:
+                    self.answered.append(json.load(answer)["id"])
+            except (http.client.HTTPException, OSError, ValueError) as error:
+                self.cut += "refused" not in str(error)
+                self._over.wait(0.02)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+
 @pytest.mark.slow
 def test_killed_at_random_moments(
     served: Callable[..., Served], settings: Path, tmp_path: Path, cells: list[Path]
 ) -> None:
+    """Two kills of three fall while it starts, the others while it serves; files and requests come all the while."""
     chance = random.Random(0)
-    names: list[str] = []
-    for _ in range(KILLS):
-        line = served("--config", settings)
-        line.url()
-        writing = threading.Thread(target=lambda: names.extend(put(cells, tmp_path / "in", 25, len(names))))
-        writing.start()
-        time.sleep(chance.uniform(0.0, 0.4))
-        line.end(signal.SIGKILL)
-        writing.join()
-    line = served("--config", settings)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+    start = time.monotonic()
+    line = served("--config", settings, "--port", port)
     line.url()
-    until(lambda: len({told["id"] for told in lines_of(tmp_path)}) == len(names), 60)
-    assert line.end() == 0
-    all_told(tmp_path, names)
+    takes = time.monotonic() - start
+    line.end(signal.SIGKILL)
+    names: list[str] = []
+    with Sender(port, cells[0].read_bytes()) as sender:
+        for kill in range(1, KILLS):
+            line = served("--config", settings, "--port", port)
+            names += put(cells, tmp_path / "in", 10, len(names))
+            if kill % 3:
+                time.sleep(chance.uniform(0.0, takes))
+            else:
+                line.url()
+                names += put(cells, tmp_path / "in", 10, len(names))
+                time.sleep(chance.uniform(0.0, 0.5))
+            line.end(signal.SIGKILL)
+    assert sender.cut and sender.answered  # else no kill fell into the work
+    line = served("--config", settings, "--port", port)
+    line.url()
+    until(lambda: len(rows(tmp_path / "line.sqlite", "SELECT * FROM decisions WHERE source = 'in'")) >= len(names), 60)
+    assert line.end() == 0  # which tells the sink what waits
+    all_told(tmp_path, names, sender.answered)
 
 
 @pytest.mark.slow
