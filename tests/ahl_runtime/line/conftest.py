@@ -36,6 +36,22 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def all_accounted(line: Line, told: Path) -> int:
+    """Stops the line: each frame that it accepted has one outcome in the store, and a sink of JSON lines has each, in
+    order. How many frames.
+    """
+    assert line.stop()
+    accepted = sum(source.frames - source.dropped for source in line.state().sources)
+    kept = "SELECT id FROM decisions UNION ALL SELECT id FROM faults"
+    stored = [row["id"] for row in rows(line.store_path, kept)]
+    heard = list(dict.fromkeys(message["id"] for message in lines(told)))
+    assert len(stored) == accepted and sorted(stored) == sorted(heard)
+    for table in ("decisions", "faults"):
+        order = [row["id"] for row in rows(line.store_path, f"SELECT id FROM {table} ORDER BY rowid")]
+        assert [id for id in heard if id in set(order)] == order
+    return accepted
+
+
 @pytest.fixture
 def config(bundle_path: Path, tmp_path: Path) -> Callable[..., LineConfig]:
     """Settings with a store in the test's folder; sections replace the defaults."""
