@@ -1,7 +1,7 @@
 """An artefact: built by its exporter, then proven, calibrated on its own scores, and described for the manifest."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -24,7 +24,8 @@ _UNPROVEN = "not proven, as it could not run where it was exported; the float32 
 class Built:
     """What an exporter hands over. `files`: members by name, in the order that the engine takes them.
 
-    `run`: the engine that runs it here; None where that cannot be. `tolerance`: the manifest's. `extras`: plain JSON.
+    `run`: the engine that runs it here; None where that cannot be. `beside`: makes one for frames side by side, a core
+    each, where that is another. `tolerance`: the manifest's. `extras`: plain JSON.
     `probe`: gives tensors by the names that they have in the ONNX graph, for the error that says where it departs.
     """
 
@@ -36,6 +37,7 @@ class Built:
     run: CheckedEngine | None
     extras: Mapping[str, Any] = field(default_factory=dict)
     probe: Probe | None = None
+    beside: Callable[[], CheckedEngine] | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def finish(
     problem = departs(close, built.bounds)
     if problem:
         raise ExportError(f"{built.engine} disagrees with the model: {problem}{_where(built, evidence, graph, first)}")
-    seen = survey(built.run, evidence)
+    seen = survey(built.run, evidence, built.beside() if built.beside else None)
     fitted = _fit(seen, evidence, targets)
     scores, wanted = _compared(built.run, seen, evidence, first)
     level = (first or fitted).threshold

@@ -117,7 +117,14 @@ def _artefacts(
     """Each artefact, built when the one before it is finished: the float32 graph first."""
     model = onnx.load_from_string(graph)
     yield Built(
-        "onnxruntime", {"model.onnx": graph}, "float32", _FLOAT32, 1e-4, OrtEngine(graph), probe=partial(probe, model)
+        "onnxruntime",
+        {"model.onnx": graph},
+        "float32",
+        _FLOAT32,
+        1e-4,
+        OrtEngine(graph),
+        probe=partial(probe, model),
+        beside=lambda: OrtEngine(graph, 1),
     )
     if wanted.openvino:
         from ahl_export import openvino_ir

@@ -1,6 +1,7 @@
 """The graph as OpenVINO's IR, the weights of its convolutions stored in float16."""
 
 import tempfile
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -34,13 +35,15 @@ def build(graph: bytes) -> Built:
     except RuntimeError as error:
         raise ExportError(f"OpenVINO cannot read the graph: {reason(error)}") from error
     with tempfile.TemporaryDirectory() as folder:
-        xml = Path(folder) / "model.xml"
-        openvino.save_model(model, str(xml), compress_to_fp16=False)  # all or nothing; _compressed chooses
-        files = {f"engines/openvino{p.suffix}": p.read_bytes() for p in (xml, xml.with_suffix(".bin"))}
-    engine = OpenVinoEngine(*files.values())
+        path = Path(folder) / "model.xml"
+        openvino.save_model(model, str(path), compress_to_fp16=False)  # all or nothing; _compressed chooses
+        files = {f"engines/openvino{p.suffix}": p.read_bytes() for p in (path, path.with_suffix(".bin"))}
+    xml, weights = files.values()
+    engine = OpenVinoEngine(xml, weights)
     extras = {"openvino": version("openvino"), "device": "CPU"}
     precision = "convolution weights float16, arithmetic float32"
-    return Built("openvino", files, precision, _BOUNDS, 1e-3, engine, extras)
+    beside = partial(OpenVinoEngine, xml, weights, streams=engine.threads)
+    return Built("openvino", files, precision, _BOUNDS, 1e-3, engine, extras, beside=beside)
 
 
 def _compressed(model: ModelProto) -> bytes:

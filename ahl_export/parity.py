@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from time import perf_counter
 
 import numpy as np
@@ -128,22 +128,26 @@ def compare(engine: Engine, frames: Sequence[Pixels], wanted: Sequence[Outputs])
     )
 
 
-def survey(engine: Engine, evidence: Evidence) -> Survey:
-    """Score every calibration normal and the pseudo anomalies; the first normals alone, for what a frame takes."""
+def survey(engine: Engine, evidence: Evidence, beside: Engine | None = None) -> Survey:
+    """Score every calibration normal and the pseudo anomalies; the first normals alone, for what a frame takes.
 
-    def look(pixels: Pixels) -> tuple[float, NDArray[np.float32]]:
+    `beside`: the same artefact, made for frames side by side; it scores those that are not timed.
+    """
+    beside = beside or engine
+
+    def look(engine: Engine, pixels: Pixels) -> tuple[float, NDArray[np.float32]]:
         outputs = engine.infer(pixels[None])
         return float(outputs.score[0]), outputs.anomaly_map[0].ravel()
 
     seen, milliseconds, normals = [], [], evidence.run.calibration_normals
     for sample in normals[:_TIMED]:
         pixels, started = load(sample), perf_counter()
-        seen.append(look(pixels))
+        seen.append(look(engine, pixels))
         milliseconds.append(1e3 * (perf_counter() - started))
     # Side by side the rest takes two thirds of the time: an engine's threads wait for each other within a frame.
     with ThreadPoolExecutor(cores(None)) as pool:
-        seen += pool.map(lambda sample: look(load(sample)), normals[_TIMED:])
-        pseudo = [score for score, _ in pool.map(look, evidence.pseudo())]
+        seen += pool.map(lambda sample: look(beside, load(sample)), normals[_TIMED:])
+        pseudo = [score for score, _ in pool.map(partial(look, beside), evidence.pseudo())]
     middle, top = np.quantile(np.concatenate([values for _, values in seen]), (0.5, 0.999))
     # Colour begins above what normal frames usually show and is full at twice their range.
     map_range = (float(middle), float(middle + 2 * (top - middle) + 1e-6))

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from time import thread_time
 
 import numpy as np
 import onnx
@@ -32,6 +33,7 @@ _TOLERANCE = 0.05  # CPUs round differently by one unit of float32, which may ti
 _NORMALS, _PSEUDO = 16, 8  # frames that ranges are measured on
 _KINDS = ("cutmix", "cutpaste", "draem")
 _PROBES = 4  # frames of each kind that the search looks at
+_TIMED = 3  # of them, for what a unit saves
 _SPREAD = 0.1  # of the normals' scores: the noise that the search allows, as a standard deviation
 
 Ranges = dict[str, tuple[float, float]]
@@ -68,7 +70,15 @@ def build(graph: bytes, evidence: Evidence, spread: float, report: Callable[[str
     precision = "int8 convolutions (activations u8, weights s7 per channel), the rest float32"
     files = {f"engines/{ENGINE}.onnx": data}
     return Built(
-        ENGINE, files, precision, BOUNDS, _TOLERANCE, OrtEngine(data, name=ENGINE), extras, partial(probe, found)
+        ENGINE,
+        files,
+        precision,
+        BOUNDS,
+        _TOLERANCE,
+        OrtEngine(data, name=ENGINE),
+        extras,
+        partial(probe, found),
+        lambda: OrtEngine(data, 1, ENGINE),
     )
 
 
@@ -251,19 +261,25 @@ def _search(
     """Which units stay in float32, in graph order, and the noise that each adds when it alone is quantised.
 
     Noise is the standard deviation of the scores' change, in units of `spread`; a shift that all scores share moves
-    the threshold with them. The noisiest units leave first, until what is left together is within bounds.
+    the threshold with them. Units that integers make slower stay; then those leave first that cost the most noise for
+    the time they save, until what is left together is within bounds.
     """
     quantisable = {n.name for n in _quantisable(model)}
-    wanted = _scores(model, frames)
+    wanted, _ = _scores(model, frames)
 
     def noise(floating: set[str]) -> float:
-        return float(np.std(_scores(_with_float(quantised, model, floating), frames) - wanted)) / spread
+        return float(np.std(_scores(_with_float(quantised, model, floating), frames)[0] - wanted)) / spread
+
+    def milliseconds(floating: set[str]) -> float:
+        return _scores(_with_float(quantised, model, floating), frames[:_TIMED])[1]
 
     with ThreadPoolExecutor(cores(None)) as pool:
         found = pool.map(noise, [quantisable - set(names) for names in units.values()])
+        whole, *slower = pool.map(milliseconds, [set(), *map(set, units.values())])
         alone = dict(zip(units, found, strict=True))
-    kept: list[str] = []
-    for unit in sorted(units, key=lambda u: -alone[u]):
+    saved = {unit: ms - whole for unit, ms in zip(units, slower, strict=True)}
+    kept = [unit for unit in units if saved[unit] <= 0]
+    for unit in sorted(saved.keys() - kept, key=lambda u: -(alone[u] ** 2) / saved[u]):
         expected = sum(alone[u] ** 2 for u in units if u not in kept) ** 0.5
         if expected <= _SPREAD and noise({n for u in kept for n in units[u]}) <= _SPREAD:
             break
@@ -271,6 +287,12 @@ def _search(
     return [u for u in units if u in kept], {unit: round(value, 4) for unit, value in alone.items()}
 
 
-def _scores(model: ModelProto, frames: Sequence[Pixels]) -> NDArray[np.float64]:
+def _scores(model: ModelProto, frames: Sequence[Pixels]) -> tuple[NDArray[np.float64], float]:
+    """The score of each frame, and the milliseconds of one: of this thread alone, so that others do not count."""
     engine = OrtEngine(model.SerializeToString(), 1)
-    return np.array([float(engine.infer(frame[None]).score[0]) for frame in frames])
+    scores, milliseconds = [], []
+    for frame in frames:
+        started = thread_time()
+        scores.append(float(engine.infer(frame[None]).score[0]))
+        milliseconds.append(1e3 * (thread_time() - started))
+    return np.array(scores), float(np.median(milliseconds))

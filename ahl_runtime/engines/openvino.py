@@ -32,14 +32,17 @@ def load(engine: str, bundle: Bundle, artefact: Artefact, threads: int | None) -
 class OpenVinoEngine(CheckedEngine):
     """`model`, `weights`: the bytes of an IR's xml and bin. `threads`: None for every core of this process.
 
+    `streams`: how many frames it scores side by side, sharing the threads; a single frame is there soonest with 1.
     It computes in float32, whatever the weights are stored in. EngineError if the IR cannot be loaded or is not the
     bundle's graph.
     """
 
-    def __init__(self, model: bytes, weights: bytes, threads: int | None = None, name: str = "openvino") -> None:
+    def __init__(
+        self, model: bytes, weights: bytes, threads: int | None = None, name: str = "openvino", streams: int = 1
+    ) -> None:
         self._name = name
         self.threads = cores(threads)
-        self._compiled = _compile(model, weights, self.threads)
+        self._compiled = compiled(model, weights, self.threads, streams)
         given = {n for output in self._compiled.outputs for n in output.names}
         absent = [n for n in _OUTPUTS if n not in given]
         if absent or [i.any_name for i in self._compiled.inputs] != ["image"]:
@@ -60,7 +63,8 @@ class OpenVinoEngine(CheckedEngine):
         return Outputs(*(np.array(found[name]) for name in _OUTPUTS))
 
 
-def _compile(model: bytes, weights: bytes, threads: int) -> Any:
+def compiled(model: bytes, weights: bytes, threads: int, streams: int = 1) -> Any:
+    """An openvino.CompiledModel of an IR's bytes, or of ONNX's with empty `weights`. EngineError."""
     try:
         import openvino
     except ImportError as error:
@@ -69,7 +73,7 @@ def _compile(model: bytes, weights: bytes, threads: int) -> Any:
         "INFERENCE_PRECISION_HINT": "f32",  # some CPUs would take bfloat16, and scores would leave their bounds
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
+        "NUM_STREAMS": streams,
     }
     try:
         core = openvino.Core()
