@@ -12,7 +12,7 @@ from ahl_runtime.engines.base import CheckedEngine
 from ahl_runtime.errors import EngineError
 from ahl_runtime.manifest import Artefact
 
-__all__ = ["Candidate", "artefact", "available", "candidates", "load"]
+__all__ = ["Candidate", "artefact", "available", "candidates", "load", "on_gpu"]
 
 
 class _Module(Protocol):
@@ -80,6 +80,11 @@ def available(bundle: Bundle) -> list[str]:
 def artefact(bundle: Bundle, name: str) -> Artefact:
     """The artefact that an engine runs. EngineError, naming the choices, for an engine that the bundle is not for."""
     return _candidate(bundle, name).artefact
+
+
+def on_gpu(name: str) -> bool:
+    """Does this engine run on a GPU?"""
+    return name in _KINDS and _KINDS[name].gpu
 
 
 def load(bundle: Bundle, name: str, threads: int | None = None) -> CheckedEngine:

@@ -42,9 +42,12 @@ class ModelPart(Part):
 
 
 class PipelinePart(Part):
-    """`batch`: frames of one size scored together, at most. `linger`: seconds to wait for more of them."""
+    """`batch`: frames of one size scored together, at most; None for what suits the engine (`Model.batch`).
 
-    batch: Annotated[int, Field(ge=1, le=64)] = 8
+    `linger`: seconds to wait for more of them.
+    """
+
+    batch: Annotated[int, Field(ge=1, le=64)] | None = None
     linger: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 

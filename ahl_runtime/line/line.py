@@ -203,8 +203,18 @@ class Line:
             raise Busy("the line stopped") from None
 
     def infer(self, images: NDArray[np.uint8]) -> Outputs:
-        """Score frames, uint8 [N, H, W, 3]; nothing is decided or stored. EngineError."""
-        return self.model.infer(images)
+        """Score frames, uint8 [N, H, W, 3]; nothing is decided or stored. EngineError.
+
+        A batch at a time: memory stays what the line itself takes, and its frames get their turn in between.
+        """
+        model = self.model
+        most = self.config.pipeline.batch or model.batch
+        found = [model.infer(images[i : i + most]) for i in range(0, len(images), most)]
+        return Outputs(
+            np.concatenate([part.score for part in found]),
+            np.concatenate([part.anomaly_map for part in found]),
+            np.concatenate([part.head_scores for part in found]),
+        )
 
     def _push(self, source: str | None) -> PushSource:
         pushed = [p for p in self._parts.values() if isinstance(p, PushSource)]

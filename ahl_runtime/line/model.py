@@ -18,17 +18,21 @@ from ahl_runtime.sidefile import SideFiles
 from ahl_runtime.signature import load_public
 from ahl_runtime.types import Outputs
 
+_ON_GPU = 8  # frames
+
 
 class Model:
     """Loaded from `path` as `part` says. BundleError, EngineError, SideFileError, SigningError.
 
-    `name`: the file's stem. `digest`: the bundle's. `engine`: what runs it. Its bytes are not kept.
+    `name`: the file's stem. `digest`: the bundle's. `engine`: what runs it. `batch`: frames that are best scored
+    together: on a CPU one, as more are no faster and each costs a graph's memory. The bundle's bytes are not kept.
     """
 
     def __init__(self, part: ModelPart, path: Path, sources: Sequence[str]) -> None:
         bundle = open_bundle(path, trust=load_public(part.trust) if part.trust else None)
         self.path, self.name, self.digest = path, path.stem, bundle.digest
         self.engine = part.engine or engines.available(bundle)[0]
+        self.batch = _ON_GPU if engines.on_gpu(self.engine) else 1
         artefact = engines.artefact(bundle, self.engine)
         self.artefact, self.map_range = artefact.engine, artefact.map_range
         self.side_files = SideFiles(bundle)

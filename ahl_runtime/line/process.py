@@ -8,6 +8,7 @@ import threading
 from types import FrameType
 
 from ahl_runtime.line import log as logs
+from ahl_runtime.line import memory
 from ahl_runtime.line.config import LineConfig
 from ahl_runtime.line.line import Line
 from ahl_runtime.line.notify import Notify
@@ -23,6 +24,7 @@ UNHEALTHY = 70  # exit code: restart it
 def run(config: LineConfig) -> int:
     """Until SIGTERM or SIGINT: 0. UNHEALTHY where a thread ended or hangs. RuntimeFault where it cannot start."""
     logs.setup(config.log.level)
+    memory.give_back()
     stop = threading.Event()
 
     def told(number: int, frame: FrameType | None) -> None:

@@ -33,6 +33,7 @@ class Scored:
 class Scorer:
     """Takes from `inbox`, gives to `out` (which must be bounded). `model` may be put in its place at any time.
 
+    `batch`: frames scored together, at most; None for the model's.
     `seen`: called with each batch that was scored: frames, decisions, in the scoring thread.
     `reload`: called after several failures in a row; gives a fresh model, or raises.
     """
@@ -42,7 +43,7 @@ class Scorer:
         inbox: Inbox,
         out: Queue[list[Scored]],
         model: Model,
-        batch: int,
+        batch: int | None,
         linger: float,
         seen: Callable[[Model, list[Frame], list[Decision] | None], None],
         reload: Callable[[], Model],
@@ -60,7 +61,7 @@ class Scorer:
         """Until the inbox is closed and empty, or `aborted`."""
         while not (self._inbox.drained or aborted()):
             self.alive = time.monotonic()
-            tickets = self._inbox.take(self._batch, self._linger, 0.25)
+            tickets = self._inbox.take(self._batch or self.model.batch, self._linger, 0.25)
             if not tickets:
                 continue
             taken = time.monotonic()

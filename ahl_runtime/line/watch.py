@@ -6,6 +6,9 @@ import json
 import math
 import threading
 from collections import Counter, OrderedDict, deque
+from dataclasses import replace
+
+import numpy as np
 
 import calibration
 from ahl_runtime.decision import Rule
@@ -25,6 +28,11 @@ def statistics(recorded: Recorded) -> FrameStatistics | None:
     """Of the frame's pixels, where it is large enough to have some."""
     image = recorded.frame.image
     return calibration.frame_statistics(image) if min(image.shape[:2]) >= _SMALLEST else None
+
+
+def _profiles_as(dtype: type[np.floating], found: FrameStatistics | None) -> FrameStatistics | None:
+    """Held in single precision: profiles are most of what a source holds for a calibration."""
+    return found and replace(found, profiles=found.profiles.astype(dtype))
 
 
 class Watch:
@@ -90,7 +98,7 @@ class Watch:
                 self._bytes -= self._frames.popitem(last=False)[1].image.nbytes
             if decision.calibration != self.rule.name or decision.bundle != self.rule.bundle:
                 return  # the rule changed meanwhile
-            self._scored.append((recorded.id, decision.score, found))
+            self._scored.append((recorded.id, decision.score, _profiles_as(np.float32, found)))
             if self._drift is not None:
                 framed = self.rule.calibration.frames is not None
                 if found is not None or not framed:
@@ -110,7 +118,8 @@ class Watch:
     def newest(self, most: int) -> list[tuple[str, float, FrameStatistics | None]]:
         """Id, score and statistics of the newest frames under the rule in force; at most 1000 are kept."""
         with self._lock:
-            return list(self._scored)[-most:]
+            newest = list(self._scored)[-most:]
+        return [(id, score, _profiles_as(np.float64, found)) for id, score, found in newest]
 
     def rejects(self) -> tuple[int, int]:
         """Of the newest frames, how many were rejected, and how many there are."""

@@ -41,7 +41,7 @@ def test_a_pushed_frame_is_decided_and_stored(
 
 
 def test_many_at_once_are_each_decided_once(running: Callable[..., Line], cells: list[Path]) -> None:
-    line = running()
+    line = running(pipeline={"batch": 8})
     images = [decode(cell)[: 300 - 4 * (i % 3)] for i, cell in enumerate(cells)]  # of three shapes
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda i: line.submit(images[i % 40], None, str(i)), range(160)))
@@ -50,6 +50,24 @@ def test_many_at_once_are_each_decided_once(running: Callable[..., Line], cells:
     alone = Scorer(open_bundle(line.model.path), threads=1)
     for i in (0, 1, 2):
         assert found[i].decision.score == pytest.approx(alone.score(images[i]).score, abs=1e-6)
+
+
+def test_many_frames_of_one_request_are_scored_a_batch_at_a_time(
+    running: Callable[..., Line], cells: list[Path]
+) -> None:
+    line = running(pipeline={"batch": 3})
+    held, sizes = line.model.infer, []
+
+    def counted(batch: np.ndarray) -> Any:
+        sizes.append(len(batch))
+        return held(batch)
+
+    line.model.infer = counted  # type: ignore[method-assign]
+    frames = np.stack([decode(cell) for cell in cells[:8]])
+    found = line.infer(frames)
+    assert sizes == [3, 3, 2]
+    np.testing.assert_array_equal(found.score, held(frames).score)
+    assert found.anomaly_map.shape == (8, 16, 16) and found.head_scores.shape == (8, 2)
 
 
 def test_an_unknown_source(running: Callable[..., Line]) -> None:
@@ -111,7 +129,7 @@ def test_a_full_queue_that_blocks_is_busy(running: Callable[..., Line]) -> None:
 
 
 def test_an_engine_that_raises_is_told_and_the_line_runs_on(running: Callable[..., Line]) -> None:
-    line = running()
+    line = running(pipeline={"batch": 8})
     held = line.model.infer
 
     def failing(images: np.ndarray) -> Any:
