@@ -103,6 +103,12 @@ function verdict() {
     show("none", "Waiting", "for the first frame");
     return;
   }
+  if (source().state !== "live") { // a green "Pass" above a camera that is gone would be believed
+    document.body.dataset.verdict = "none";
+    show("none", "No frames", `the last, ${WORDS[latest.verdict]}, is old`);
+    picture(latest);
+    return;
+  }
   document.body.dataset.verdict = latest.verdict;
   const limit = latest.threshold === null ? "no threshold: nothing is rejected" : `limit ${number(latest.threshold)}`;
   show(latest.verdict, WORDS[latest.verdict], `score ${number(latest.score)}, ${limit}`);
@@ -190,7 +196,7 @@ function alarm() {
     .concat(state.sources.filter((s) => s.drift.state === "alarm").map((s) => `${s.name} has drifted`))
     .concat(state.faults);
   $("alarm").hidden = !wrong.length;
-  text($("alarm"), wrong.length ? `▲ ${wrong.join(" · ")}` : "");
+  text($("alarm"), wrong.length ? `▲ ${[...new Set(wrong)].join(" · ")}` : "");
 }
 
 function changes(before) {
@@ -207,6 +213,12 @@ function changes(before) {
   }
 }
 
+// The time alone for today: one of yesterday must not look new.
+function moment(text) {
+  const at = new Date(text), today = new Date().toDateString() === at.toDateString();
+  return at.toLocaleString("en-GB", today ? { timeStyle: "medium" } : { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
+}
+
 async function gallery() {
   let found;
   try { found = (await ask("/v1/decisions?verdict=reject&limit=12")).decisions; } catch { return; }
@@ -216,7 +228,7 @@ async function gallery() {
   list.replaceChildren(...found.map((row) => {
     const old = kept.get(row.id);
     if (old && old.dataset.label === (row.label ?? "")) return old;
-    const when = new Date(row.decided).toLocaleTimeString("en-GB");
+    const when = moment(row.decided);
     const label = row.label ? (row.label === "good" ? " ○ good" : " ✕ defect") : "";
     const image = make("img", { src: `/v1/decisions/${row.id}/picture?heat=0`, alt: "", loading: "lazy" });
     image.onerror = () => image.removeAttribute("src");

@@ -47,6 +47,7 @@ class OneSource:
         self.recent: list[tuple[str, Decision]] = []
         self.image: np.ndarray | None = None
         self.lock = threading.Lock()
+        self.source, self.faults = ("live", "frames come"), list[str]()
         Store(self.store_path, create=True).__exit__(None, None, None)
 
     def load(self) -> None:
@@ -94,8 +95,8 @@ class OneSource:
             )
         source = SourceState(
             name="default",
-            state="live",
-            said="frames come",
+            state=self.source[0],
+            said=self.source[1],
             frames=len(points),
             passed=count["pass"],
             rejected=count["reject"],
@@ -107,7 +108,7 @@ class OneSource:
             recent=points[-60:],
         )
         model = ModelState(name=self.name, digest=self.digest, engine=self.engine)
-        return State(model=model, rejects=count["reject"], faults=[], sources=[source])
+        return State(model=model, rejects=count["reject"], faults=self.faults, sources=[source])
 
     def latencies(self) -> dict[str, Latency]:
         return {"score": Latency((0.01, 0.1), (len(self.recent), 0, 0), 0.001 * len(self.recent))}

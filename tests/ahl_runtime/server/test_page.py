@@ -6,6 +6,7 @@ Screenshots go to the folder AHL_SCREENSHOTS, if it is set.
 import io
 import os
 import re
+import sqlite3
 from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
@@ -263,6 +264,29 @@ def test_when_the_line_is_gone_it_says_so(opened: Open, line: Any, served: Any, 
     served(build(line, again), again)
     expect(page.locator("#link")).to_contain_text("Live", timeout=12_000)
     expect(page.locator("#word")).not_to_have_text("No word")
+
+
+def test_a_camera_that_is_gone_passes_nothing(opened: Open, url: str, line: Any, cells: list[Path]) -> None:
+    send(url, cell_of(line, cells, "pass"))
+    page = opened(has_touch=True)
+    expect(page.locator("#word")).to_have_text("Pass")
+    said = "cannot be opened (Connection refused); next attempt in 30 s"
+    line.source, line.faults = ("gone", said), [f"default: {said}"]
+    expect(page.locator("#word")).to_have_text("No frames", timeout=12_000)
+    expect(page.locator("body")).to_have_attribute("data-verdict", "none")
+    expect(page.locator("#words")).to_have_text("the last, Pass, is old")
+    expect(page.get_by_role("alert").first).to_have_text(f"▲ default: {said}")  # told once
+    accessible(page)
+    keep(page, "camera-gone")
+    line.source, line.faults = ("live", "frames come"), []
+    expect(page.locator("#word")).to_have_text("Pass", timeout=12_000)
+
+
+def test_a_reject_of_another_day_shows_its_date(opened: Open, url: str, line: Any, cells: list[Path]) -> None:
+    send(url, cell_of(line, cells, "reject"))
+    with sqlite3.connect(line.store_path) as db:
+        db.execute("UPDATE decisions SET decided = '2024-02-03T12:34:56.000+00:00'")
+    expect(opened().locator("#rejects button")).to_contain_text("3 Feb")
 
 
 def test_it_asks_for_the_token(
