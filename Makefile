@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo figures export-figures test tools lint install clean
+.PHONY: demo figures export-figures bench guard test tools lint install clean
 
 demo: $(READY)
 	$(BIN)/ahl demo --out demo
@@ -15,6 +15,16 @@ figures: demo
 export-figures: demo
 	$(BIN)/ahl export demo/run --out demo/all.ahl --openvino --int8
 	$(BIN)/python -m ahl_export.export_figures demo/run demo/all.ahl docs/export.md
+
+bench: demo/all.ahl
+	$(BIN)/ahl bench --bundle demo/all.ahl --page docs/benchmarks.md
+
+guard: demo/all.ahl
+	$(BIN)/python -m ahl_export.bench.guard demo/all.ahl benchmarks/baseline.json
+
+demo/all.ahl: | $(READY)
+	test -e demo/run/model.pt || $(BIN)/ahl demo --out demo
+	$(BIN)/ahl export demo/run --out $@ --openvino --int8
 
 test: lint tools
 	AHL_SCREENSHOTS=$(CURDIR)/build/screenshots $(BIN)/pytest

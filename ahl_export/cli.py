@@ -29,6 +29,7 @@ _EXTRAS = {
     "tensorrt-rtx": ("tensorrt_rtx",),
     "signing": ("cryptography",),
     "demo": ("elpv_dataset",),
+    "dev": ("anomalib",),
 }
 
 
@@ -250,6 +251,26 @@ def evaluate(
     else:
         for key, value in found.items():
             typer.echo(f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value}")
+
+
+@app.command()
+def bench(
+    bundle: Annotated[Path, typer.Option(help="The .ahl file, best with all its artefacts.")],
+    out: Annotated[Path, typer.Option(help="The bench's folder; a section that it holds is not run again.")] = Path(
+        "bench"
+    ),
+    only: Annotated[str, typer.Option(help="scoring, serving, training, start, with commas.")] = (
+        "scoring,serving,training,start"
+    ),
+    page: Annotated[Path | None, typer.Option(help="A page to write tables into, between its markers.")] = None,
+    seconds: Annotated[float, typer.Option(min=0.01, help="For each measurement of a contestant.")] = 10.0,
+) -> None:
+    """Measure scoring, training and starting beside what people use today."""
+    _require("bench", "train", "export", "openvino", "dev")
+    from ahl_export.bench.sections import bench as run
+
+    for file in run(bundle, out, only=_listed(only), page=page, seconds=seconds, report=_say):
+        _say(f"written: {file}")
 
 
 @benchmark_app.callback(invoke_without_command=True)

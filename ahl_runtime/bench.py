@@ -26,7 +26,7 @@ from ahl_runtime.measure import Spread, Worker, in_turn
 from ahl_runtime.tune import ENGINES
 
 ROUNDS = 5
-_PACKAGES = ("ahl", "numpy", "onnxruntime", "openvino", "pillow", "tensorrt", "tensorrt-rtx")
+PACKAGES = ("ahl", "numpy", "onnxruntime", "openvino", "pillow", "tensorrt", "tensorrt-rtx")
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,10 @@ def bench(bundle: Bundle, asked: Asked, report: Callable[[str], None] = lambda l
     }
 
 
-def circumstances() -> dict[str, Any]:
-    """When and where: the time, the machine, the packages' versions, the command."""
+def circumstances(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
+    """When and where: the time, the machine, the versions of these packages, the command."""
     found = {}
-    for package in _PACKAGES:
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

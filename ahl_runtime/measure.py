@@ -26,6 +26,7 @@ from ahl_runtime.errors import BenchError
 # Of a number of threads, None for every core: something that scores one frame and can be called from any thread.
 Make = Callable[[int | None], Callable[[], object]]
 Command = Callable[..., Any]
+ONE = "1 session of 1 thread"
 _WARM = 3  # frames before each measurement: what ran meanwhile has emptied the caches
 
 
@@ -204,11 +205,9 @@ class Timed:
 def in_turn(workers: Sequence[Worker], seconds: float, rounds: int, cores: int) -> list[Timed]:
     """Ask all of them in each round: single stream, then saturated, `seconds` of each in all. BenchError."""
     found = [Timed(worker.name, [], {}, {}) for worker in workers]
-    ways = {f"{cores} sessions of 1 thread": {"sessions": cores, "threads": 1}}
+    ways = {f"{cores} sessions of 1 thread" if cores > 1 else ONE: {"sessions": cores, "threads": 1}}
     if cores > 1:
-        ways[f"1 session of {cores} threads"] = {"sessions": 1, "threads": cores}
-    else:
-        ways = {"1 session of 1 thread": {"sessions": 1, "threads": 1}}
+        ways |= {f"1 session of {cores} threads": {"sessions": 1, "threads": cores}, ONE: {"sessions": 1, "threads": 1}}
     for _ in range(rounds):
         for worker, own in zip(workers, found, strict=True):
             own.rounds.append(worker.ask("single", seconds=seconds / rounds))

@@ -56,7 +56,7 @@ class OrtEngine(CheckedEngine):
     ) -> None:
         self._name = name
         self.threads = cores(options.threads if threads is None else threads)
-        self._session = _session(model, self.threads, name == CUDA, options)
+        self._session = session(model, self.threads, name == CUDA, options)
         given = {o.name for o in self._session.get_outputs()}
         missing = [name for name in OUTPUTS if name not in given]
         if missing or [i.name for i in self._session.get_inputs()] != ["image"]:
@@ -76,7 +76,8 @@ class OrtEngine(CheckedEngine):
             raise EngineError(f"{self.name}: {reason(error)} on frames {list(images.shape)}") from error
 
 
-def _session(model: bytes, threads: int, on_cuda: bool, chosen: SessionOptions) -> Any:
+def session(model: bytes, threads: int, on_cuda: bool, chosen: SessionOptions) -> Any:
+    """An onnxruntime.InferenceSession of any ONNX file's bytes. EngineError."""
     try:
         import onnxruntime
     except ImportError as error:

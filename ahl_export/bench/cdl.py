@@ -1,0 +1,97 @@
+"""The plain way to run CDL, one model after the other: what the bench compares the batched one with."""
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ahl_train.cdl import CDL, Task
+from ahl_train.heads.base import NORMAL, PSEUDO, SEEN, Base, Features
+
+SHOTS = 10
+Rows = NDArray[np.int64]
+
+
+class Memory:
+    """Features in memory, as `CDL` reads them: random, of so many normals, seen and pseudo anomalies.
+
+    `asked`: the rows of each read, so that another loop can take the same batches.
+    """
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]], normals: int, seen: int, pseudo: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        count = normals + seen + pseudo
+        self.all = {name: torch.rand(count, *shape, generator=generator) for name, shape in shapes.items()}
+        ends = np.cumsum([0, normals, seen, pseudo])
+        self.groups = tuple(np.arange(*ends[g : g + 2]) for g in (NORMAL, SEEN, PSEUDO))
+        self.asked: list[Rows] = []
+
+    def __call__(self, rows: Rows) -> Features:
+        self.asked.append(np.array(rows))
+        return {name: values[rows] for name, values in self.all.items()}
+
+    def tasks(self, count: int) -> list[Task]:
+        """So many distributions, each with half of every group in its support and half in its query."""
+        rng = np.random.default_rng(0)
+        halves = [[np.array_split(rng.permutation(group), 2) for group in self.groups] for _ in range(count)]
+        return [Task(tuple(s for s, _ in parts), tuple(q for _, q in parts)) for parts in halves]
+
+
+class Sequential:
+    """Algorithm 1 as it is written: for each base model a copy, its steps, its loss; then g's steps, model by model."""
+
+    def __init__(self, base: Base, cdl: CDL, memory: Memory) -> None:
+        self.g, self.schedule, self.memory = base.train(), cdl.schedule, memory
+        self.mu, self.sigma, self.groups = cdl.mu, cdl.sigma, len(cdl.tasks)
+        self.optimizer = torch.optim.Adam(
+            self.g.parameters(), lr=self.schedule.outer_lr, weight_decay=self.schedule.weight_decay
+        )
+        self.decay = torch.optim.lr_scheduler.StepLR(self.optimizer, self.schedule.decay_every, gamma=0.1)
+
+    def run_epoch(self, batches: Sequence[Rows]) -> None:
+        """`batches`: [inner and outer steps][T][B] of rows."""
+        inner = self.schedule.inner_steps
+        shifts = [self._shift([batch[i] for batch in batches[:inner]]) for i in range(self.groups)]
+        for batch in batches[inner:]:
+            self.optimizer.zero_grad()
+            for rows, shift in zip(batch, shifts, strict=True):
+                model = copy.deepcopy(self.g)
+                with torch.no_grad():
+                    for p, s in zip(model.parameters(), shift, strict=True):
+                        p += s
+                model.zero_grad()
+                (self._loss(model, rows) / self.groups).backward()
+                for p, q in zip(self.g.parameters(), model.parameters(), strict=True):
+                    p.grad = q.grad if p.grad is None else p.grad + q.grad
+            nn.utils.clip_grad_norm_(self.g.parameters(), self.schedule.clip)
+            self.optimizer.step()
+        self.decay.step()
+
+    def _shift(self, batches: Sequence[Rows]) -> list[Tensor]:
+        model = copy.deepcopy(self.g)
+        optimizer = torch.optim.SGD(model.parameters(), lr=self.schedule.inner_lr)
+        for rows in batches:
+            optimizer.zero_grad()
+            self._loss(model, rows).backward()
+            optimizer.step()
+        return [a.detach() - b.detach() for a, b in zip(model.parameters(), self.g.parameters(), strict=True)]
+
+    def _loss(self, model: Base, rows: Rows) -> Tensor:
+        group = torch.from_numpy(np.searchsorted([g[0] for g in self.memory.groups], rows, side="right") - 1)
+        mask = torch.tensor(model.trains_on).T[group].float()
+        losses = model.losses(model(self.memory(rows))[None], group, self.mu, self.sigma)[0] * mask
+        return (losses.sum(0) / mask.sum(0).clamp_min(1)).sum()
+
+
+def batches_of(asked: Sequence[Rows], cdl: CDL) -> list[Rows]:
+    """Which of the reads were training batches: [steps][T, B]."""
+    shape = len(cdl.tasks), cdl.schedule.batch
+    return [rows.reshape(shape) for rows in asked if len(rows) == shape[0] * shape[1]]
+
+
+def largest_difference(a: Base, b: Base) -> float:
+    """Between the parameters of two bases."""
+    return max((p - q).abs().max().item() for p, q in zip(a.parameters(), b.parameters(), strict=True))

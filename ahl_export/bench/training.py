@@ -1,0 +1,116 @@
+"""The bench of training: CDL against a plain sequential loop, features and HADG apart, growth in the normals."""
+
+import copy
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ahl_export.bench.cdl import SHOTS, Memory, Sequential, batches_of, largest_difference
+from ahl_export.errors import ExportError
+from ahl_runtime.measure import Spread, milliseconds
+from ahl_train import hadg
+from ahl_train.backbone import BackboneSpec
+from ahl_train.cdl import CDL
+from ahl_train.clusters import CLUSTERS
+from ahl_train.config import SCHEDULES
+from ahl_train.features import Extractor
+from ahl_train.page import write
+from ahl_train.systems import system
+
+SYSTEMS = ("ahl-plus", "ahl-devnet", "ahl-dra")
+NORMALS = (1_000, 4_000, 10_500)  # Optical has 10,500
+_EPOCHS = 3  # of each loop, in turn
+_MEMORY = 300, SHOTS, 150  # normals, seen and pseudo anomalies in memory
+
+
+def measure(folder: Path, report: Callable[[str], None]) -> dict[str, Any]:
+    """`cdl` by system, `parts`, `growth`; JSON-able. `folder` keeps finished parts. ExportError, TrainError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    extractor = Extractor(BackboneSpec()).eval()
+
+    def kept(name: str, part: Callable[[], Any]) -> Any:
+        file = folder / f"{name}.json"
+        if not file.exists():
+            report(f"training: {name}")
+            write(file, json.dumps(part()))
+        return json.loads(file.read_text())
+
+    return {
+        "cdl": {name: kept(f"cdl-{name}", lambda name=name: compare(name, extractor)) for name in SYSTEMS},
+        "parts": kept("parts", lambda: parts(extractor)),
+        "growth": [kept(f"growth-{n}", lambda n=n: _growth(n, folder)) for n in NORMALS],
+    }
+
+
+def compare(name: str, extractor: Extractor, epochs: int = _EPOCHS) -> dict[str, Any]:
+    """A system's epochs, batched and one model after the other, in turn and on the same batches.
+
+    Seconds of an epoch and the ratio as [median, quartiles]; `largest`: the largest difference of a parameter after
+    all of them.
+    """
+    chosen = system(name)
+    torch.manual_seed(0)
+    base = chosen.base(extractor, SHOTS)
+    c, d = extractor.channels, extractor.middle_channels
+    shapes = {"fine": (c, 14, 14), "coarse": (c, 7, 7), "middle": (d, 14, 14), "pooled": (3 * d,)}
+    memory = Memory({key: shapes[key] for key in base.inputs}, *_MEMORY)
+    normals, seen = (memory(memory.groups[g]) for g in (0, 1))
+    base.fit_normals(normals)
+    base.fit_seen(normals, seen)
+    plain = copy.deepcopy(base)
+    cdl = CDL(base, memory.tasks(CLUSTERS * (CLUSTERS - 1) + 1), memory, SCHEDULES[chosen.schedule], seed=0, plus=False)
+    sequential = Sequential(plain, cdl, memory)
+    batched_s, sequential_s = [], []
+    for _ in range(epochs):
+        memory.asked.clear()
+        started = time.perf_counter()
+        cdl.run_epoch()
+        batched_s.append(time.perf_counter() - started)
+        batches = batches_of(memory.asked, cdl)
+        started = time.perf_counter()
+        sequential.run_epoch(batches)
+        sequential_s.append(time.perf_counter() - started)
+    ratios = [s / b for s, b in zip(sequential_s, batched_s, strict=True)]
+    return {
+        "batched_s": _values(batched_s),
+        "sequential_s": _values(sequential_s),
+        "ratio": _values(ratios),
+        "largest": largest_difference(base, plain),
+    }
+
+
+def parts(extractor: Extractor, seconds: float = 5.0) -> list[tuple[str, float, str, str]]:
+    """What comes before CDL: name, value, unit, note."""
+    frame = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 300, 300, 3), dtype=np.uint8))
+    with torch.inference_mode():
+        features = Spread.of(milliseconds(lambda: extractor(frame), seconds)).median
+    vectors = np.random.default_rng(0).random((1_000, extractor.channels), np.float32)
+    clustering = Spread.of(
+        milliseconds(lambda: hadg.generate(vectors, SHOTS, np.random.default_rng(0)), seconds)
+    ).median
+    return [
+        ("features", features, "ms", "a frame of 300 px, both scales, kept once for every system and seed"),
+        ("HADG", clustering, "ms", "1,000 normals"),
+    ]
+
+
+def _growth(n: int, folder: Path) -> dict[str, float]:
+    command = [sys.executable, "-m", "ahl_export.bench.growth", str(n), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["nothing was said"])[-1]
+        raise ExportError(f"training on {n} normals ended with code {done.returncode}: {said}")
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def _values(taken: list[float]) -> list[float]:
+    spread = Spread.of(taken)
+    return [spread.median, spread.low, spread.high]
