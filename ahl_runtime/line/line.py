@@ -209,12 +209,7 @@ class Line:
         """
         model = self.model
         most = self.config.pipeline.batch or model.batch
-        found = [model.infer(images[i : i + most]) for i in range(0, len(images), most)]
-        return Outputs(
-            np.concatenate([part.score for part in found]),
-            np.concatenate([part.anomaly_map for part in found]),
-            np.concatenate([part.head_scores for part in found]),
-        )
+        return Outputs.joined([model.infer(images[i : i + most]) for i in range(0, len(images), most)])
 
     def _push(self, source: str | None) -> PushSource:
         pushed = [p for p in self._parts.values() if isinstance(p, PushSource)]
@@ -250,10 +245,8 @@ class Line:
     def _faults(self) -> list[str]:
         found = [self.failure, self._recorder.trouble, self._scorer.trouble, self._rolled_back]
         for name, watch in self._watches.items():
-            if watch.faults:
-                found.append(f"{name}: {watch.faults} frames without a decision, the last: {watch.trouble}")
-            elif watch.trouble:
-                found.append(f"{name}: {watch.trouble}")
+            if trouble := watch.trouble:
+                found.append(f"{name}: {trouble}")
             state = watch.state(dropped=0, queue=0)
             if state.state in ("gone", "frozen"):
                 found.append(f"{name}: {state.said}")

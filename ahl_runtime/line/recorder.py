@@ -104,7 +104,7 @@ class Recorder:
                 image, sha256 = self._images.keep(entry.id, ticket)
                 return replace(entry, image=image, sha256=sha256)
             except OSError as error:
-                self._watches[ticket.source].trouble = f"images cannot be kept: {error.strerror or error}"
+                self._watches[ticket.source].worry(f"images cannot be kept: {error.strerror or error}")
                 log.error("an image could not be kept", extra={"id": entry.id, "error": str(error)})
         return entry
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import threading
+import time
 from collections import Counter, OrderedDict, deque
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ from calibration.frames import FEWEST
 _RECENT = 60  # decisions on the page's strip
 _KEPT = 1000  # scores for a calibration
 _PIXELS = 8_000_000  # bytes of the newest frames, so that an operator can mark what was not kept
+_TOLD = 3600.0  # seconds
 _SMALLEST = 8  # pixels; smaller frames have no statistics
 
 
@@ -48,7 +50,7 @@ class Watch:
         self._bytes = 0
         self._latest: Recorded | None = None
         self._state, self._said = "waiting", "no frame yet"
-        self.trouble = ""
+        self._trouble, self._troubled = "", 0.0
         self._follow(rule, saved)
 
     def follow(self, rule: Rule) -> None:
@@ -83,7 +85,19 @@ class Watch:
         """A frame has no decision."""
         with self._lock:
             self._counts["faults"] += 1
-            self.trouble = error
+            n = self._counts["faults"]
+        self.worry(f"{n} frames without a decision, the last: {error}")
+
+    def worry(self, trouble: str) -> None:
+        """Something that an operator should see to."""
+        with self._lock:
+            self._trouble, self._troubled = trouble, time.monotonic()
+
+    @property
+    def trouble(self) -> str:
+        """The last, for an hour: an alarm that is always on is seen by no one. The store and the log keep all."""
+        with self._lock:
+            return self._trouble if time.monotonic() - self._troubled < _TOLD else ""
 
     def observe(self, recorded: Recorded, found: FrameStatistics | None) -> None:
         """A decision was stored."""
@@ -136,12 +150,6 @@ class Watch:
         """The frame of a recent decision; a few are held."""
         with self._lock:
             return self._frames.get(id)
-
-    @property
-    def faults(self) -> int:
-        """Frames without a decision since the process began."""
-        with self._lock:
-            return self._counts["faults"]
 
     def state(self, *, dropped: int, queue: int) -> SourceState:
         """For the page and the metrics."""

@@ -1,8 +1,12 @@
 """The line's settings: a file, the environment, and faults that are named."""
 
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ahl_runtime.errors import ConfigError
 from ahl_runtime.line.config import _KINDS, FolderSource, LineConfig, PushSource, load
@@ -23,6 +27,10 @@ only = ["reject", "fault"]
 [http]
 port = 0
 """
+
+KEYS = st.text(max_size=6) | st.sampled_from(
+    sorted({key for kinds in _KINDS.values() for part in kinds.values() for key in part.model_fields})
+)
 
 
 def written(folder: Path, text: str) -> Path:
@@ -79,6 +87,45 @@ def test_every_fault_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(written(tmp_path, "[store]\npaht = 1\n[log]\nlevel = 'loud'"))
     assert all(word in str(caught.value) for word in ("store.paht", "log.level", "model: missing"))
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=8,
+)
+
+
+def read_or_refused(path: Path | None, given_: dict[str, Any] | None = None) -> None:
+    try:
+        assert isinstance(load(path, given_), LineConfig)
+    except ConfigError as error:
+        assert str(error)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(LineConfig.model_fields)) | KEYS, values))
+def test_any_settings_are_read_or_refused(settings_: dict[str, Any]) -> None:
+    read_or_refused(None, settings_)
+
+
+@given(st.data())
+def test_any_change_is_read_or_refused(data: st.DataObject) -> None:
+    """One value, anywhere in a file that is right, is another."""
+    place: Any = (whole := tomllib.loads(GOOD))
+    while True:
+        key = data.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+        if not isinstance(place[key], dict | list) or not place[key] or data.draw(st.booleans()):
+            break
+        place = place[key]
+    place[key] = data.draw(values)
+    read_or_refused(None, whole)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=200) | st.text().map(lambda text: (GOOD + text).encode()))
+def test_any_file_is_read_or_refused(tmp_path: Path, body: bytes) -> None:
+    (tmp_path / "line.toml").write_bytes(body)
+    read_or_refused(tmp_path / "line.toml")
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

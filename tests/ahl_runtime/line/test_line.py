@@ -150,6 +150,20 @@ def test_an_engine_that_raises_is_told_and_the_line_runs_on(running: Callable[..
     line.check_ready()
 
 
+def test_a_fault_is_told_for_an_hour(running: Callable[..., Line], monkeypatch: pytest.MonkeyPatch) -> None:
+    line = running()
+    held = line.model.infer
+    line.model.infer = lambda images: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    with pytest.raises(EngineError):
+        line.submit(BLACK, None, "7")
+    line.model.infer = held  # type: ignore[method-assign]
+    line.submit(BLACK, None, "8")
+    (fault,) = line.state().faults
+    assert fault.startswith("default: 1 frames without a decision, the last: frame 7: ZeroDivisionError")
+    monkeypatch.setattr("ahl_runtime.line.watch._TOLD", 0.0)
+    assert line.state().faults == []
+
+
 def test_an_engine_that_fails_for_good_is_loaded_anew(running: Callable[..., Line]) -> None:
     line = running()
 

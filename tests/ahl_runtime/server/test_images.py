@@ -1,8 +1,10 @@
 """Images out of requests: right ones give the decoder's pixels, all others are refused with a reason."""
 
 import io
+import random
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +99,24 @@ def test_ten_thousand_damaged_images_leave_no_memory_behind() -> None:
     refused, grown = map(int, done.stdout.split())
     assert refused > 3000
     assert grown < 10_000_000
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Pillow says what it finds odd
+def test_a_thousand_damaged_images_over_http(url: str) -> None:
+    """Decided on or refused, and the server answers as before."""
+    draw, whole = random.Random(7), {kind: small(kind, 32) for kind in ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")}
+    said = Counter[int]()
+    with requests.Session() as client:
+        for _ in range(1000):
+            body = bytearray(whole[draw.choice(list(whole))])
+            for _ in range(draw.randint(1, 8)):
+                body[draw.randrange(min(len(body), 200))] = draw.randrange(256)
+            sent = bytes(body[: draw.choice([len(body), draw.randrange(1, len(body))])])
+            answered = client.post(f"{url}/v1/score", sent, headers={"content-type": "image/png"}, timeout=60)
+            said[answered.status_code] += 1
+        assert client.get(f"{url}/readyz", timeout=60).status_code == 200
+    assert said.keys() <= {200, 400, 413, 422} and said[400] > 300, said
 
 
 @given(st.binary(max_size=300), st.binary(max_size=80))
