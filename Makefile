@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo figures export-figures bench guard test tools lint install clean
+.PHONY: demo figures export-figures bench guard soak test tools lint install clean
 
 demo: $(READY)
 	$(BIN)/ahl demo --out demo
@@ -21,6 +21,11 @@ bench: demo/all.ahl
 
 guard: demo/all.ahl
 	$(BIN)/python -m ahl_export.bench.guard demo/all.ahl benchmarks/baseline.json
+
+# A line under three sources for 15 minutes; shorter: make soak MINUTES=2
+MINUTES ?= 15
+soak: demo/all.ahl tools
+	$(BIN)/python tests/soak.py --bundle demo/all.ahl --minutes $(MINUTES) --page docs/reliability.md
 
 demo/all.ahl: | $(READY)
 	test -e demo/run/model.pt || $(BIN)/ahl demo --out demo
