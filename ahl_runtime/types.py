@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,12 @@ class Outputs:
     score: NDArray[np.float32]
     anomaly_map: NDArray[np.float32]
     head_scores: NDArray[np.float32]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Of all frames of all parts, one at least."""
+        names = ("score", "anomaly_map", "head_scores")
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 @dataclass(frozen=True, eq=False)

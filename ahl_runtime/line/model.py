@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from ahl_runtime import engines
 from ahl_runtime.bundle import Bundle, open_bundle
 from ahl_runtime.decision import Rule
+from ahl_runtime.engines.base import cores
 from ahl_runtime.errors import EngineError
 from ahl_runtime.line.config import ModelPart
 from ahl_runtime.sidefile import SideFiles
@@ -25,14 +27,16 @@ class Model:
     """Loaded from `path` as `part` says. BundleError, EngineError, SideFileError, SigningError.
 
     `name`: the file's stem. `digest`: the bundle's. `engine`: what runs it. `batch`: frames that are best scored
-    together: on a CPU one, as more are no faster and each costs a graph's memory. The bundle's bytes are not kept.
+    together: on a CPU one for each core, side by side, as within a frame an engine's threads wait for each other. The
+    bundle's bytes are not kept.
     """
 
     def __init__(self, part: ModelPart, path: Path, sources: Sequence[str]) -> None:
         bundle = open_bundle(path, trust=load_public(part.trust) if part.trust else None)
         self.path, self.name, self.digest = path, path.stem, bundle.digest
         self.engine = part.engine or engines.available(bundle)[0]
-        self.batch = _ON_GPU if engines.on_gpu(self.engine) else 1
+        self._on_gpu = engines.on_gpu(self.engine)
+        self.batch = _ON_GPU if self._on_gpu else cores(part.threads)
         artefact = engines.artefact(bundle, self.engine)
         self.artefact, self.map_range = artefact.engine, artefact.map_range
         self.side_files = SideFiles(bundle)
@@ -42,12 +46,15 @@ class Model:
         self.read_rules()
         self._engine = engines.load(bundle, self.engine, part.threads)
         self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(self.batch, thread_name_prefix="infer")
         self._check(bundle)
 
     def infer(self, images: NDArray[np.uint8]) -> Outputs:
         """Score frames, uint8 [N, H, W, 3], one caller at a time. EngineError."""
         with self._lock:
-            return self._engine.infer(images)
+            if self._on_gpu or len(images) == 1:
+                return self._engine.infer(images)
+            return Outputs.joined(list(self._pool.map(self._engine.infer, np.split(images, len(images)))))
 
     def rule(self, source: str) -> Rule:
         """What decides for a source of the line."""
