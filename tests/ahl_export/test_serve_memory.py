@@ -1,4 +1,4 @@
-"""A line with one camera, on a real bundle, fits a small device."""
+"""A line with one camera, on a real bundle, fits a small device of two cores."""
 
 import json
 import subprocess
@@ -42,6 +42,7 @@ def test_one_camera_takes_less_than_350_megabytes(engine: str, full_bundle: Bund
 [model]
 bundle = "{full_bundle.path}"
 engine = "{engine}"
+threads = 2
 [[source]]
 name = "camera"
 kind = "video"
