@@ -143,7 +143,7 @@ class Line:
                 target()
             except Exception as error:
                 self.failure = f"{name}: {type(error).__name__}: {error}"
-                log.exception("a thread ended", extra={"thread": name})
+                log.exception("a thread ended", extra={"part": f"{group} {name}"})
 
         thread = threading.Thread(target=run, name=f"{group} {name}", daemon=True)
         self._threads[group].append(thread)

@@ -150,6 +150,21 @@ def test_an_engine_that_raises_is_told_and_the_line_runs_on(running: Callable[..
     line.check_ready()
 
 
+def test_a_thread_that_ends_is_told(running: Callable[..., Line], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process then ends with exit code 70, and systemd starts it again."""
+    line = running()
+    assert line.healthy
+
+    def broken(*_: object) -> Any:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(line._inbox, "take", broken)
+    until(lambda: not line.healthy)
+    assert line.state().faults == ["score: RuntimeError: a fault of ours"]
+    with pytest.raises(Busy, match="a fault of ours"):
+        line.check_ready()
+
+
 def test_a_fault_is_told_for_an_hour(running: Callable[..., Line], monkeypatch: pytest.MonkeyPatch) -> None:
     line = running()
     held = line.model.infer
