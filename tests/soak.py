@@ -293,6 +293,7 @@ def run(bundle: Path, minutes: float, folder: Path) -> tuple[str, list[str]]:
             until(lambda: settled(served.state(), sent, len({m["id"] for _, m in arrived})), "everyone is told")
             state, code = served.state(), served.end()
         finally:
+            sent.over.set()
             served.process.kill()
     found = account(folder, state, sent, [message for _, message in arrived])
     counts = {s["name"]: s["frames"] for s in state["sources"]}
@@ -344,7 +345,7 @@ def main(bundle: Path, minutes: float, page: Path | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         try:
             table, missed = run(bundle, minutes, Path(folder))
-        except SoakError as error:
+        except (SoakError, OSError) as error:
             raise click.ClickException(str(error)) from error
     text = f"{origin(bundle)}\n\n{table}\n"
     click.echo(text)
