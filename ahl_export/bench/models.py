@@ -58,7 +58,9 @@ class _Bare(nn.Module):
 def write_backbone(path: Path, spec: BackboneSpec) -> Path:
     """The bare backbone at both scales as ONNX. WeightsError."""
     examples = tuple(torch.zeros(1, 3, side, side) for side in (FINE, FINE // 2))
-    program = _quietly(lambda: torch.onnx.export(_Bare(spec), examples, input_names=["fine", "coarse"], dynamo=True))
+    program = _quietly(
+        lambda: torch.onnx.export(_Bare(spec), examples, input_names=["fine", "coarse"], dynamo=True, verbose=False)
+    )
     onnx.save(program.model_proto, path)
     return path
 

@@ -4,6 +4,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from ahl_runtime import engines
 from ahl_runtime.bench import cold_starts
@@ -34,7 +35,7 @@ def plain_install() -> set[str]:
             continue
         found.add(name)
         plain = (r for r in wanted if r.marker is None or r.marker.evaluate({"extra": ""}))
-        waiting += [r.name.lower() for r in plain if r.name.lower() not in found]
+        waiting += {canonicalize_name(r.name) for r in plain} - found
     return found - {"ahl"}
 
 

@@ -1,0 +1,116 @@
+"""What cameras and streams share: opened anew whenever they fail, a limit on frames a second, a frozen one noticed."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ahl_runtime.errors import ImageError, SourceError
+from ahl_runtime.line.config import StreamPart
+from ahl_runtime.line.inbox import Ticket
+from ahl_runtime.line.sources.base import Give, Lost, Report, Stopped, cropped
+from ahl_runtime.types import Frame
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Shot:
+    """A frame that came. `pixels`: uint8 [H, W, 3], RGB, made only if it is wanted; ImageError for a damaged one."""
+
+    pixels: Callable[[], NDArray[np.uint8]]
+    captured: datetime
+
+
+class Live:
+    """A subclass says how one connection gives its frames.
+
+    `crops`: is the region cut out here, or does the device send no more than that?
+    """
+
+    crops = True
+
+    def __init__(self, part: StreamPart) -> None:
+        self._settings = part
+        self._count = 0
+        self._last: NDArray[np.uint8] | None = None
+        self._equal = 0
+        self._next = float("-inf")
+
+    def _shots(self, report: Report, stopped: Stopped, lost: Lost) -> Generator[Shot, None, None]:
+        """The frames of one connection, closed when the iterator is; SourceError, or any error of a library.
+
+        A connection that gives no frame for `stall` seconds is to end with an error.
+        """
+        raise NotImplementedError
+
+    def _ended(self) -> str:
+        """What to say when the frames end by themselves and no more are to come; empty: it is to be opened anew."""
+        return ""
+
+    def _hidden(self, reason: str) -> str:
+        """A reason without what is secret."""
+        return reason
+
+    def run(self, give: Give, report: Report, stopped: Stopped, lost: Lost) -> None:
+        """Until stopped, or the end of what ends."""
+        part = self._settings
+        pause = part.retry
+        while not stopped(0.0):
+            before = self._count
+            try:
+                with closing(self._shots(report, stopped, lost)) as shots:
+                    for shot in shots:
+                        if stopped(0.0):
+                            return
+                        self._hand_on(shot, give, report)
+                if ended := self._ended():
+                    report("ended", ended)
+                    return
+                reason = "the stream ended"
+            except SourceError as error:
+                reason = str(error)
+            except Exception as error:  # FFmpeg's errors, and what damaged streams make of it
+                reason = f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
+            if stopped(0.0):
+                return
+            pause = part.retry if self._count > before else min(2 * pause, part.retry_most)
+            report("frozen" if self._frozen else "gone", f"{self._hidden(reason)}; next attempt in {pause:g} s")
+            log.warning("a source fails", extra={"source": part.name, "error": self._hidden(reason)})
+            stopped(pause)
+
+    def _hand_on(self, shot: Shot, give: Give, report: Report) -> None:
+        part, now = self._settings, time.monotonic()
+        if part.max_fps is not None:
+            if now < self._next:
+                return
+            self._next = max(self._next, now - 1 / part.max_fps) + 1 / part.max_fps
+        self._count += 1
+        name = str(self._count)
+        try:
+            image = shot.pixels()
+        except ImageError as error:
+            give(Ticket(None, part.name, name, str(error)))
+            return
+        self._equal = self._equal + 1 if self._last is not None and np.array_equal(image, self._last) else 0
+        self._last = image
+        if self._frozen:
+            raise SourceError(f"the same frame came {self._equal + 1} times: the camera is frozen")
+        try:
+            seen = cropped(image, part.roi if self.crops else None)
+            ticket = Ticket(Frame(seen, name, part.name, shot.captured), part.name, name)
+        except ImageError as error:
+            ticket = Ticket(None, part.name, name, str(error))
+        if give(ticket):
+            report("live", f"frame {self._count} of {image.shape[1]}x{image.shape[0]}")
+
+    @property
+    def _frozen(self) -> bool:
+        return bool(self._settings.frozen) and self._equal + 1 >= self._settings.frozen > 1
