@@ -182,6 +182,7 @@ class Store:
     def _prepare(self) -> None:
         self._db.row_factory = sqlite3.Row
         self._db.execute("PRAGMA foreign_keys = ON")
+        self._db.execute("PRAGMA cache_size = -256")  # KiB: each thread of a line has a connection
         application, step = (
             int(self._db.execute(f"PRAGMA {p}").fetchone()[0]) for p in ("application_id", "user_version")
         )
