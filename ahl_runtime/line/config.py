@@ -92,7 +92,7 @@ class FolderSource(_Source):
         return self
 
 
-class _Stream(_Source):
+class StreamPart(_Source):
     """`stall`: seconds without a frame until it is opened anew. `frozen`: equal frames in a row that alarm; 0: never.
 
     `retry`: seconds before the first attempt to reconnect, `retry_most` before later ones.
@@ -105,7 +105,7 @@ class _Stream(_Source):
     retry_most: Seconds = 30.0
 
 
-class VideoSource(_Stream):
+class VideoSource(StreamPart):
     """A file, decoded once from its beginning to its end, as fast as it is scored, or in its own time (`realtime`)."""
 
     kind: Literal["video"]
@@ -115,7 +115,7 @@ class VideoSource(_Stream):
     loop: bool = False
 
 
-class CameraSource(_Stream):
+class CameraSource(StreamPart):
     """V4L2. `size`: such as 1280x720; the camera's own by default."""
 
     kind: Literal["camera"]
@@ -124,7 +124,7 @@ class CameraSource(_Stream):
     fps: Annotated[int, Field(ge=1, le=1000)] | None = None
 
 
-class _UrlSource(_Stream):
+class _UrlSource(StreamPart):
     """`url_file`: holds the address where it carries a password."""
 
     url: str | None = None
@@ -150,6 +150,32 @@ class MjpegSource(_UrlSource):
     kind: Literal["mjpeg"]
 
 
+GenicamName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,64}$")]
+GenicamValue = bool | int | float | Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:+-]{1,200}$")]
+
+
+class GigeSource(StreamPart):
+    """GigE Vision, through Aravis. `camera`: its address or its name, as `arv-tool-0.8` lists them.
+
+    `trigger`: the GenICam TriggerSource, such as Line1 or Software; without one the camera runs freely. `features`: any
+    others, by their names. `roi` is set in the camera.
+    """
+
+    kind: Literal["gige"]
+    camera: Annotated[str, Field(pattern=r"^[^\s\x00]{1,200}$")]
+    pixel_format: GenicamName | None = None
+    trigger: GenicamName | None = None
+    features: dict[GenicamName, GenicamValue] = {}
+
+
+class RingSource(StreamPart):
+    """Shared memory that a process of this computer writes (`ahl_runtime.ring`). `every`: seconds between looks."""
+
+    kind: Literal["ring"]
+    path: Path
+    every: Seconds = 0.002
+
+
 class PushSource(_Source):
     """Frames come over HTTP. `wait`: seconds until a frame is refused as busy."""
 
@@ -159,7 +185,7 @@ class PushSource(_Source):
 
 
 SourcePart = Annotated[
-    Union[FolderSource, VideoSource, CameraSource, RtspSource, MjpegSource, PushSource],  # noqa: UP007
+    Union[FolderSource, VideoSource, CameraSource, RtspSource, MjpegSource, GigeSource, RingSource, PushSource],  # noqa: UP007
     Field(discriminator="kind"),
 ]
 

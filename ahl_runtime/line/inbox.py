@@ -129,6 +129,11 @@ class Inbox:
         with self._changed:
             return self._queues[source].dropped
 
+    def lose(self, source: str, count: int) -> None:
+        """Count frames that were overwritten at their source before they came here."""
+        with self._changed:
+            self._queues[source].dropped += count
+
     def close(self) -> None:
         """Accept nothing more; what waits can still be taken."""
         with self._changed:

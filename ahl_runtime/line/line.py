@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ahl_runtime import recalibrate
 from ahl_runtime.decision import Rule
-from ahl_runtime.errors import BundleError, Busy, EngineError, NoSource, OutputError, StoreError
+from ahl_runtime.errors import BundleError, Busy, EngineError, NoSource, OutputError, SourceError, StoreError
 from ahl_runtime.line.config import LineConfig, PushSource, SourcePart
 from ahl_runtime.line.histogram import Histograms
 from ahl_runtime.line.images import Images
@@ -30,7 +30,7 @@ from ahl_runtime.line.outbox import Outbox
 from ahl_runtime.line.recorder import Recorder
 from ahl_runtime.line.scorer import Scored, Scorer
 from ahl_runtime.line.sinks.open import open_sink
-from ahl_runtime.line.sources.base import cropped
+from ahl_runtime.line.sources.base import Triggered, cropped
 from ahl_runtime.line.sources.open import open_source
 from ahl_runtime.line.trial import Probation, Trial
 from ahl_runtime.line.watch import Watch
@@ -91,7 +91,8 @@ class Line:
             if source is None:
                 watch.say("live", "waiting for frames over HTTP")
                 continue
-            self._spawn("source", name, partial(source.run, self._give, watch.say, self._stopping.wait))
+            run = partial(source.run, self._give, watch.say, self._stopping.wait, partial(self._lost, name))
+            self._spawn("source", name, run)
         scoring = self._spawn("pipeline", "score", lambda: self._scorer.run(self._abort.is_set))
         self._spawn("pipeline", "store", lambda: self._recorder.run(lambda: not scoring.is_alive(), self._abort.is_set))
         for outbox in self._outboxes:
@@ -160,6 +161,11 @@ class Line:
         self._watches[ticket.source].accepted()
         return True
 
+    def _lost(self, source: str, count: int) -> None:
+        """For sources: frames that were overwritten before they could be taken came, and were dropped."""
+        self._watches[source].accepted(count)
+        self._inbox.lose(source, count)
+
     def _wake(self) -> None:
         for outbox in self._outboxes:
             outbox.wake()
@@ -201,6 +207,17 @@ class Line:
             raise Busy(f"no decision within {part.wait:g} s ({why}); it may still be stored") from None
         except CancelledError:
             raise Busy("the line stopped") from None
+
+    def trigger(self, source: str) -> None:
+        """Ask a camera for one frame; its decision comes as any other's.
+
+        NoSource; SourceError where the source is not triggered by software; Busy while its camera is gone.
+        """
+        self._watch(source)
+        found = self._sources[source]
+        if not isinstance(found, Triggered):
+            raise SourceError(f"source {source} takes no trigger: cameras of the kind gige do")
+        found.trigger()
 
     def infer(self, images: NDArray[np.uint8]) -> Outputs:
         """Score frames, uint8 [N, H, W, 3]; nothing is decided or stored. EngineError.

@@ -76,10 +76,10 @@ class Watch:
         with self._lock:
             self._state, self._said = state, said
 
-    def accepted(self) -> None:
-        """A frame came in."""
+    def accepted(self, count: int = 1) -> None:
+        """Frames came in."""
         with self._lock:
-            self._counts["frames"] += 1
+            self._counts["frames"] += count
 
     def failed(self, error: str) -> None:
         """A frame has no decision."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +14,24 @@ from ahl_runtime.line.inbox import Ticket
 
 Give = Callable[[Ticket], bool]  # True: accepted; Busy when the line stops
 Report = Callable[[str, str], None]  # a word ("live", "waiting", "gone", "frozen", "ended") and a sentence
+Stopped = Callable[[float], bool]  # waits so many seconds, and says whether to end
+Lost = Callable[[int], None]  # so many frames came and were overwritten before they could be taken
 
 
 class Source(Protocol):
     """Something that gives frames. Runs in a thread of its own."""
 
-    def run(self, give: Give, report: Report, stopped: Callable[[float], bool]) -> None:
-        """Until `stopped`, which waits so many seconds and says whether to end."""
+    def run(self, give: Give, report: Report, stopped: Stopped, lost: Lost) -> None:
+        """Until `stopped`."""
+        ...
+
+
+@runtime_checkable
+class Triggered(Protocol):
+    """A source that gives a frame when it is asked for one."""
+
+    def trigger(self) -> None:
+        """Ask for one frame, from any thread. SourceError if it is not triggered so; Busy while its camera is gone."""
         ...
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from ahl_runtime.errors import Busy, EngineError, ImageError, StoreError
 from ahl_runtime.line.config import FolderSource
 from ahl_runtime.line.inbox import Recorded, Ticket
 from ahl_runtime.line.journal import Journal
-from ahl_runtime.line.sources.base import Give, Report, cropped
+from ahl_runtime.line.sources.base import Give, Lost, Report, Stopped, cropped
 from ahl_runtime.types import Frame
 
 log = logging.getLogger(__name__)
@@ -41,7 +40,7 @@ class Folder:
         self._waiting: dict[str, tuple[str, Future[Recorded]]] = {}
         self._known: set[str] | None = None  # keys in the store
 
-    def run(self, give: Give, report: Report, stopped: Callable[[float], bool]) -> None:
+    def run(self, give: Give, report: Report, stopped: Stopped, lost: Lost) -> None:
         """Until stopped."""
         while True:
             try:
@@ -58,7 +57,7 @@ class Folder:
                 self._finish()
                 return
 
-    def _look(self, give: Give, known: set[str], stopped: Callable[[float], bool]) -> None:
+    def _look(self, give: Give, known: set[str], stopped: Stopped) -> None:
         self._finish()
         now, there = time.monotonic(), {}
         with os.scandir(self._part.path) as entries:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ahl_runtime.line.config import FolderSource, PushSource, SourcePart
+from ahl_runtime.line.config import FolderSource, GigeSource, PushSource, RingSource, SourcePart
 from ahl_runtime.line.sources.base import Source
 from ahl_runtime.line.sources.folder import Folder
 
@@ -15,6 +15,14 @@ def open_source(part: SourcePart, store: Path) -> Source | None:
         return None
     if isinstance(part, FolderSource):
         return Folder(part, store)
+    if isinstance(part, GigeSource):
+        from ahl_runtime.line.sources.gige import Gige
+
+        return Gige(part)
+    if isinstance(part, RingSource):
+        from ahl_runtime.line.sources.ring import Ring
+
+        return Ring(part)
     from ahl_runtime.line.sources.stream import Stream
 
     return Stream(part)

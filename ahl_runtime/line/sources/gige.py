@@ -1,0 +1,141 @@
+"""GigE Vision cameras through Aravis: pixel formats, region and trigger by their GenICam names."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator
+from datetime import UTC, datetime
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ahl_runtime.errors import Busy, ImageError, SourceError
+from ahl_runtime.line.config import GigeSource
+from ahl_runtime.line.sources.aravis import Buffer, Camera
+from ahl_runtime.line.sources.base import Lost, Report, Stopped
+from ahl_runtime.line.sources.live import Live, Shot
+
+_LOOK = 0.2  # seconds between looks at whether to stop
+# Codes of the Pixel Format Naming Convention: the name, bytes a pixel, FFmpeg's name where it converts.
+FORMATS: dict[int, tuple[str, int, str | None]] = {
+    0x01080001: ("Mono8", 1, None),
+    0x01080008: ("BayerGR8", 1, "bayer_grbg8"),
+    0x01080009: ("BayerRG8", 1, "bayer_rggb8"),
+    0x0108000A: ("BayerGB8", 1, "bayer_gbrg8"),
+    0x0108000B: ("BayerBG8", 1, "bayer_bggr8"),
+    0x02180014: ("RGB8", 3, None),
+    0x02180015: ("BGR8", 3, None),
+}
+
+
+class Gige(Live):
+    """One camera, opened anew whenever it fails. The region is the camera's: it sends no more than that."""
+
+    crops = False
+
+    def __init__(self, part: GigeSource) -> None:
+        super().__init__(part)
+        self._part = part
+        self._camera: Camera | None = None
+        self._using = threading.Lock()
+
+    def trigger(self) -> None:
+        """Ask for one frame, from any thread. SourceError if it is not triggered so; Busy while the camera is gone."""
+        if self._part.trigger != "Software":
+            raise SourceError(f"source {self._part.name} is not triggered by software: set trigger = 'Software'")
+        with self._using:
+            try:
+                if self._camera is not None:
+                    self._camera.trigger()
+                    return
+                reason = "it is being opened"
+            except SourceError as error:
+                reason = str(error)
+        raise Busy(f"the camera of {self._part.name} took no trigger: {reason}")
+
+    def _shots(self, report: Report, stopped: Stopped, lost: Lost) -> Generator[Shot, None, None]:
+        with Camera(self._part.camera) as camera:
+            self._prepare(camera)
+            camera.start()
+            with self._using:
+                self._camera = camera
+            if self._part.trigger is not None:
+                report("live", f"open, waits for its trigger, {self._part.trigger}")
+            try:
+                yield from self._received(camera, stopped, lost)
+            finally:
+                with self._using:
+                    self._camera = None
+
+    def _prepare(self, camera: Camera) -> None:
+        part = self._part
+        if part.pixel_format is not None:
+            camera.set_pixel_format(part.pixel_format)
+        if (roi := part.roi) is not None:
+            asked = (roi.x, roi.y, roi.width, roi.height)
+            way_out = "set roi in the camera's steps, within its sensor"
+            try:
+                made = camera.set_region(*asked)
+            except SourceError as error:
+                raise SourceError(f"region {_told(*asked)}: {error}: {way_out}") from error
+            if made != asked:
+                raise SourceError(f"region {_told(*asked)}: the camera makes {_told(*made)} of it: {way_out}")
+        camera.set_trigger(part.trigger)
+        for name, value in part.features.items():  # the last word is theirs
+            camera.set_feature(name, str(value).lower() if isinstance(value, bool) else str(value))
+
+    def _received(self, camera: Camera, stopped: Stopped, lost: Lost) -> Generator[Shot, None, None]:
+        missed, since = 0, time.monotonic()
+        while not stopped(0.0):
+            buffer = camera.next(_LOOK)
+            if (now := camera.underruns()) > missed:
+                lost(now - missed)
+                missed = now
+            if buffer is not None:
+                captured = datetime.fromtimestamp(buffer.system_ns / 1e9, UTC)
+                yield Shot(partial(rgb, buffer), captured)
+                since = time.monotonic()
+            elif time.monotonic() - since > self._part.stall:
+                if self._part.trigger is None:
+                    raise SourceError(f"no frame for {self._part.stall:g} s")
+                with self._using:
+                    camera.ask()  # parts may be long in coming: is it still there?
+                since = time.monotonic()
+
+
+def _told(x: int, y: int, width: int, height: int) -> str:
+    return f"{width}x{height} at {x}, {y}"
+
+
+def rgb(buffer: Buffer) -> NDArray[np.uint8]:
+    """The pixels of a frame, uint8 [H, W, 3]. ImageError for a damaged one; SourceError for a format not read here."""
+    if buffer.damage:
+        raise ImageError(f"the frame is damaged: {buffer.damage}")
+    if buffer.format not in FORMATS:
+        raise SourceError(
+            f"pixel format 0x{buffer.format:08x} is not read: set pixel_format to one of "
+            + ", ".join(name for name, _, _ in FORMATS.values())
+        )
+    name, channels, convert = FORMATS[buffer.format]
+    data, wanted = buffer.data(), buffer.height * buffer.width * channels
+    if len(data) < wanted or not wanted:
+        raise ImageError(f"the frame is damaged: {len(data)} bytes for {buffer.width}x{buffer.height} of {name}")
+    image = np.frombuffer(data, np.uint8, wanted).reshape(buffer.height, buffer.width, channels)
+    if convert is not None:
+        return _demosaicked(image[..., 0], convert, name)
+    if name == "Mono8":
+        return np.repeat(image, 3, axis=2)
+    return np.ascontiguousarray(image[..., ::-1]) if name == "BGR8" else image
+
+
+def _demosaicked(image: NDArray[np.uint8], convert: str, name: str) -> NDArray[np.uint8]:
+    if image.shape[0] % 2 or image.shape[1] % 2:
+        raise SourceError(f"{name} of {image.shape[1]}x{image.shape[0]}: set a roi with even sides")
+    try:
+        import av
+    except ImportError as error:
+        raise SourceError(f"{name} needs the extra [camera]: pip install 'ahl[camera]', or set Mono8") from error
+    made = av.VideoFrame.from_ndarray(image, format=convert).to_ndarray(format="rgb24")
+    return made.astype(np.uint8, copy=False)
