@@ -25,7 +25,8 @@ url_option = click.option("--url", default="http://127.0.0.1:8080", show_default
     "sources",
     multiple=True,
     metavar="KIND:PLACE",
-    help="folder:PATH, video:PATH, camera:DEVICE, rtsp:URL, mjpeg:URL, gige:CAMERA or ring:PATH, with the default settings; repeatable.",
+    help="folder:PATH, video:PATH, camera:DEVICE, rtsp:URL, mjpeg:URL, gige:CAMERA or ring:PATH, with the default "
+    "settings; repeatable.",
 )
 @click.option("--store", type=options.PATH, metavar="FILE", help="The SQLite file of decisions.")
 @click.option("--host", help="Where it listens; loopback by default.")

@@ -65,6 +65,10 @@ class Line(Protocol):
         """Decide on a frame, and store the decision."""
         ...
 
+    def trigger(self, source: str) -> None:
+        """Ask a camera for one frame. SourceError where it is not triggered by software."""
+        ...
+
     def state(self) -> State:
         """What the operator sees."""
         ...

@@ -22,6 +22,7 @@ from ahl_runtime.errors import (
     NoSource,
     RuntimeFault,
     SideFileError,
+    SourceError,
     StoreError,
 )
 from ahl_runtime.server.errors import Refusal
@@ -110,7 +111,7 @@ def refusal(error: RuntimeFault | CalibrationError) -> Refusal:
             return error
         case ImageError():
             return Refusal(400, str(error))
-        case SideFileError() | StoreError() | BundleError() | CalibrationError():
+        case SideFileError() | StoreError() | BundleError() | SourceError() | CalibrationError():
             return Refusal(409, str(error))
         case NoSource():
             return Refusal(404, str(error))

@@ -54,6 +54,12 @@ class Scored(BaseModel):
     bundle: str
 
 
+class Triggered(BaseModel):
+    """The camera that was asked for a frame; its decision comes as any other's."""
+
+    source: str
+
+
 class PageQuery(Part):
     """`before`: the id of the last decision of the page before."""
 
@@ -125,6 +131,11 @@ def score(context: Context, call: Call) -> Scored:
     )
 
 
+def trigger(context: Context, call: Call) -> Triggered:
+    context.line.trigger(call.path["name"])
+    return Triggered(source=call.path["name"])
+
+
 def decisions(context: Context, call: Call) -> Page:
     asked: PageQuery = call.query
     found = history.page(
@@ -188,6 +199,15 @@ OPERATIONS: list[Operation[Context]] = [
         body=dict.fromkeys(images.TYPES),
         query=ScoreQuery,
         refusals={404: "no such source", 409: "it cannot be stored", 503: "the line is too busy, or stops"},
+    ),
+    Operation(
+        "POST",
+        "/v1/sources/{name}/trigger",
+        trigger,
+        "Ask a camera for one frame",
+        Triggered,
+        refusals={404: "no such source", 409: "not triggered by software", 503: "its camera is gone"},
+        success=202,
     ),
     Operation(
         "GET",

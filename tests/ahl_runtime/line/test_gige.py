@@ -10,12 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import requests
 
 from ahl_runtime.errors import Busy, ConfigError, ImageError, NoSource, SourceError
 from ahl_runtime.line.config import GigeSource, LineConfig
 from ahl_runtime.line.line import Line
 from ahl_runtime.line.sources.aravis import LIBRARY, Buffer, Camera
 from ahl_runtime.line.sources.gige import FORMATS, rgb
+from ahl_runtime.server.app import build
+from ahl_runtime.server.serve import Server
+from ahl_runtime.server.settings import Settings
 
 from .conftest import rows, until
 
@@ -237,12 +241,23 @@ def test_a_frozen_camera(running: Callable[..., Line]) -> None:
         camera.unplug()
 
 
-def test_software_trigger(fake: Fake, running: Callable[..., Line]) -> None:
+def test_software_trigger(fake: Fake, running: Callable[..., Line], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AHL_TOKEN", raising=False)
     line = running(source=[source(trigger="Software", stall=1.0)])
     until(lambda: state(line) == ("live", "open, waits for its trigger, Software"), PATIENCE)
-    for count in range(1, 4):
-        line.trigger("cam")
-        until(lambda count=count: decided(line) == count, PATIENCE)
+    settings = Settings(port=0)
+    app = build(line, settings)
+    with Server(app.asgi, settings, app.stop) as server:
+        for count in range(1, 4):
+            answer = requests.post(f"{server.url}/v1/sources/cam/trigger", timeout=60)
+            assert (answer.status_code, answer.json()) == (202, {"source": "cam"})
+            until(lambda count=count: decided(line) == count, PATIENCE)
+        assert requests.post(f"{server.url}/v1/sources/other/trigger", timeout=60).status_code == 404
+        refused = requests.post(f"{server.url}/v1/sources/default/trigger", timeout=60)
+        assert refused.status_code == 409 and "takes no trigger" in refused.json()["error"]
+        fake.unplug()
+        gone = requests.post(f"{server.url}/v1/sources/cam/trigger", timeout=60)
+        assert gone.status_code == 503 and "took no trigger" in gone.json()["error"]
     line.stop()
     assert decided(line) == 3
 

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from ahl_runtime.bundle import open_bundle
 from ahl_runtime.decision import Rule
-from ahl_runtime.errors import BundleError
+from ahl_runtime.errors import BundleError, NoSource, SourceError
 from ahl_runtime.recalibrate import Proposal, propose
 from ahl_runtime.scoring import Scorer
 from ahl_runtime.selfcheck import check
@@ -77,6 +77,11 @@ class OneSource:
             self.recent.append((id, decision))
             self.image = image
         return Recorded(id, decision)
+
+    def trigger(self, source: str) -> None:
+        if source != "default":
+            raise NoSource(f"no source {source!r}")
+        raise SourceError("source default takes no trigger")
 
     def state(self) -> State:
         with self.lock:
