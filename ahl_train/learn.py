@@ -7,7 +7,7 @@ from time import perf_counter
 import numpy as np
 from rich.progress import Progress
 
-from ahl_train import hadg
+from ahl_train import hadg, memory
 from ahl_train.cdl import CDL, Groups, Task
 from ahl_train.config import TrainConfig
 from ahl_train.datasets import Sample
@@ -33,6 +33,7 @@ def learn(
 
     ``without``: indices of train normals that the base shall not see, not even as donors of pseudo anomalies.
     """
+    memory.keep()
     rng = np.random.default_rng([config.seed, 3])
     kept = np.array([i for i in range(len(dealt.train_normal)) if i not in without])
     normals, seen = [dealt.train_normal[i] for i in kept], list(dealt.train_anomaly)

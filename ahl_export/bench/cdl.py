@@ -92,6 +92,8 @@ def batches_of(asked: Sequence[Rows], cdl: CDL) -> list[Rows]:
     return [rows.reshape(shape) for rows in asked if len(rows) == shape[0] * shape[1]]
 
 
-def largest_difference(a: Base, b: Base) -> float:
-    """Between the parameters of two bases."""
-    return max((p - q).abs().max().item() for p, q in zip(a.parameters(), b.parameters(), strict=True))
+@torch.no_grad()
+def largest_difference(a: Base, b: Base, memory: Memory) -> float:
+    """Between the scores that two bases give to all samples in memory, relative where they are above 1."""
+    found = [base.eval().total(base(memory.all)) for base in (a, b)]
+    return float(((found[0] - found[1]).abs() / found[0].abs().clamp_min(1)).max())

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ahl_train.heads.base import Base, Features
 from ahl_train.heads.layers import BatchNorm, PointScore, mean_of_scales
 from ahl_train.loss import top_k_mean
+from ahl_train.winograd import conv3x3
 
 REFERENCES = 5
 _SCALES = ("fine", "coarse")
@@ -56,8 +57,10 @@ class DRA(Base):
         return ((fine + F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear")) / 2)[:, 0]
 
     def _residual(self, features: Features, scale: str) -> Tensor:
-        reference: Tensor = getattr(self, f"reference_{scale}")
-        return F.conv2d(reference - features[scale], self.residual_conv, padding=1)
+        residual = getattr(self, f"reference_{scale}") - features[scale]
+        if self.training:
+            return conv3x3(residual, self.residual_conv)
+        return F.conv2d(residual, self.residual_conv, padding=1)
 
     def _residual_map(self, features: Features, scale: str) -> Tensor:
         hidden = F.relu(self.residual_norm[scale](self._residual(features, scale)))
