@@ -35,7 +35,10 @@ _DATA2, _FILTER2, _RESULT2 = (torch.kron(m, m) for m in (_DATA, _FILTER, _RESULT
 
 
 def conv3x3(maps: Tensor, weight: Tensor) -> Tensor:
-    """float [N, C, h, w] and [O, C, 3, 3] to [N, O, h, w]: F.conv2d with padding 1, in float32 to 1e-4 in values around 1."""
+    """float [N, C, h, w] and [O, C, 3, 3] to [N, O, h, w]: F.conv2d with padding 1.
+
+    In float32 to 1e-4, in values around 1.
+    """
     data2, filter2, result2 = (m.to(maps.device, maps.dtype) for m in (_DATA2, _FILTER2, _RESULT2))
     n, c, h, w = maps.shape
     down, right = -(-h // _OUT), -(-w // _OUT)
