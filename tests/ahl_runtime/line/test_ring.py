@@ -91,9 +91,10 @@ FAST = """
 import sys, time, pathlib, numpy as np
 from ahl_runtime.ring import Writer
 
-with Writer(pathlib.Path(sys.argv[1]), 4, 300 * 200 * 3) as ring:
+side = int(sys.argv[3])
+with Writer(pathlib.Path(sys.argv[1]), 2, side * side * 3) as ring:
     sys.stdin.readline()
-    image, end = np.empty((300, 200, 3), np.uint8), time.monotonic() + float(sys.argv[2])
+    image, end = np.empty((side, side, 3), np.uint8), time.monotonic() + float(sys.argv[2])
     number = 0
     while time.monotonic() < end:
         number += 1
@@ -103,8 +104,8 @@ print(number)
 """
 
 
-def fast(path: Path, seconds: float) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", FAST, str(path), str(seconds)]
+def fast(path: Path, seconds: float, side: int) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", FAST, str(path), str(seconds), str(side)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     until(path.exists, PATIENCE)
     return process
@@ -112,7 +113,7 @@ def fast(path: Path, seconds: float) -> "subprocess.Popen[str]":
 
 @pytest.mark.slow
 def test_no_torn_frame_from_a_writer_at_full_speed(path: Path) -> None:
-    writer = fast(path, 5.0)
+    writer = fast(path, 5.0, 1000)  # frames so large that some are overwritten while they are read
     with Reader(path) as reader:
         assert writer.stdin is not None
         writer.stdin.write("\n")
@@ -128,7 +129,7 @@ def test_no_torn_frame_from_a_writer_at_full_speed(path: Path) -> None:
                 if found is None:
                     continue  # overwritten meanwhile
                 whole += 1
-                assert found.image.shape == (300, 200, 3) and found.number == number
+                assert found.image.shape == (1000, 1000, 3) and found.number == number
                 assert (found.image == number % 251).all(), number
     assert whole > 10 and newest > whole
 
@@ -137,7 +138,7 @@ def test_no_torn_frame_from_a_writer_at_full_speed(path: Path) -> None:
 def test_a_line_counts_what_was_overwritten(running: Callable[..., Line], path: Path) -> None:
     line = running(source=[source(path, frozen=0, policy="block", queue=4)])
     until(lambda: told(line)[0] == "gone")  # every frame of a ring that comes later counts
-    writer = fast(path, 3.0)
+    writer = fast(path, 3.0, 200)
     out, _ = writer.communicate("\n", timeout=PATIENCE)
     written = int(out)
     until(lambda: line.state().sources[0].frames == written, PATIENCE)
