@@ -21,14 +21,15 @@ from ahl_runtime.signature import load_public
 from ahl_runtime.types import Outputs
 
 _ON_GPU = 8  # frames
+_SIDE_BY_SIDE = ("onnxruntime", "onnxruntime-int8")
 
 
 class Model:
     """Loaded from `path` as `part` says. BundleError, EngineError, SideFileError, SigningError.
 
     `name`: the file's stem. `digest`: the bundle's. `engine`: what runs it. `batch`: frames that are best scored
-    together: on a CPU one for each core, side by side, as within a frame an engine's threads wait for each other. The
-    bundle's bytes are not kept.
+    together: by ONNX Runtime on a CPU one for each core, side by side, as within a frame its threads wait for each
+    other. The bundle's bytes are not kept.
     """
 
     def __init__(self, part: ModelPart, path: Path, sources: Sequence[str]) -> None:
@@ -36,7 +37,8 @@ class Model:
         self.path, self.name, self.digest = path, path.stem, bundle.digest
         self.engine = part.engine or engines.available(bundle)[0]
         self._on_gpu = engines.on_gpu(self.engine)
-        self.batch = _ON_GPU if self._on_gpu else cores(part.threads)
+        # OpenVINO's one stream gains nothing by it, and takes the memory all the same.
+        self.batch = _ON_GPU if self._on_gpu else cores(part.threads) if self.engine in _SIDE_BY_SIDE else 1
         artefact = engines.artefact(bundle, self.engine)
         self.artefact, self.map_range = artefact.engine, artefact.map_range
         self.side_files = SideFiles(bundle)
