@@ -85,15 +85,18 @@ class Stream(Live):
     def _frames(self, container: Any, stream: Any) -> Iterator[tuple[Any, float | None]]:
         """Decoded frames, or None for one that cannot be, and seconds since the beginning, where the stream says.
 
-        What cannot be decoded before the first frame belongs to one from before the connection.
+        What cannot be decoded before the first frame belongs to one from before the connection; SourceError if that
+        goes on for `stall` seconds.
         """
-        begun = False
+        begun, since = False, time.monotonic()
         for packet in container.demux(stream):
             try:
                 decoded = packet.decode()
             except self._av.error.InvalidDataError:
                 if begun:
                     yield None, None
+                elif time.monotonic() - since > self._part.stall:
+                    raise SourceError(f"for {self._part.stall:g} s nothing came that can be decoded") from None
                 continue
             for frame in decoded:
                 begun = True
