@@ -40,8 +40,9 @@ test: lint tools
 	AHL_SCREENSHOTS=$(CURDIR)/build/screenshots $(BIN)/pytest
 
 # What tests need beyond Python, from Debian: the operator page's browser, a client of the HTTP examples, certificates,
-# a broker, a clock that jumps, a GigE Vision camera. A command, and its package after a colon where that has another name.
-TOOLS := arv-fake-gv-camera-0.8:aravis-tools chromium curl faketime mosquitto openssl
+# a broker, a clock that jumps, a GigE Vision camera, an RTSP server. A command, and after a colon its package, where that
+# has another name.
+TOOLS := arv-fake-gv-camera-0.8:aravis-tools chromium curl faketime mosquitto openssl rtsp-server-perl
 tools:
 	@missing="$$(for tool in $(TOOLS); do command -v $${tool%%:*} > /dev/null || echo $${tool##*:}; done)"; \
 	test -z "$$missing" || { root="$$(command -v sudo || true)"; \
