@@ -48,7 +48,10 @@ class Stream(Live):
         with self._open() as container:
             stream = container.streams.video[0]
             stream.thread_type = "NONE"  # a frame comes out as soon as it is in
-            stream.codec_context.options = {"err_detect": "explode"}  # a damaged frame is told, not patched up
+            if not (isinstance(part, RtspSource) and stream.codec_context.name == "mjpeg"):
+                # A damaged frame is told, not patched up. Motion JPEG over RTP comes whole or not at all, and with a
+                # header that FFmpeg makes and then finds fault with.
+                stream.codec_context.options = {"err_detect": "explode"}
             for frame, at in self._frames(container, stream):
                 if isinstance(part, VideoSource) and part.realtime and at is not None:
                     stopped(max(0.0, start + at - time.monotonic()))

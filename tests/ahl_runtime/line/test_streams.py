@@ -224,3 +224,15 @@ def test_an_address_with_a_password_is_never_told(
     line = running(source=[{"name": "cam", "kind": "rtsp", "url_file": tmp_path / "url", "retry": 0.1}])
     (fault,) = until(lambda: line.state().faults)
     assert fault.startswith("cam: ") and "hunter2" not in fault + caplog.text
+
+
+@pytest.mark.slow
+def test_a_camera_of_which_nothing_can_be_decoded(
+    running: Callable[..., Line], camera: Camera, cells: list[Path]
+) -> None:
+    whole = jpeg(images(cells, 1)[0])
+    camera.shown = parade([whole[: len(whole) // 3]])
+    camera.plug_in()
+    line = running(source=[source(camera)])
+    until(lambda: "for 1 s nothing came that can be decoded" in line.state().sources[0].said, 60.0)
+    assert line.state().sources[0].state == "gone" and line.state().faults
