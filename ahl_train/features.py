@@ -25,6 +25,7 @@ from ahl_train.preprocess import Preprocess
 
 VERSION = 1  # raise it when the numbers that this file, preprocess.py or augment.py give would change
 FINE = 448  # px, the paper's larger scale; the coarse one is half of it
+_CHUNK = 512  # rows
 _KEY_BYTES = 65  # 64 hex digits and a newline
 
 
@@ -116,6 +117,11 @@ class FeatureStore:
     def read(self, rows: NDArray[np.int64], names: Sequence[str]) -> Features:
         """The named features of the rows, float32 [len(rows), ...]; only their pages are read."""
         return {name: self._fill(name, rows, *self._room(name, len(rows))) for name in names}
+
+    def means(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Mean vectors of the coarse maps, where HADG's clusters are: float32 [len(rows), C]."""
+        chunks = np.array_split(rows, max(1, len(rows) // _CHUNK))
+        return np.concatenate([self.read(chunk, ("coarse",))["coarse"].mean((-2, -1)).numpy() for chunk in chunks])
 
     def reader(self, names: Sequence[str]) -> Callable[[NDArray[np.int64]], Features]:
         """``read`` for batches: what it gives is written over by its next call for as many rows.

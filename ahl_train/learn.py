@@ -16,7 +16,7 @@ from ahl_train.heads.base import PSEUDO, Base
 from ahl_train.protocol import Split
 from ahl_train.run import RunFolder
 
-_FIT_AT_MOST = 4_000  # normals that a density is fitted on
+_FIT_AT_MOST = 2_000  # normals that a density is fitted on: more take memory, and say no more of a covariance
 
 
 def learn(
@@ -45,7 +45,7 @@ def learn(
     base.fit_seen(fitted_on, store.read(seen_rows, base.inputs))
     del fitted_on
 
-    vectors = store.read(normal_rows, ("coarse",))["coarse"].mean((-2, -1)).numpy()
+    vectors = store.means(normal_rows)
     distributions = hadg.generate(
         vectors,
         len(seen),

@@ -74,7 +74,7 @@ def measure(n: int, folder: Path) -> dict[str, float]:
     seen = tuple(Sample(Path(f"seen-{i}"), 1, "defect") for i in range(SHOTS))
     split = Split(normals, (), seen, (), "general", None, SHOTS, 0)
     rows = store.rows([Item(s) for s in normals])
-    vectors = store.read(rows, ("coarse",))["coarse"].mean((-2, -1)).numpy()
+    vectors = store.means(rows)
     started = time.perf_counter()
     hadg.generate(vectors, SHOTS, np.random.default_rng(0), pseudo=config.steps.pseudo)
     hadg_s = time.perf_counter() - started

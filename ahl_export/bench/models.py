@@ -20,7 +20,6 @@ from ahl_train.features import FINE
 from ahl_train.heads.dra import DRA
 from ahl_train.preprocess import Preprocess
 
-BANK = 16_000  # patches that PatchCore keeps, a tenth of those of 160 normals at 256 px
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -76,15 +75,6 @@ def _padim(side: int) -> nn.Module:
     return model
 
 
-def _patchcore(side: int) -> nn.Module:
-    from anomalib.models import Patchcore
-
-    model = Patchcore(pre_trained=False, pre_processor=Patchcore.configure_pre_processor((side, side)))
-    channels = sum(model.model.feature_extractor.out_dims)
-    model.model.memory_bank = torch.randn(BANK, channels, generator=torch.Generator().manual_seed(0))
-    return model
-
-
 def _efficient_ad(side: int) -> nn.Module:
     from anomalib.models import EfficientAd
 
@@ -98,7 +88,6 @@ def _efficient_ad(side: int) -> nn.Module:
 
 ANOMALIB: dict[str, Callable[[int], nn.Module]] = {
     "PaDiM": _padim,
-    "PatchCore": _patchcore,
     "EfficientAD-S": _efficient_ad,
 }
 

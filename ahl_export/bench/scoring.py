@@ -21,7 +21,7 @@ from ahl_train.backbone import BackboneSpec
 
 ROUNDS = 5
 PAPER = "the paper's path, torch"
-_ANOMALIB = (("PaDiM", 256), ("PaDiM", 448), ("EfficientAD-S", 256), ("EfficientAD-S", 448), ("PatchCore", 256))
+_ANOMALIB = (("PaDiM", 256), ("PaDiM", 448), ("EfficientAD-S", 256), ("EfficientAD-S", 448))
 _BARE = {"onnxruntime": "onnxruntime", "onnxruntime-int8": "onnxruntime", "openvino": "openvino"}
 _PROFILED = 20  # frames
 

@@ -132,6 +132,14 @@ def test_rows_are_read_in_the_order_asked_and_only_the_named_features(samples, c
     assert store.read(rows[:0], ("coarse",))["coarse"].shape == (0, 3, 7, 7)
 
 
+def test_means_are_those_of_the_coarse_maps_chunk_by_chunk(samples, cache, toy_extractor, monkeypatch):
+    store = FeatureStore(cache, toy_extractor())
+    rows = store.rows(items(samples))
+    monkeypatch.setattr("ahl_train.features._CHUNK", 2)
+    wanted = store.read(rows[::-1].copy(), ("coarse",))["coarse"].mean((-2, -1)).numpy()
+    np.testing.assert_array_equal(store.means(rows[::-1].copy()), wanted)
+
+
 def test_content_crop_augmentation_donor_and_seed_change_the_key(samples, cache, toy_extractor):
     a, b, c = samples[:3]
     distinct = [
