@@ -4,23 +4,38 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ahl_runtime import console, options
-from ahl_runtime.errors import ImageError
+from ahl_runtime.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
-    from ahl_runtime.recalibrate import Proposal
+    from ahl_runtime.recalibrate import Image, Proposal
 
 
 @click.command()
 @options.bundle
-@click.option("--source", type=options.PATH, metavar="FOLDER", help="Normal frames: a folder of images.")
+@click.option("--source", metavar="PLACE", help=f"Normal frames: a folder, or {options.PLACES}.")
+@click.option("--config", type=options.PATH, metavar="FILE", help="The line's settings: --source names one of them.")
 @click.option("--frames", type=click.IntRange(min=2), default=300, show_default=True, help="At most so many frames.")
-@options.source_name
+@click.option(
+    "--every",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="SECONDS",
+    help="Between frames of a camera, so that they are of different parts.",
+)
+@click.option(
+    "--source-name",
+    metavar="NAME",
+    help="Whose thresholds they become, such as a camera's or a product's; by default those of every source without "
+    "its own, and with --config that source's.",
+)
 @click.option("--alpha", type=float, help="False-reject rate to promise; the one in force by default.")
 @click.option("--confidence", type=float, help="How sure; the one in force by default.")
 @click.option("--tail", is_flag=True, help="Too few frames for alpha: fit a tail, a model.")
@@ -33,9 +48,11 @@ if TYPE_CHECKING:
 @options.threads
 def calibrate(
     bundle: Path,
-    source: Path | None,
+    source: str | None,
+    config: Path | None,
     frames: int,
-    source_name: str,
+    every: float,
+    source_name: str | None,
     alpha: float | None,
     confidence: float | None,
     tail: bool,
@@ -53,45 +70,68 @@ def calibrate(
     older ones stay there, and audit.jsonl has a line for each change.
     """
     if undo == (source is not None):
-        raise click.UsageError("Give --source FOLDER, or --undo alone")
+        raise click.UsageError("Give --source PLACE, or --undo alone")
     from ahl_runtime import engines, recalibrate
     from ahl_runtime.decision import Rule
-    from ahl_runtime.decode import iter_images
     from ahl_runtime.scoring import Scorer
-    from ahl_runtime.sidefile import Change, SideFiles, user
+    from ahl_runtime.sidefile import DEFAULT, Change, SideFiles, user
 
+    name = source_name or (source if config and source else DEFAULT)
     opened = options.open_trusted(bundle, trust)
     files = SideFiles(opened)
     if source is None:
         artefact = engines.artefact(opened, engine or engines.available(opened)[0])
-        undone = files.undo(artefact.engine, source_name, Change(who or user(), why, {}))
+        undone = files.undo(artefact.engine, name, Change(who or user(), why, {}))
         click.echo(console.printable(f"undone: {undone}"))
-        before = files.in_force(artefact.engine, source_name)
+        before = files.in_force(artefact.engine, name)
         rule = Rule.of(opened, artefact, before)
         click.echo(f"in force: {rule.name}, threshold {_number(rule.threshold)}: {rule.promise}")
         return
-    if not source.is_dir():
-        raise ImageError(f"{source}: not a folder: give one of normal images")
-    found = list(iter_images([source]))
-    chosen = recalibrate.evenly(found, frames)
-    scorer = Scorer(opened, engine, threads=threads, source=source_name)
-    proposal = recalibrate.propose(scorer, chosen, alpha=alpha, confidence=confidence, tail=tail)
-    for line in _preview(proposal, len(found), source):
+    where, images = _images(source, bundle, config, frames, every)
+    scorer = Scorer(opened, engine, threads=threads, source=name)
+    with closing(images):
+        proposal = recalibrate.propose(scorer, images, alpha=alpha, confidence=confidence, tail=tail)
+    for line in _preview(proposal, where):
         click.echo(console.printable(line))
     if not yes and not _agreed():
         click.echo("nothing was written")
         return
-    facts = {**_facts(proposal), "frames_from": str(source.absolute())}
-    side = files.add(scorer.artefact, source_name, proposal.new, Change(who or user(), why, facts))
+    facts = {**_facts(proposal), "frames_from": where}
+    side = files.add(scorer.artefact, name, proposal.new, Change(who or user(), why, facts))
     click.echo(console.printable(f"in force: {side.name}, written to {side.path}"))
 
 
-def _preview(proposal: Proposal, found: int, source: Path) -> list[str]:
+def _images(
+    source: str, bundle: Path, config: Path | None, most: int, every: float
+) -> tuple[str, Generator[Image, None, None]]:
+    """Where normal frames come from, for people, and at most so many of them. ConfigError, ImageError, SourceError."""
+    from ahl_runtime import recalibrate
+    from ahl_runtime.decode import iter_images
+    from ahl_runtime.line.collect import collect
+    from ahl_runtime.line.config import load
+
+    kind, _, place = source.partition(":")
+    if config is None and (Path(source).is_dir() or not place or kind == "folder"):
+        folder = Path(source if Path(source).is_dir() or not place else place)
+        if not folder.is_dir():
+            raise ImageError(f"{folder}: not a folder: give one of normal images, or {options.PLACES}")
+        found = list(iter_images([folder]))
+        return f"{len(found)} in {folder.absolute()}", recalibrate.decoded(recalibrate.evenly(found, most))
+    placed = None if config else options.placed(source, 1)
+    line = load(config, {"model": {"bundle": bundle}} | ({"source": [placed]} if placed else {}))
+    name = placed["name"] if placed else source
+    parts = {part.name: part for part in line.sources}
+    if name not in parts:
+        raise ConfigError(f"{config}: no source {name!r}: there is {', '.join(parts) or 'none'}")
+    return source, collect(parts[name], most, every, lambda said: click.echo(console.printable(said), err=True))
+
+
+def _preview(proposal: Proposal, where: str) -> list[str]:
     """The old and the new, one line each, and what either makes of the new frames."""
     old, new = proposal.old, proposal.new
     left = f", {len(proposal.left_out)} unreadable and left out" if proposal.left_out else ""
     return [
-        f"frames: {new.n} of {found} in {source}{left}",
+        f"frames: {new.n} of {where}{left}",
         *(f"left out: {reason}" for reason in proposal.left_out[:5]),
         f"old ({old.name}): threshold {_number(old.threshold)}, unsure above {_number(old.unsure_threshold)}: "
         f"{old.promise}",

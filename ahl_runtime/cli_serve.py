@@ -25,8 +25,7 @@ url_option = click.option("--url", default="http://127.0.0.1:8080", show_default
     "sources",
     multiple=True,
     metavar="KIND:PLACE",
-    help="folder:PATH, video:PATH, camera:DEVICE, rtsp:URL, mjpeg:URL, gige:CAMERA or ring:PATH, with the default "
-    "settings; repeatable.",
+    help=f"{options.PLACES}, with the default settings; repeatable.",
 )
 @click.option("--store", type=options.PATH, metavar="FILE", help="The SQLite file of decisions.")
 @click.option("--host", help="Where it listens; loopback by default.")
@@ -61,27 +60,8 @@ def serve(
         if found := {key: value for key, value in values.items() if value is not None}:
             flags[part] = found
     if sources:
-        flags["source"] = [_source(text, i) for i, text in enumerate(sources)]
+        flags["source"] = [options.placed(text, i + 1) for i, text in enumerate(sources)]
     click.get_current_context().exit(run(load(config, flags)))
-
-
-_PLACES = {
-    "folder": "path",
-    "video": "path",
-    "camera": "device",
-    "rtsp": "url",
-    "mjpeg": "url",
-    "gige": "camera",
-    "ring": "path",
-}
-
-
-def _source(text: str, i: int) -> dict[str, Any]:
-    kind, _, place = text.partition(":")
-    if kind not in _PLACES or not place:
-        raise ConfigError(f"--source {text!r}: expected one of {', '.join(f'{k}:PLACE' for k in _PLACES)}")
-    where = f"{kind}:{place}" if kind == "rtsp" and place.startswith("//") else place
-    return {"name": f"{kind}{i + 1}", "kind": kind, _PLACES[kind]: where}
 
 
 @click.command()

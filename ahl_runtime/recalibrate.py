@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 import calibration
 from ahl_runtime.decision import Rule
@@ -14,6 +17,8 @@ from ahl_runtime.errors import ImageError
 from ahl_runtime.scoring import Scorer
 from calibration import Calibration, FrameStatistics, ScoresError
 from calibration.frames import FEWEST
+
+Image = NDArray[np.uint8] | ImageError  # uint8 [H, W, 3], or why there are no pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +42,18 @@ def evenly(paths: Sequence[Path], count: int) -> list[Path]:
     return [paths[i * len(paths) // count] for i in range(count)]
 
 
+def decoded(paths: Iterable[Path]) -> Generator[Image, None, None]:
+    """Image files, one after another."""
+    for path in paths:
+        try:
+            yield decode(path)
+        except ImageError as error:
+            yield error
+
+
 def propose(
     scorer: Scorer,
-    paths: Sequence[Path],
+    images: Iterable[Image],
     *,
     alpha: float | None = None,
     confidence: float | None = None,
@@ -53,14 +67,12 @@ def propose(
     scores: list[float] = []
     statistics: list[FrameStatistics | None] = []
     left_out = []
-    for path in paths:
-        try:
-            pixels = decode(path)
-        except ImageError as error:
-            left_out.append(str(error))
+    for image in images:
+        if isinstance(image, ImageError):
+            left_out.append(str(image))
             continue
-        scores.append(scorer.score(pixels).score)
-        statistics.append(calibration.frame_statistics(pixels) if min(pixels.shape[:2]) >= 8 else None)
+        scores.append(scorer.score(image).score)
+        statistics.append(calibration.frame_statistics(image) if min(image.shape[:2]) >= 8 else None)
     fitted = fit(scorer.rule, scores, statistics, alpha=alpha, confidence=confidence, tail=tail)
     return replace(fitted, left_out=tuple(left_out))
 

@@ -47,6 +47,9 @@ class Model:
         self._rules: dict[str, Rule] = {}
         self.read_rules()
         self._engine = engines.load(bundle, self.engine, part.threads)
+        # Frames side by side have one thread each: those of one session would wait for each other at every layer.
+        beside = self.batch > 1 and not self._on_gpu
+        self._beside = engines.load(bundle, self.engine, 1) if beside else self._engine
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(self.batch, thread_name_prefix="infer")
         self._check(bundle)
@@ -56,7 +59,7 @@ class Model:
         with self._lock:
             if self._on_gpu or len(images) == 1:
                 return self._engine.infer(images)
-            return Outputs.joined(list(self._pool.map(self._engine.infer, np.split(images, len(images)))))
+            return Outputs.joined(list(self._pool.map(self._beside.infer, np.split(images, len(images)))))
 
     def rule(self, source: str) -> Rule:
         """What decides for a source of the line."""

@@ -7,13 +7,11 @@ import math
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from dataclasses import replace
-
-import numpy as np
 
 import calibration
 from ahl_runtime.decision import Rule
 from ahl_runtime.line.inbox import Recorded
+from ahl_runtime.line.newest import Newest
 from ahl_runtime.server.state import DriftState, Latest, Point, SourceState
 from ahl_runtime.types import Frame
 from calibration import CalibrationError, Drift, FrameStatistics
@@ -32,11 +30,6 @@ def statistics(recorded: Recorded) -> FrameStatistics | None:
     return calibration.frame_statistics(image) if min(image.shape[:2]) >= _SMALLEST else None
 
 
-def _profiles_as(dtype: type[np.floating], found: FrameStatistics | None) -> FrameStatistics | None:
-    """Held in single precision: profiles are most of what a source holds for a calibration."""
-    return found and replace(found, profiles=found.profiles.astype(dtype))
-
-
 class Watch:
     """`rule`: what decides. `saved`: the drift's state as `drift_text` gave it, or None. For any thread."""
 
@@ -45,7 +38,7 @@ class Watch:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._recent: deque[Point] = deque(maxlen=_RECENT)
-        self._scored: deque[tuple[str, float, FrameStatistics | None]] = deque(maxlen=_KEPT)
+        self._newest = Newest(_KEPT)
         self._frames: OrderedDict[str, Frame] = OrderedDict()
         self._bytes = 0
         self._latest: Recorded | None = None
@@ -60,7 +53,7 @@ class Watch:
 
     def _follow(self, rule: Rule, saved: str | None) -> None:
         if rule is not getattr(self, "rule", rule):
-            self._scored.clear()
+            self._newest.clear()
         self.rule = rule
         self._drift: Drift | None = None
         if rule.calibration.n >= FEWEST:
@@ -112,7 +105,7 @@ class Watch:
                 self._bytes -= self._frames.popitem(last=False)[1].image.nbytes
             if decision.calibration != self.rule.name or decision.bundle != self.rule.bundle:
                 return  # the rule changed meanwhile
-            self._scored.append((recorded.id, decision.score, _profiles_as(np.float32, found)))
+            self._newest.add(recorded.id, decision.score, found)
             if self._drift is not None:
                 framed = self.rule.calibration.frames is not None
                 if found is not None or not framed:
@@ -132,8 +125,7 @@ class Watch:
     def newest(self, most: int) -> list[tuple[str, float, FrameStatistics | None]]:
         """Id, score and statistics of the newest frames under the rule in force; at most 1000 are kept."""
         with self._lock:
-            newest = list(self._scored)[-most:]
-        return [(id, score, _profiles_as(np.float64, found)) for id, score, found in newest]
+            return self._newest.last(most)
 
     def rejects(self) -> tuple[int, int]:
         """Of the newest frames, how many were rejected, and how many there are."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,6 +16,9 @@ from PIL import Image
 import calibration
 from ahl_runtime.bundle import open_bundle
 from ahl_runtime.decode import decode
+from ahl_runtime.errors import SourceError
+from ahl_runtime.line.collect import collect
+from ahl_runtime.line.config import PushSource, VideoSource
 from ahl_runtime.recalibrate import evenly
 from ahl_runtime.scoring import Scorer
 from ahl_runtime.sidefile import SideFiles
@@ -129,8 +133,8 @@ def test_too_few(bundle: Path, darker: Path, tmp_path: Path, count: int) -> None
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "Give --source FOLDER, or --undo alone"),
-        (["--undo", "--source", "{line}"], "Give --source FOLDER, or --undo alone"),
+        ([], "Give --source PLACE, or --undo alone"),
+        (["--undo", "--source", "{line}"], "Give --source PLACE, or --undo alone"),
         (["--undo"], "no calibration for onnxruntime to undo"),
         (["--source", "{line}", "--alpha", "0"], "alpha is 0"),
         (["--source", "{line}", "--alpha", "nan"], "alpha is nan"),
@@ -181,3 +185,65 @@ def test_a_damaged_or_foreign_side_file_stops_all_but_undo(
     assert score(bundle, "--as-exported", cells[0])[0]["calibration"] == "bundle"
     run("calibrate", "--bundle", bundle, "--undo")
     assert score(bundle, cells[0])[0]["calibration"] == "bundle"
+
+
+@pytest.fixture
+def film(darker: Path, tmp_path: Path) -> Path:
+    """What a camera of the line sees: the forty cells, as Motion JPEG."""
+    path = tmp_path / "line.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=30)
+        stream.width = stream.height = 300
+        stream.pix_fmt = "yuvj420p"
+        for cell in sorted(darker.iterdir()):
+            frame = av.VideoFrame.from_image(Image.open(cell).convert("RGB"))
+            container.mux(stream.encode(frame.reformat(format="yuvj420p")))
+        container.mux(stream.encode())
+    return path
+
+
+def test_frames_of_a_camera(bundle: Path, film: Path) -> None:
+    done = run("calibrate", "--bundle", bundle, "--source", f"video:{film}", "--frames", 30, "--yes")
+    assert f"frames: 30 of video:{film}" in done.stdout
+    assert SideFiles(open_bundle(bundle)).in_force("onnxruntime", "default") is not None
+
+
+def test_a_source_of_the_settings_is_cut_out_as_the_line_does(bundle: Path, film: Path, tmp_path: Path) -> None:
+    settings = tmp_path / "line.toml"
+    settings.write_text(
+        f'[model]\nbundle = "{bundle}"\n[[source]]\nname = "left"\nkind = "video"\npath = "{film}"\n'
+        "roi = { x = 0, y = 0, width = 150, height = 300 }\n"
+    )
+    asked = ("calibrate", "--bundle", bundle, "--config", settings)
+    assert "no source 'right': there is left" in run(*asked, "--source", "right", code=2).stderr
+    run(*asked, "--source", "left", "--yes")
+    side = SideFiles(open_bundle(bundle))
+    assert side.in_force("onnxruntime", "default") is None
+    found = side.in_force("onnxruntime", "left")
+    with av.open(str(film)) as container:
+        halves = [frame.to_ndarray(format="rgb24")[:, :150] for frame in container.decode(video=0)]
+    scorer = Scorer(open_bundle(bundle))
+    wanted = sorted(scorer.score(np.ascontiguousarray(half)).score for half in halves)
+    assert found is not None
+    assert np.allclose(np.sort(found.calibration.scores), wanted, atol=1e-6)
+
+
+def test_a_camera_that_is_not_there(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = VideoSource(name="film", kind="video", path=Path("gone.avi"), retry=0.1)
+    monkeypatch.setattr("ahl_runtime.line.collect._PATIENCE", 1.0)
+    with pytest.raises(SourceError, match=r"film: no frame for 1 s: .*gone\.avi: no such file"):
+        list(collect(part, 3, 0.0, lambda said: None))
+
+
+def test_frames_are_taken_apart(film: Path) -> None:
+    part = VideoSource(name="film", kind="video", path=film, realtime=True)
+    taken = list(collect(part, 100, 0.5, lambda said: None))
+    assert 2 <= len(taken) <= 4  # of 1.3 seconds
+    assert len(list(collect(part, 2, 0.0, lambda said: None))) == 2
+
+
+def test_what_cannot_be_collected(bundle: Path) -> None:
+    push = PushSource(name="push", kind="push")
+    with pytest.raises(SourceError, match="push"):
+        next(collect(push, 3, 0.0, lambda said: None))
+    assert "expected one of" in run("calibrate", "--bundle", bundle, "--source", "tape:3", code=2).stderr

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from ahl_runtime.bundle import open_bundle
 from ahl_runtime.decision import Rule
 from ahl_runtime.errors import BundleError, NoSource, SourceError
-from ahl_runtime.recalibrate import Proposal, propose
+from ahl_runtime.recalibrate import Proposal, decoded, propose
 from ahl_runtime.scoring import Scorer
 from ahl_runtime.selfcheck import check
 from ahl_runtime.server.app import App, build
@@ -133,7 +133,7 @@ class OneSource:
         return self.scorer.rule
 
     def propose(self, source: str, frames: int, **options: Any) -> Proposal:
-        return propose(self.scorer, sorted(self.folder.glob("[0-9]*.png"))[-frames:], **options)
+        return propose(self.scorer, decoded(sorted(self.folder.glob("[0-9]*.png"))[-frames:]), **options)
 
     def adopt(self, source: str, proposal: Proposal, change: Change) -> str:
         name = self.files.add(self.scorer.artefact, source, proposal.new, change).name
