@@ -261,8 +261,7 @@ def _search(
     """Which units stay in float32, in graph order, and the noise that each adds when it alone is quantised.
 
     Noise is the standard deviation of the scores' change, in units of `spread`; a shift that all scores share moves
-    the threshold with them. Units that integers make slower stay; then those leave first that cost the most noise for
-    the time they save, until what is left together is within bounds.
+    the threshold with them.
     """
     quantisable = {n.name for n in _quantisable(model)}
     wanted, _ = _scores(model, frames)
@@ -278,21 +277,31 @@ def _search(
         whole, *slower = pool.map(milliseconds, [set(), *map(set, units.values())])
         alone = dict(zip(units, found, strict=True))
     saved = {unit: ms - whole for unit, ms in zip(units, slower, strict=True)}
-    kept = [unit for unit in units if saved[unit] <= 0]
-    for unit in sorted(saved.keys() - kept, key=lambda u: -(alone[u] ** 2) / saved[u]):
-        expected = sum(alone[u] ** 2 for u in units if u not in kept) ** 0.5
-        if expected <= _SPREAD and noise({n for u in kept for n in units[u]}) <= _SPREAD:
+    kept = _choose(alone, saved, lambda some: noise({n for u in some for n in units[u]}))
+    return kept, {unit: round(value, 4) for unit, value in alone.items()}
+
+
+def _choose(alone: dict[str, float], saved: dict[str, float], noise: Callable[[Sequence[str]], float]) -> list[str]:
+    """The units that stay, of the noise that each adds `alone`, the milliseconds that it saves, and all that is left.
+
+    Those that integers make slower stay; then those leave first that cost the most noise for the time they save, until
+    what is left together is within bounds. `noise`: with so many in float32.
+    """
+    kept = [unit for unit in alone if saved[unit] <= 0]
+    for unit in sorted(alone.keys() - kept, key=lambda u: -(alone[u] ** 2) / saved[u]):
+        expected = sum(alone[u] ** 2 for u in alone if u not in kept) ** 0.5
+        if expected <= _SPREAD and noise(kept) <= _SPREAD:
             break
         kept.append(unit)
-    return [u for u in units if u in kept], {unit: round(value, 4) for unit, value in alone.items()}
+    return [unit for unit in alone if unit in kept]
 
 
 def _scores(model: ModelProto, frames: Sequence[Pixels]) -> tuple[NDArray[np.float64], float]:
-    """The score of each frame, and the milliseconds of one: of this thread alone, so that others do not count."""
+    """The score of each frame, and the milliseconds of the fastest: this thread's alone, so that others count little."""
     engine = OrtEngine(model.SerializeToString(), 1)
     scores, milliseconds = [], []
     for frame in frames:
         started = thread_time()
         scores.append(float(engine.infer(frame[None]).score[0]))
         milliseconds.append(1e3 * (thread_time() - started))
-    return np.array(scores), float(np.median(milliseconds))
+    return np.array(scores), min(milliseconds)

@@ -91,8 +91,10 @@ def measure(store: FeatureStore, extractor: Extractor, dataset: Dataset, seed: i
 def _parts(base: Plus, store: FeatureStore, samples: Sequence[Sample]) -> Tensor:
     """float [N, 8], the likenesses as the score has them."""
     rows = store.rows([Item(s) for s in samples])
-    parts = [base.parts(store.read(rows[i : i + 64], base.inputs)) for i in range(0, len(rows), 64)]
-    return torch.cat(parts) * torch.tensor([1.0] * 4 + [base.trust] * 4)
+    prepared = [base.prepare(store.read(rows[i : i + 64], base.inputs)) for i in range(0, len(rows), 64)]
+    density = torch.cat([p["density"] for p in prepared])
+    seen = torch.cat([base.seen(p) for p in prepared]) if base.shots else torch.zeros_like(density)
+    return torch.cat([density, base.trust * seen], dim=1)
 
 
 def table(chosen: Figures, tested: Figures) -> str:

@@ -1,11 +1,10 @@
 """CDL: T base models adapt to their distributions, g learns from how they do on the queries (Algorithm 1)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import functional_call, vmap
 
@@ -13,10 +12,9 @@ from ahl_train import importance
 from ahl_train.config import Schedule
 from ahl_train.heads.base import NORMAL, PSEUDO, SEEN, Base, Features
 from ahl_train.loss import MARGIN, prior
+from ahl_train.prepared import Read, Rows, prepared
 
-Rows = NDArray[np.int64]
 Groups = tuple[Rows, Rows, Rows]  # rows in the feature store of normal, seen and pseudo samples
-Read = Callable[[Rows], Features]
 
 
 @dataclass(frozen=True)
@@ -51,14 +49,8 @@ class CDL:
         *,
         plus: bool = True,
     ) -> None:
-        self.base, self.tasks, self.read, self.schedule, self.seed, self.plus = (
-            base,
-            tasks,
-            read,
-            schedule,
-            seed,
-            plus,
-        )
+        self.base, self.tasks, self.schedule, self.seed, self.plus = base, tasks, schedule, seed, plus
+        self.read = prepared(base, read, np.concatenate([rows for t in tasks for rows in (*t.support, *t.query)]))
         self.epoch = 0
         self.mu, self.sigma = prior(seed)
         self.parameters = dict(base.named_parameters())
@@ -147,7 +139,7 @@ class CDL:
         return (losses.sum(1) / mask.sum(0).clamp_min(1)).sum(1)
 
     def _call(self, parameters: dict[str, Tensor], features: Features) -> Tensor:
-        return functional_call(self.base, parameters, (features,))
+        return functional_call(self.base, parameters, (features,), {"prepared": True})
 
     def _batches(
         self, sets: Sequence[Groups], steps: int, rng: np.random.Generator

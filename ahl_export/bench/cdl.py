@@ -2,24 +2,23 @@
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ahl_train.cdl import CDL, Task
 from ahl_train.heads.base import NORMAL, PSEUDO, SEEN, Base, Features
+from ahl_train.heads.dra import DRA
+from ahl_train.prepared import Read, Rows
 
 SHOTS = 10
-Rows = NDArray[np.int64]
 
 
 class Memory:
-    """Features in memory, as `CDL` reads them: random, of so many normals, seen and pseudo anomalies.
-
-    `asked`: the rows of each read, so that another loop can take the same batches.
-    """
+    """Features in memory, as `CDL` reads them: random, of so many normals, seen and pseudo anomalies."""
 
     def __init__(self, shapes: dict[str, tuple[int, ...]], normals: int, seen: int, pseudo: int) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -27,10 +26,8 @@ class Memory:
         self.all = {name: torch.rand(count, *shape, generator=generator) for name, shape in shapes.items()}
         ends = np.cumsum([0, normals, seen, pseudo])
         self.groups = tuple(np.arange(*ends[g : g + 2]) for g in (NORMAL, SEEN, PSEUDO))
-        self.asked: list[Rows] = []
 
     def __call__(self, rows: Rows) -> Features:
-        self.asked.append(np.array(rows))
         return {name: values[rows] for name, values in self.all.items()}
 
     def tasks(self, count: int) -> list[Task]:
@@ -40,10 +37,27 @@ class Memory:
         return [Task(tuple(s for s, _ in parts), tuple(q for _, q in parts)) for parts in halves]
 
 
+class Recorded:
+    """Reads, and keeps the rows of each read, so that another loop can take the same batches."""
+
+    def __init__(self, read: Read) -> None:
+        self.read = read
+        self.asked: list[Rows] = []
+
+    def __call__(self, rows: Rows) -> Features:
+        self.asked.append(np.array(rows))
+        return self.read(rows)
+
+
 class Sequential:
-    """Algorithm 1 as it is written: for each base model a copy, its steps, its loss; then g's steps, model by model."""
+    """Algorithm 1 as it is written: for each base model a copy, its steps, its loss; then g's steps, model by model.
+
+    All of a model is computed of each batch's features, by torch's own convolution.
+    """
 
     def __init__(self, base: Base, cdl: CDL, memory: Memory) -> None:
+        if isinstance(base, DRA):
+            base.convolve = partial(F.conv2d, padding=1)
         self.g, self.schedule, self.memory = base.train(), cdl.schedule, memory
         self.mu, self.sigma, self.groups = cdl.mu, cdl.sigma, len(cdl.tasks)
         self.optimizer = torch.optim.Adam(

@@ -38,9 +38,16 @@ class Base(nn.Module):
     def fit_norms(self, features: Features) -> None:
         """Set the evaluation statistics of batch norms from one balanced batch, after training."""
 
+    def prepare(self, features: Features) -> Features:
+        """What no parameter enters: CDL does it once for each sample. Features, each [N, ...], to what ``heads`` takes.
+
+        A base that gives other than the features themselves gives what is small.
+        """
+        return features
+
     @abstractmethod
     def heads(self, features: Features) -> Tensor:
-        """Features, each [N, ...], to float [N, heads]."""
+        """What ``prepare`` gives, each [N, ...], to float [N, heads]."""
 
     @abstractmethod
     def maps(self, features: Features) -> Tensor:
@@ -59,6 +66,6 @@ class Base(nn.Module):
         signs = heads.new_tensor([-1.0 if n else 1.0 for n in self.negated])
         return (heads * signs).sum(-1)
 
-    def forward(self, features: Features) -> Tensor:
-        """Features, each [N, ...], to float [N, heads]."""
-        return self.heads(features)
+    def forward(self, features: Features, prepared: bool = False) -> Tensor:
+        """Features, or what ``prepare`` made of them, each [N, ...], to float [N, heads]."""
+        return self.heads(features if prepared else self.prepare(features))

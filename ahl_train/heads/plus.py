@@ -65,24 +65,28 @@ class Plus(Base):
         for i, likeness in enumerate(self.likeness):
             likeness.fit(torch.cat([chunk[i] for chunk in chunks]), membership)
 
-    def heads(self, features: Features) -> Tensor:
-        density, seen = self.parts(features).unflatten(1, (2, -1)).sum(-1).unbind(1)
-        return torch.stack([density, self.trust * seen], dim=-1)
-
-    def parts(self, features: Features) -> Tensor:
-        """float [N, 8]: the four spaces' densities, and the likeness to the seen anomalies in each."""
+    def prepare(self, features: Features) -> Features:
+        """`density` float [N, 4], of each space, and `likeness` float [N, 4, M], to each seen anomaly."""
         membership, whitened = self.clusters(_mean(features)), self._whitened(features)
         density = [
             standard(gaussian.log_density(gaussian.distance(white)).unsqueeze(1), membership)[:, 0]
             for standard, gaussian, white in zip(self.density, self.gaussians, whitened, strict=True)
         ]
         if not self.shots:
-            return torch.stack([*density, *(torch.zeros_like(d) for d in density)], dim=1)
-        seen = [
-            standard(likeness, membership) @ weight / self.shots
-            for standard, likeness, weight in zip(self.likeness, self._likeness(whitened), self.weight, strict=True)
+            return {"density": torch.stack(density, dim=1)}
+        likeness = [
+            standard(found, membership) for standard, found in zip(self.likeness, self._likeness(whitened), strict=True)
         ]
-        return torch.stack([*density, *seen], dim=1)
+        return {"density": torch.stack(density, dim=1), "likeness": torch.stack(likeness, dim=1)}
+
+    def heads(self, features: Features) -> Tensor:
+        density = features["density"].sum(1)
+        seen = self.seen(features).sum(1) if self.shots else torch.zeros_like(density)
+        return torch.stack([density, self.trust * seen], dim=-1)
+
+    def seen(self, prepared: Features) -> Tensor:
+        """float [N, 4]: the weighted likeness to the seen anomalies in each space."""
+        return (prepared["likeness"] * self.weight).sum(-1) / self.shots
 
     def maps(self, features: Features) -> Tensor:
         last, middle = (Gaussian.distance(white).clamp_min(1e-12).log() for white in self._whitened(features)[2:])

@@ -1,5 +1,6 @@
 """INT8: integers where it says so, float32 where the search kept it, and scores that stay near."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -97,18 +98,30 @@ def test_correcting_biases_brings_the_scores_back(
     assert corrected < 0.5 * plain
 
 
-def test_the_search_keeps_more_for_tighter_bounds(
-    model: ModelProto, parts: tuple[ModelProto, ModelProto], built: Built, evidence: Evidence, spread: float
+def test_the_search_keeps_what_is_noisy_until_the_bound_holds(
+    model: ModelProto, parts: tuple[ModelProto, ModelProto], evidence: Evidence, spread: float
 ) -> None:
     units, frames = quantize._units(model), quantize._probe_frames(evidence)[:2]
-    slow, _ = quantize._search(model, parts[1], units, frames, 1e3 * spread)  # the bound asks nothing of them
     kept, alone = quantize._search(model, parts[1], units, frames, spread)
-    assert len(slow) < len(kept) < len(units)
-    noisiest = max(alone, key=lambda unit: alone[unit])
-    assert noisiest in kept
+    assert set(alone) == set(units) and 0 < len(kept) < len(units)
     wanted, _ = quantize._scores(model, frames)
     found = quantize._with_float(parts[1], model, {name for unit in kept for name in units[unit]})
     assert np.std(quantize._scores(found, frames)[0] - wanted) <= quantize._SPREAD * spread
+
+
+def test_slow_parts_stay_and_then_the_noisiest_for_what_they_save() -> None:
+    alone = {"stem": 0.01, "a": 0.3, "b": 0.2, "c": 0.02, "d": 0.02}
+    saved = {"stem": -0.5, "a": 9.0, "b": 1.0, "c": 1.0, "d": 2.0}
+    asked: list[list[str]] = []
+
+    def noise(kept: Sequence[str]) -> float:
+        asked.append(list(kept))
+        return sum(alone[unit] ** 2 for unit in alone if unit not in kept) ** 0.5
+
+    assert quantize._choose(alone, saved, noise) == ["stem", "a", "b"]  # b goes before a: it saves less
+    assert asked == [["stem", "b", "a"]]  # only what may be within bounds is measured
+    assert quantize._choose(dict.fromkeys(alone, 0.001), saved, noise) == ["stem"]
+    assert quantize._choose(alone, saved, lambda kept: 1.0) == list(alone)
 
 
 def test_nothing_to_be_won_is_an_error(graph: bytes, evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:

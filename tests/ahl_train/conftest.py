@@ -94,7 +94,8 @@ def gradients(base, features, group):
     schedule = Schedule(epochs=1, inner_steps=1, outer_steps=1, batch=6, watched=2, pseudo=None)
     cdl = CDL(base, [Task(rows, rows)], lambda r: features, schedule, seed=0)
     stacked = {name: p.unsqueeze(0) for name, p in base.named_parameters()}
-    batch = {name: features[name].unsqueeze(0) for name in base.inputs}
+    prepared = base.prepare({name: features[name] for name in base.inputs})
+    batch = {name: f.unsqueeze(0) for name, f in prepared.items()}
     base.zero_grad()
     cdl._losses(stacked, batch, torch.full((len(features["fine"]),), group)).sum().backward()
     return {name for name, p in base.named_parameters() if p.grad.abs().max() > 0}

@@ -63,7 +63,7 @@ def make_base(kind, features, seed=0):
 
 
 class Store:
-    """50 frames, normals, seen and pseudo anomalies that differ a little; keeps which rows were asked for."""
+    """50 frames, normals, seen and pseudo anomalies that differ a little. `asked`: the rows of a ``learner``'s reads."""
 
     def __init__(self, features, inputs):
         groups = [features(20), features(10, seed=1, shift=0.8), features(20, seed=2, shift=-0.5)]
@@ -71,8 +71,20 @@ class Store:
         self.asked = []
 
     def __call__(self, rows):
-        self.asked.append(np.array(rows))
         return {name: f[rows] for name, f in self.all.items()}
+
+
+def learner(base, tasks, store, schedule, **switches):
+    """A CDL that keeps in ``store.asked`` which rows it reads."""
+    cdl = CDL(base, tasks, store, schedule, seed=0, **switches)
+    read = cdl.read
+
+    def recorded(rows):
+        store.asked.append(np.array(rows))
+        return read(rows)
+
+    cdl.read = recorded
+    return cdl
 
 
 # A second implementation, one model and one head at a time.
@@ -138,7 +150,7 @@ def test_batched_epochs_equal_one_model_at_a_time(exact, tasks):
     """Three epochs of inner and outer steps, with a step of the decay in between."""
     base, store = exact
     g = copy.deepcopy(base).train()
-    cdl = CDL(base, tasks, store, SCHEDULE, seed=0, plus=False)
+    cdl = learner(base, tasks, store, SCHEDULE, plus=False)
     optimizer = torch.optim.Adam(g.parameters(), lr=2e-3, weight_decay=1e-4)
     for epoch in range(3):
         for settings in optimizer.param_groups:
@@ -154,7 +166,7 @@ def test_batched_epochs_equal_one_model_at_a_time(exact, tasks):
 def test_inner_steps_equal_one_adam_per_model(exact, tasks):
     base, store = exact
     g = copy.deepcopy(base).train()
-    cdl = CDL(base.train(), tasks, store, SCHEDULE, seed=0)
+    cdl = learner(base.train(), tasks, store, SCHEDULE)
     stacked, _ = cdl._adapt(np.random.default_rng(0))
     batches = batches_of(store.asked, tasks, SCHEDULE)
     inner_only = replace(SCHEDULE, outer_steps=0)
@@ -173,7 +185,7 @@ def test_weighted_epochs_equal_one_model_at_a_time(features, tasks):
     base, store = make_base(DevNet, features), Store(features, DevNet.inputs)
     g = copy.deepcopy(base).train()
     schedule = replace(SCHEDULE, decay_every=100)
-    cdl = CDL(base, tasks, store, schedule, seed=0)
+    cdl = learner(base, tasks, store, schedule)
     optimizer = torch.optim.Adam(g.parameters(), lr=2e-3, weight_decay=1e-4)
     for _ in range(7):
         store.asked.clear()
@@ -186,7 +198,7 @@ def test_weighted_epochs_equal_one_model_at_a_time(features, tasks):
 
 def test_gs_gradient_is_the_finite_difference_with_the_displacements_held(exact, tasks):
     base, store = exact
-    cdl = CDL(base.train(), tasks, store, replace(SCHEDULE, outer_steps=1, clip=1e9), seed=0)
+    cdl = learner(base.train(), tasks, store, replace(SCHEDULE, outer_steps=1, clip=1e9))
     g = copy.deepcopy(base)
     rng = np.random.default_rng(0)
     adapted, _ = cdl._adapt(rng)
@@ -216,7 +228,7 @@ def test_gs_gradient_is_the_finite_difference_with_the_displacements_held(exact,
 
 
 def run(tasks, store, base, epochs=8, **switches):
-    cdl = CDL(base, tasks, store, SCHEDULE, seed=0, **switches)
+    cdl = learner(base, tasks, store, SCHEDULE, **switches)
     return cdl, [cdl.run_epoch() for _ in range(epochs)]
 
 
@@ -275,7 +287,7 @@ def test_the_watched_are_query_samples_alike_in_number(features, tasks):
 
 def test_a_batch_has_a_third_of_each_group_from_the_own_support(features, tasks):
     store = Store(features, DevNet.inputs)
-    cdl = CDL(make_base(DevNet, features), tasks, store, replace(SCHEDULE, batch=12), seed=0, plus=False)
+    cdl = learner(make_base(DevNet, features), tasks, store, replace(SCHEDULE, batch=12), plus=False)
     cdl._adapt(np.random.default_rng(0))
     for rows in batches_of(store.asked, tasks, cdl.schedule):
         for task, batch in zip(tasks, rows, strict=True):
@@ -291,7 +303,7 @@ def test_few_samples_are_repeated_about_as_often(features, tasks):
         Task((t.support[0], np.array([20, 21]), t.support[2]), (t.query[0], np.array([20, 21]), t.query[2]))
         for t in tasks
     ]
-    cdl = CDL(make_base(DevNet, features), one_shot, store, replace(SCHEDULE, batch=15), seed=0, plus=False)
+    cdl = learner(make_base(DevNet, features), one_shot, store, replace(SCHEDULE, batch=15), plus=False)
     cdl._adapt(np.random.default_rng(0))
     for rows in batches_of(store.asked, tasks, cdl.schedule):
         for batch in rows:

@@ -289,10 +289,11 @@ def test_plus_densities_are_those_of_fresh_normals_within_their_cluster(features
 def test_plus_parts_add_up_to_its_heads(features):
     base, frames = plus(features), features(5, seed=1)
     base.fit_seen(features(60), features(SHOTS, seed=3, shift=1.0))
-    parts, heads = base.parts(frames), base(frames)
-    torch.testing.assert_close(parts[:, :4], densities(base, frames))
-    torch.testing.assert_close(heads[:, 0], parts[:, :4].sum(1))
-    torch.testing.assert_close(heads[:, 1], SHOTS / (SHOTS + 5) * parts[:, 4:].sum(1))
+    prepared, heads = base.prepare(frames), base(frames)
+    torch.testing.assert_close(prepared["density"], densities(base, frames))
+    torch.testing.assert_close(heads[:, 0], prepared["density"].sum(1))
+    torch.testing.assert_close(heads[:, 1], SHOTS / (SHOTS + 5) * base.seen(prepared).sum(1))
+    torch.testing.assert_close(base(prepared, prepared=True), heads)
 
 
 def test_plus_seen_head_starts_from_the_mean_likeness_in_the_normals_standard_deviations(features):
