@@ -297,7 +297,7 @@ def _choose(alone: dict[str, float], saved: dict[str, float], noise: Callable[[S
 
 
 def _scores(model: ModelProto, frames: Sequence[Pixels]) -> tuple[NDArray[np.float64], float]:
-    """The score of each frame, and the milliseconds of the fastest: this thread's alone, so that others count little."""
+    """The score of each frame, and the milliseconds of its fastest: this thread's alone, others count little."""
     engine = OrtEngine(model.SerializeToString(), 1)
     scores, milliseconds = [], []
     for frame in frames:

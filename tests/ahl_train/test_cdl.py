@@ -63,7 +63,7 @@ def make_base(kind, features, seed=0):
 
 
 class Store:
-    """50 frames, normals, seen and pseudo anomalies that differ a little. `asked`: the rows of a ``learner``'s reads."""
+    """50 frames, normals, seen and pseudo anomalies that differ. `asked`: the rows of a ``learner``'s reads."""
 
     def __init__(self, features, inputs):
         groups = [features(20), features(10, seed=1, shift=0.8), features(20, seed=2, shift=-0.5)]
