@@ -108,6 +108,7 @@ def train(
     overlap: Annotated[str, typer.Option(help="none, query, support or both (Table 5).")] = "none",
     importance: Annotated[bool, typer.Option(help="CDL+: weigh the base models by psi.")] = True,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after the last whole epoch.")] = False,
+    device: Annotated[str, typer.Option(help="auto (the GPU if there is one), cpu or cuda.")] = "auto",
     cache: CacheOption = None,
 ) -> None:
     """Learn g from normal images and a few anomalies."""
@@ -118,7 +119,7 @@ def train(
     given = locals()
     settings = {f.name: given[f.name] for f in fields(TrainConfig) if f.name in given}
     settings["augmentations"] = () if pseudo == "none" else tuple(pseudo.split(","))
-    finished = run(TrainConfig(**settings), out, resume=resume, cache=cache, report=_say)
+    finished = run(TrainConfig(**settings), out, resume=resume, cache=cache, device=device, report=_say)
     _say(f"trained: {finished.folder}; next: ahl export {finished.folder} --out {finished.folder.name}.ahl")
 
 

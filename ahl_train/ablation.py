@@ -37,7 +37,7 @@ _DENSITIES, _POOLED, _PATCHES = (0, 1, 2, 3), (4, 5), (6, 7)
 # Name, clusters, parts that are added up (`Plus.parts`), whether AHL has learned their weights.
 _ROWS: tuple[tuple[str, int, tuple[int, ...], bool], ...] = (
     ("density of the last stage, pooled", 1, (0,), False),
-    ("+ of the stage before, and of both stages' patches", 1, _DENSITIES, False),
+    ("+ of the stage before, and of patches", 1, _DENSITIES, False),
     ("+ standardised within clusters", 3, _DENSITIES, False),
     ("+ likeness to seen anomalies, pooled", 3, (*_DENSITIES, *_POOLED), False),
     ("+ likeness of patches", 3, (*_DENSITIES, *_POOLED, *_PATCHES), False),
@@ -66,14 +66,15 @@ def measure(store: FeatureStore, extractor: Extractor, dataset: Dataset, seed: i
     for cell in cells(seed):
         dealt = deal(cell, dataset)
         torch.manual_seed(seed)
-        base = Plus(extractor.channels, extractor.middle_channels, cell.shots)
+        channels = extractor.channels, extractor.before_channels, extractor.middle_channels
+        base = Plus(*channels, cell.shots)
         learn(base, TrainConfig("elpv", shots=cell.shots, seed=seed, calibration=0), dealt, store, ahl=True)
         learned = _parts(base, store, dealt.test)
         with torch.no_grad():
             base.weight.fill_(1.0)
         start = _parts(base, store, dealt.test)
         if plain is None:
-            one = Plus(extractor.channels, extractor.middle_channels, 0, clusters=1)
+            one = Plus(*channels, 0, clusters=1)
             alone = TrainConfig("elpv", shots=0, seed=seed, calibration=0)
             learn(one, alone, replace(dealt, train_anomaly=()), store, ahl=True)
             everything = [s for s in dataset.samples if s not in set(dealt.train_normal)]

@@ -13,6 +13,7 @@ import torch
 from rich.progress import Progress
 from sklearn.metrics import roc_auc_score
 
+from ahl_train import accelerator
 from ahl_train.backbone import DEFAULT, BackboneSpec
 from ahl_train.benchmark_results import RESULTS, Cell, Result, open_results
 from ahl_train.benchmark_spread import by_processes, by_ray
@@ -163,7 +164,7 @@ class _Work:
 
     def open(self) -> Callable[[Cell], Result]:
         """What runs a cell in this process; the features of all images come first, since all cells share them."""
-        extractor = Extractor(self.spec, self.supersample)
+        extractor = Extractor(self.spec, self.supersample).to(accelerator.device())
         store = FeatureStore(self.cache, extractor)
         with Progress(transient=True) as progress:
             store.rows([Item(s) for s in self.dataset.samples], progress)

@@ -1,7 +1,8 @@
 """CDL: T base models adapt to their distributions, g learns from how they do on the queries (Algorithm 1)."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -53,24 +54,28 @@ class CDL:
         self.read = prepared(base, read, np.concatenate([rows for t in tasks for rows in (*t.support, *t.query)]))
         self.epoch = 0
         self.mu, self.sigma = prior(seed)
+        self.device = next(base.parameters()).device
+        # Where it makes tensors of its own. The CPU's context would cost each operation on the CPU some microseconds.
+        self._there: AbstractContextManager[object] = nullcontext() if self.device.type == "cpu" else self.device
         self.parameters = dict(base.named_parameters())
         self.optimizer = torch.optim.Adam(
             self.parameters.values(), lr=schedule.outer_lr, weight_decay=schedule.weight_decay
         )
         self.decay = torch.optim.lr_scheduler.StepLR(self.optimizer, schedule.decay_every, gamma=0.1)
-        self.watched = _Watched.draw(tasks, schedule.watched, np.random.default_rng([seed, 2**31]))
+        self.watched = _Watched.draw(tasks, schedule.watched, np.random.default_rng([seed, 2**31])).to(self.device)
         torch.manual_seed(seed)
-        self.psi = importance.Psi(len(tasks))
+        self.psi = importance.Psi(len(tasks)).to(self.device)
         self.psi_optimizer = torch.optim.Adam(self.psi.parameters(), lr=2e-3)
-        self.history = torch.empty(0, len(self.watched.rows), len(tasks))
+        self.history = torch.empty(0, len(self.watched.rows), len(tasks), device=self.device)
 
     def run_epoch(self) -> EpochLog:
         """Adapt the base models, weigh them, step g (Algorithm 1, lines 4 to 13)."""
         self.base.train()
         rng = np.random.default_rng([self.seed, self.epoch])
-        adapted, support_loss = self._adapt(rng)
-        weights, psi_loss = self._weigh(adapted)
-        query_loss = self._learn(adapted, weights, rng)
+        with self._there:
+            adapted, support_loss = self._adapt(rng)
+            weights, psi_loss = self._weigh(adapted)
+            query_loss = self._learn(adapted, weights, rng)
         self.decay.step()
         self.epoch += 1
         return EpochLog(self.epoch, support_loss, query_loss, tuple(weights.tolist()), psi_loss)
@@ -171,7 +176,7 @@ class CDL:
         }
 
     def load_state_dict(self, state: dict[str, object]) -> None:
-        self.epoch, self.history = state["epoch"], state["history"]
+        self.epoch, self.history = state["epoch"], state["history"].to(self.device)
         for name in ("base", "optimizer", "decay", "psi", "psi_optimizer"):
             getattr(self, name).load_state_dict(state[name])
 
@@ -197,6 +202,10 @@ class _Watched:
         supports = [np.concatenate(task.support) for task in tasks]
         unseen = np.stack([~np.isin(all_rows, s) for s in supports], axis=1)
         return cls(all_rows, torch.tensor(group), torch.from_numpy(unseen))
+
+    def to(self, device: torch.device) -> "_Watched":
+        """Its tensors there."""
+        return replace(self, group=self.group.to(device), unseen=self.unseen.to(device))
 
 
 def _draw(rows: Rows, n: int, rng: np.random.Generator) -> Rows:

@@ -43,8 +43,8 @@ def score_folds(
         torch.manual_seed(config.seed)
         base = chosen.base(extractor, len(dealt.train_anomaly))
         learn(base, config, dealt, store, chosen.ahl, own, progress, without=frozenset(fold))
-        model = Unified(extractor, base)
-        pixels = (torch.from_numpy(load(dealt.train_normal[i]).copy())[None] for i in fold)
+        model = Unified(extractor, base.to(store.device))
+        pixels = (torch.from_numpy(load(dealt.train_normal[i]).copy())[None].to(store.device) for i in fold)
         scores = [model.score(p)[0].item() for p in pixels]
         own.save_json(SCORES, {"normals": fold, "scores": scores})
         (own.path / "checkpoint.pt").unlink(missing_ok=True)  # large, and of no use any more

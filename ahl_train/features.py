@@ -23,7 +23,7 @@ from ahl_train.heads.layers import pool_statistics
 from ahl_train.images import Sample, load
 from ahl_train.preprocess import Preprocess
 
-VERSION = 1  # raise it when the numbers that this file, preprocess.py or augment.py give would change
+VERSION = 2  # raise it when the numbers that this file, preprocess.py or augment.py give would change
 FINE = 448  # px, the paper's larger scale; the coarse one is half of it
 _CHUNK = 512  # rows
 _KEY_BYTES = 65  # 64 hex digits and a newline
@@ -34,26 +34,26 @@ class Extractor(nn.Module):
 
     def __init__(self, spec: BackboneSpec, supersample: int = 1) -> None:
         super().__init__()
-        self.backbone = Backbone(spec, stages=(-2, -1))
+        self.backbone = Backbone(spec, stages=(-3, -2, -1))
         self.preprocess = Preprocess(FINE, self.backbone.mean, self.backbone.std, supersample)
-        self.middle_channels, self.channels = self.backbone.channels
+        self.middle_channels, self.before_channels, self.channels = self.backbone.channels
         self.spec, self.supersample = spec, supersample
 
     def forward(self, image: Tensor) -> Features:
-        """uint8 [N, H, W, 3] to float32 features, C channels in the last stage and D in the one before.
+        """uint8 [N, H, W, 3] to float32 features of the last stage, C channels, and of the two before, D and E.
 
         ``fine`` [N, C, 14, 14] and ``coarse`` [N, C, 7, 7]: the last stage at 448 and 224 px (METHOD, Features).
-        ``middle`` [N, D, 14, 14]: the stage before at 448 px, mean-pooled by 2. ``pooled`` [N, 3 D]: statistics of
-        the stage before at 224 px.
+        ``middle`` [N, E, 14, 14]: the last but two at 448 px, mean-pooled by 4. ``pooled`` [N, 3 D]: statistics of the
+        last but one at 224 px.
         """
         fine, coarse = self.preprocess(image)
-        middle, last_fine = self.backbone(fine)
-        middle_coarse, last_coarse = self.backbone(coarse)
+        middle, _, last_fine = self.backbone(fine)
+        _, before, last_coarse = self.backbone(coarse)
         return {
             "fine": last_fine,
             "coarse": last_coarse,
-            "middle": F.avg_pool2d(middle, 2),
-            "pooled": pool_statistics(middle_coarse),
+            "middle": F.avg_pool2d(middle, 4),
+            "pooled": pool_statistics(before),
         }
 
 
@@ -84,16 +84,20 @@ class FeatureStore:
 
     def __init__(self, cache: Path, extractor: Extractor) -> None:
         self._extractor = extractor.eval()
+        held = next(extractor.buffers(), None)
+        self.device = (
+            held.device if held is not None else torch.device("cpu")
+        )  # the extractor's; what is read lies in RAM
         space = f"{extractor.spec.name}|{extractor.spec.digest}|{FINE}|{extractor.supersample}|{VERSION}"
         self._dir = cache / hashlib.sha256(space.encode()).hexdigest()[:16]
         with self._writing():
             self._dir.mkdir(parents=True, exist_ok=True)
-        c, d = extractor.channels, extractor.middle_channels
+        c, d, e = extractor.channels, extractor.before_channels, extractor.middle_channels
         self._record = np.dtype(
             [
                 ("fine", "f2", (c, 14, 14)),
                 ("coarse", "f2", (c, 7, 7)),
-                ("middle", "f2", (d, 14, 14)),
+                ("middle", "f2", (e, 14, 14)),
                 ("pooled", "f4", (3 * d,)),
             ]
         )
@@ -155,10 +159,10 @@ class FeatureStore:
 
     @torch.inference_mode()
     def _extract(self, item: Item) -> NDArray[np.void]:
-        features = self._extractor(torch.from_numpy(item.pixels().copy())[None])
+        features = self._extractor(torch.from_numpy(item.pixels().copy())[None].to(self.device))
         record = np.zeros((), self._record)
         for name, value in features.items():
-            record[name] = value[0].numpy()
+            record[name] = value[0].cpu().numpy()
         return record
 
     def _append(self, key: str, record: NDArray[np.void]) -> None:

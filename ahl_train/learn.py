@@ -12,7 +12,8 @@ from ahl_train.cdl import CDL, Groups, Task
 from ahl_train.config import TrainConfig
 from ahl_train.datasets import Sample
 from ahl_train.features import FeatureStore, Item
-from ahl_train.heads.base import PSEUDO, Base
+from ahl_train.heads.base import PSEUDO, Base, Features
+from ahl_train.prepared import Rows
 from ahl_train.protocol import Split
 from ahl_train.run import RunFolder
 
@@ -30,6 +31,8 @@ def learn(
     without: Collection[int] = (),
 ) -> Base:
     """Fit the base's densities, then its heads: by AHL, or plainly on all samples. Without a folder nothing is kept.
+
+    The heads learn where the store's extractor is; what is returned is on the CPU.
 
     ``without``: indices of train normals that the base shall not see, not even as donors of pseudo anomalies.
     """
@@ -61,7 +64,12 @@ def learn(
     if not ahl:
         tasks, schedule = [_pooled(tasks)], replace(schedule, inner_steps=0)
 
-    cdl = CDL(base, tasks, store.reader(base.inputs), schedule, config.seed, plus=config.importance)
+    read = store.reader(base.inputs)
+
+    def there(rows: Rows) -> Features:
+        return {name: values.to(store.device) for name, values in read(rows).items()}
+
+    cdl = CDL(base.to(store.device), tasks, there, schedule, config.seed, plus=config.importance)
     if folder and (state := folder.load("checkpoint.pt")):
         cdl.load_state_dict(state)
     task = progress.add_task("epochs", total=schedule.epochs, completed=cdl.epoch) if progress else None
@@ -73,8 +81,8 @@ def learn(
             folder.save("checkpoint.pt", cdl.state_dict())
         if progress and task is not None:
             progress.update(task, advance=1, description=f"epochs, query loss {log.query_loss:.3f}")
-    base.fit_norms(store.read(_balanced(tasks, rng), base.inputs))
-    return base.eval()
+    base.fit_norms(there(_balanced(tasks, rng)))
+    return base.eval().cpu()
 
 
 def _learns_from(base: Base, group: int) -> bool:

@@ -32,7 +32,12 @@ SYSTEMS = {
     "dra": System("DRA", lambda e, shots: DRA(e.channels), ahl=False, schedule="short"),
     "ahl-devnet": System("AHL(DevNet)", lambda e, shots: DevNet(e.channels), ahl=True),
     "ahl-dra": System("AHL(DRA)", lambda e, shots: DRA(e.channels), ahl=True, schedule="short"),
-    "ahl-plus": System("AHL+", lambda e, shots: Plus(e.channels, e.middle_channels, shots), ahl=True, schedule="short"),
+    "ahl-plus": System(
+        "AHL+",
+        lambda e, shots: Plus(e.channels, e.before_channels, e.middle_channels, shots),
+        ahl=True,
+        schedule="short",
+    ),
 }
 DEFAULT_SYSTEM = "ahl-plus"
 

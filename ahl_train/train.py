@@ -8,7 +8,7 @@ from time import perf_counter
 import torch
 from rich.progress import Progress
 
-from ahl_train import feedback
+from ahl_train import accelerator, feedback
 from ahl_train.backbone import BackboneSpec
 from ahl_train.config import TrainConfig
 from ahl_train.cross import score_folds
@@ -30,12 +30,15 @@ def train(
     *,
     resume: bool = False,
     cache: Path | None = None,
+    device: str = "auto",
     report: Callable[[str], None] = lambda line: None,
 ) -> Run:
     """Train g into the run folder ``out``; with ``resume``, go on after its last whole epoch.
 
-    TrainError for anything that the data, the weights, the settings or the folder make impossible.
+    ``device``: one of ``accelerator.DEVICES``. TrainError for anything that the data, the weights, the settings, the
+    device or the folder make impossible.
     """
+    there = accelerator.device(device)
     folder = RunFolder(out)
     chosen = system(config.system)
     spec = BackboneSpec(config.backbone, config.backbone_weights)
@@ -60,10 +63,10 @@ def train(
             report(f"feedback: {marked['good']} normals and {marked['anomaly']} anomalies more to train on")
         supersample = choose_supersample((load(s).shape[:2] for s in dealt.train_normal[:_SIZED]), FINE)
         extractor = Extractor(spec, supersample)
-        extra = {"supersample": supersample, "backbone_digest": digest, "left_out": left_out}
+        extra = {"supersample": supersample, "backbone_digest": digest, "left_out": left_out, "device": str(there)}
         folder.create(config, dealt, {**extra, **({"feedback": marked} if marked else {})})
 
-    store = FeatureStore(cache or default_cache(), extractor)
+    store = FeatureStore(cache or default_cache(), extractor.to(there))
     with Progress(transient=True) as progress:
         if config.calibrate == "cross":
             score_folds(config, dealt, extractor, store, folder, progress)

@@ -15,6 +15,7 @@ from ahl_runtime.bundle import Bundle, open_bundle
 from ahl_runtime.decision import Rule
 from ahl_runtime.engines.base import cores
 from ahl_runtime.errors import EngineError
+from ahl_runtime.line import memory
 from ahl_runtime.line.config import ModelPart
 from ahl_runtime.sidefile import SideFiles
 from ahl_runtime.signature import load_public
@@ -53,6 +54,7 @@ class Model:
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(self.batch, thread_name_prefix="infer")
         self._check(bundle)
+        memory.trim()
 
     def infer(self, images: NDArray[np.uint8]) -> Outputs:
         """Score frames, uint8 [N, H, W, 3], one caller at a time. EngineError."""

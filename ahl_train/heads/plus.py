@@ -17,10 +17,10 @@ _CHUNK = 256  # normals looked at at once
 class Plus(Base):
     """Four densities and one learned head, each in standard deviations of the normals of a frame's own cluster.
 
-    Two spaces hold pooled statistics, of the last stage and of the one before; two hold the patches of both. A Gaussian
-    of normals whitens each, and its log distance is a density. The learned head weighs each seen anomaly's likeness
-    to the frame, a cosine in each whitened space; it starts from their mean. A regularised linear scorer lies in the
-    span of its samples, and M weights a space cannot overfit as thousands of coordinates do.
+    Two spaces hold pooled statistics, of the last stage and of the one before; two hold patches, of the last stage and
+    of the last but two. A Gaussian of normals whitens each, and its log distance is a density. The learned head weighs
+    each seen anomaly's likeness to the frame, a cosine in each whitened space; it starts from their mean. A regularised
+    linear scorer lies in the span of its samples, and M weights a space cannot overfit as thousands of coordinates do.
     """
 
     names = ("density", "seen")
@@ -28,9 +28,10 @@ class Plus(Base):
     negated = (False, False)
     inputs = ("coarse", "middle", "pooled")
 
-    def __init__(self, channels: int, middle_channels: int, shots: int, clusters: int = CLUSTERS) -> None:
+    def __init__(self, channels: int, before: int, middle: int, shots: int, clusters: int = CLUSTERS) -> None:
+        """Channels of the last stage, of the one before it and of the one before that."""
         super().__init__()
-        dims = (3 * channels, 3 * middle_channels, channels, middle_channels)
+        dims = (3 * channels, 3 * before, channels, middle)
         self.clusters = Clusters(channels, clusters)
         self.gaussians = nn.ModuleList(Gaussian(dim) for dim in dims)
         self.density = nn.ModuleList(Standard(1, clusters) for _ in dims)

@@ -13,7 +13,7 @@ from ahl_train.config import Schedule
 from ahl_train.heads.base import NORMAL, PSEUDO, SEEN
 from ahl_train.heads.layers import pool_statistics
 
-CHANNELS, MIDDLE = 3, 2
+CHANNELS, BEFORE, MIDDLE = 3, 1, 2
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -33,7 +33,7 @@ def make_features(n, seed=0, shift=0.0):
         "fine": draw(CHANNELS, 14, 14),
         "coarse": draw(CHANNELS, 7, 7),
         "middle": middle,
-        "pooled": pool_statistics(draw(MIDDLE, 14, 14)),
+        "pooled": pool_statistics(draw(BEFORE, 14, 14)),
     }
 
 
@@ -45,7 +45,7 @@ def features():
 class ToyExtractor(nn.Module):
     """Stands in for features.Extractor: features are sums of pixels. Counts the frames that it has seen."""
 
-    channels, middle_channels = CHANNELS, MIDDLE
+    channels, before_channels, middle_channels = CHANNELS, BEFORE, MIDDLE
 
     def __init__(self, weights="one", supersample=1):
         super().__init__()
@@ -61,7 +61,7 @@ class ToyExtractor(nn.Module):
             "fine": fine,
             "coarse": coarse,
             "middle": fine[:, :MIDDLE],
-            "pooled": pool_statistics(coarse[:, :MIDDLE]),
+            "pooled": pool_statistics(coarse[:, :BEFORE]),
         }
 
 

@@ -16,7 +16,7 @@ from ahl_train.heads.dra import DRA
 from ahl_train.heads.plus import Plus
 from ahl_train.importance import HISTORY
 
-C, D = 3, 2  # the channels of conftest's features
+C, B, D = 3, 1, 2  # the channels of conftest's features
 NORMAL, SEEN, PSEUDO = range(20), range(20, 30), range(30, 50)  # rows of the store
 SCHEDULE = Schedule(epochs=8, inner_steps=3, outer_steps=2, batch=6, watched=4, pseudo=None, decay_every=2)
 
@@ -54,7 +54,7 @@ def exact(setting):
 
 def make_base(kind, features, seed=0):
     torch.manual_seed(seed)
-    base = {DevNet: lambda: DevNet(C), DRA: lambda: DRA(C, hidden=4), Plus: lambda: Plus(C, D, len(SEEN))}[kind]()
+    base = {DevNet: lambda: DevNet(C), DRA: lambda: DRA(C, hidden=4), Plus: lambda: Plus(C, B, D, len(SEEN))}[kind]()
     base.fit_normals(features(20))
     base.fit_seen(features(20), features(10, seed=1, shift=0.8))
     for p in base.parameters():

@@ -62,20 +62,20 @@ def test_a_real_extractors_features():
     with torch.inference_mode():
         features = extractor(image)
         fine, coarse = extractor.preprocess(image)
-        middle, last = extractor.backbone(fine)
-        middle_coarse, last_coarse = extractor.backbone(coarse)
+        middle, _, last = extractor.backbone(fine)
+        _, before, last_coarse = extractor.backbone(coarse)
     shapes = {name: tuple(f.shape) for name, f in features.items()}
     assert shapes == {
         "fine": (1, 320, 14, 14),
         "coarse": (1, 320, 7, 7),
-        "middle": (1, 112, 14, 14),
+        "middle": (1, 40, 14, 14),
         "pooled": (1, 336),
     }
     torch.testing.assert_close(features["fine"], last)
     torch.testing.assert_close(features["coarse"], last_coarse)
-    torch.testing.assert_close(features["middle"], middle.reshape(1, 112, 14, 2, 14, 2).mean((3, 5)))
-    torch.testing.assert_close(features["pooled"][0, :112], middle_coarse[0].mean((1, 2)))
-    torch.testing.assert_close(features["pooled"][0, 224:], middle_coarse[0].amax((1, 2)))
+    torch.testing.assert_close(features["middle"], middle.reshape(1, 40, 14, 4, 14, 4).mean((3, 5)))
+    torch.testing.assert_close(features["pooled"][0, :112], before[0].mean((1, 2)))
+    torch.testing.assert_close(features["pooled"][0, 224:], before[0].amax((1, 2)))
 
 
 # Items

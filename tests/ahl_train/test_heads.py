@@ -15,13 +15,13 @@ from ahl_train.heads.layers import BatchNorm, PointScore, mean_of_scales, pool_s
 from ahl_train.heads.plus import Plus
 from ahl_train.loss import top_k_mean
 
-C, D, SHOTS = 3, 2, 4  # the channels of conftest's features, seen anomalies
+C, B, D, SHOTS = 3, 1, 2, 4  # the channels of conftest's features, seen anomalies
 SCHEDULE = Schedule(epochs=1, inner_steps=1, outer_steps=1, batch=6, watched=2, pseudo=None)
 
 
 def make(kind, features):
     torch.manual_seed(0)
-    base = Plus(C, D, SHOTS) if kind is Plus else kind(C)
+    base = Plus(C, B, D, SHOTS) if kind is Plus else kind(C)
     base.fit_normals(features(24))
     base.fit_seen(features(24), features(SHOTS, seed=3, shift=1.0))
     for p in base.parameters():
@@ -200,7 +200,7 @@ def test_dras_reference_is_the_mean_of_five_normals(features):
 
 
 def plus(features, shots=SHOTS):
-    base = Plus(C, D, shots)
+    base = Plus(C, B, D, shots)
     base.fit_normals(features(60))
     return base
 
@@ -274,7 +274,7 @@ def test_plus_densities_are_those_of_fresh_normals_within_their_cluster(features
     narrow, wide = features(60, seed=5), features(60, seed=6, shift=4.0)
     wide = {name: 3 * (f - f.mean()) + f.mean() + 4 for name, f in wide.items()}
     normals = {name: torch.cat([f, wide[name]]) for name, f in narrow.items()}
-    base = Plus(C, D, SHOTS)
+    base = Plus(C, B, D, SHOTS)
     base.fit_normals(normals)
     m = membership(base, normals)
     assert set(m[:60].argmax(1).tolist()).isdisjoint(m[60:].argmax(1).tolist())
