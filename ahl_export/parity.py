@@ -117,8 +117,8 @@ class Evidence:
 def compare(engine: Engine, frames: Sequence[Pixels], wanted: Sequence[Outputs]) -> Closeness:
     """Score each frame, uint8 [H, W, 3], and compare with what the model said of it."""
     got = [engine.infer(frame[None]) for frame in frames]
-    scores = [_difference(w.score, g.score) for w, g in zip(wanted, got, strict=True)]
-    maps = [_difference(w.anomaly_map, g.anomaly_map) for w, g in zip(wanted, got, strict=True)]
+    scores = [difference(w.score, g.score) for w, g in zip(wanted, got, strict=True)]
+    maps = [difference(w.anomaly_map, g.anomaly_map) for w, g in zip(wanted, got, strict=True)]
     return Closeness(
         len(frames),
         float(np.max([s.max() for s in scores])),
@@ -170,5 +170,6 @@ def departs(found: Closeness, bounds: Bounds) -> str | None:
     )
 
 
-def _difference(wanted: NDArray[np.float32], got: NDArray[np.float32]) -> NDArray[np.float32]:
+def difference(wanted: NDArray[np.float32], got: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of each value, relative where the wanted one is above 1."""
     return np.abs(wanted - got) / np.maximum(1.0, np.abs(wanted))

@@ -22,7 +22,7 @@ from ahl_export.artefact import Built
 from ahl_export.departure import probe
 from ahl_export.errors import ExportError
 from ahl_export.onnx_graph import module_of, own_constants
-from ahl_export.parity import Bounds, Evidence, Pixels
+from ahl_export.parity import Bounds, Evidence, Pixels, difference
 from ahl_runtime.engines.base import cores
 from ahl_runtime.engines.ort import OrtEngine
 from ahl_train.features import Item
@@ -35,6 +35,7 @@ _KINDS = ("cutmix", "cutpaste", "draem")
 _PROBES = 4  # frames of each kind that the search looks at
 _TIMED = 3  # of them, for what a unit saves
 _SPREAD = 0.1  # of the normals' scores: the noise that the search allows, as a standard deviation
+_OF_MAP = 0.6  # of the gate's bound for maps: what the search allows, as other frames may be further off
 
 Ranges = dict[str, tuple[float, float]]
 
@@ -264,44 +265,57 @@ def _search(
     the threshold with them.
     """
     quantisable = {n.name for n in _quantisable(model)}
-    wanted, _ = _scores(model, frames)
+    wanted = _look(model, frames)
 
-    def noise(floating: set[str]) -> float:
-        return float(np.std(_scores(_with_float(quantised, model, floating), frames)[0] - wanted)) / spread
+    def look(floating: set[str], frames: Sequence[Pixels]) -> _Seen:
+        return _look(_with_float(quantised, model, floating), frames)
 
-    def milliseconds(floating: set[str]) -> float:
-        return _scores(_with_float(quantised, model, floating), frames[:_TIMED])[1]
+    def noise(seen: _Seen) -> float:
+        return float(np.std(seen.scores - wanted.scores)) / spread
+
+    def within(kept: Sequence[str]) -> bool:
+        seen = look({n for unit in kept for n in units[unit]}, frames)
+        off = max(float(difference(w, s).max()) for w, s in zip(wanted.maps, seen.maps, strict=True))
+        return noise(seen) <= _SPREAD and off <= _OF_MAP * BOUNDS.map
 
     with ThreadPoolExecutor(cores(None)) as pool:
-        found = pool.map(noise, [quantisable - set(names) for names in units.values()])
-        whole, *slower = pool.map(milliseconds, [set(), *map(set, units.values())])
+        found = pool.map(lambda names: noise(look(quantisable - set(names), frames)), units.values())
+        whole, *slower = pool.map(lambda names: look(set(names), frames[:_TIMED]).milliseconds, [(), *units.values()])
         alone = dict(zip(units, found, strict=True))
     saved = {unit: ms - whole for unit, ms in zip(units, slower, strict=True)}
-    kept = _choose(alone, saved, lambda some: noise({n for u in some for n in units[u]}))
-    return kept, {unit: round(value, 4) for unit, value in alone.items()}
+    return _choose(alone, saved, within), {unit: round(value, 4) for unit, value in alone.items()}
 
 
-def _choose(alone: dict[str, float], saved: dict[str, float], noise: Callable[[Sequence[str]], float]) -> list[str]:
-    """The units that stay, of the noise that each adds `alone`, the milliseconds that it saves, and all that is left.
+def _choose(alone: dict[str, float], saved: dict[str, float], within: Callable[[Sequence[str]], bool]) -> list[str]:
+    """The units that stay, of the noise that each adds `alone` and the milliseconds that it saves.
 
     Those that integers make slower stay; then those leave first that cost the most noise for the time they save, until
-    what is left together is within bounds. `noise`: with so many in float32.
+    what is left together is within bounds. `within`: are they, with these in float32?
     """
     kept = [unit for unit in alone if saved[unit] <= 0]
     for unit in sorted(alone.keys() - kept, key=lambda u: -(alone[u] ** 2) / saved[u]):
         expected = sum(alone[u] ** 2 for u in alone if u not in kept) ** 0.5
-        if expected <= _SPREAD and noise(kept) <= _SPREAD:
+        if expected <= _SPREAD and within(kept):
             break
         kept.append(unit)
     return [unit for unit in alone if unit in kept]
 
 
-def _scores(model: ModelProto, frames: Sequence[Pixels]) -> tuple[NDArray[np.float64], float]:
-    """The score of each frame, and the milliseconds of its fastest: this thread's alone, others count little."""
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """Of some frames: scores [n], maps, and the milliseconds of the fastest, of this thread alone."""
+
+    scores: NDArray[np.float64]
+    maps: list[NDArray[np.float32]]
+    milliseconds: float
+
+
+def _look(model: ModelProto, frames: Sequence[Pixels]) -> _Seen:
     engine = OrtEngine(model.SerializeToString(), 1)
-    scores, milliseconds = [], []
+    outputs, milliseconds = [], []
     for frame in frames:
         started = thread_time()
-        scores.append(float(engine.infer(frame[None]).score[0]))
+        outputs.append(engine.infer(frame[None]))
         milliseconds.append(1e3 * (thread_time() - started))
-    return np.array(scores), min(milliseconds)
+    scores = np.array([float(o.score[0]) for o in outputs])
+    return _Seen(scores, [o.anomaly_map[0] for o in outputs], min(milliseconds))

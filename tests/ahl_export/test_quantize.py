@@ -13,7 +13,7 @@ from ahl_export import quantize
 from ahl_export.artefact import Built
 from ahl_export.errors import ExportError
 from ahl_export.onnx_graph import own_constants
-from ahl_export.parity import Evidence, survey
+from ahl_export.parity import Evidence, difference, survey
 from ahl_runtime.engines.ort import OrtEngine
 
 pytestmark = pytest.mark.slow
@@ -93,8 +93,8 @@ def test_correcting_biases_brings_the_scores_back(
     parts: tuple[ModelProto, ModelProto], graph: bytes, evidence: Evidence
 ) -> None:
     frames = list(evidence.normals())
-    wanted, _ = quantize._scores(onnx.load_from_string(graph), frames)
-    plain, corrected = (abs(float(np.mean(quantize._scores(m, frames)[0] - wanted))) for m in parts)
+    wanted = quantize._look(onnx.load_from_string(graph), frames).scores
+    plain, corrected = (abs(float(np.mean(quantize._look(m, frames).scores - wanted))) for m in parts)
     assert corrected < 0.5 * plain
 
 
@@ -104,9 +104,13 @@ def test_the_search_keeps_what_is_noisy_until_the_bound_holds(
     units, frames = quantize._units(model), quantize._probe_frames(evidence)[:2]
     kept, alone = quantize._search(model, parts[1], units, frames, spread)
     assert set(alone) == set(units) and 0 < len(kept) < len(units)
-    wanted, _ = quantize._scores(model, frames)
-    found = quantize._with_float(parts[1], model, {name for unit in kept for name in units[unit]})
-    assert np.std(quantize._scores(found, frames)[0] - wanted) <= quantize._SPREAD * spread
+    wanted = quantize._look(model, frames)
+    found = quantize._look(
+        quantize._with_float(parts[1], model, {name for unit in kept for name in units[unit]}), frames
+    )
+    assert np.std(found.scores - wanted.scores) <= quantize._SPREAD * spread
+    for w, f in zip(wanted.maps, found.maps, strict=True):
+        assert difference(w, f).max() <= quantize._OF_MAP * quantize.BOUNDS.map
 
 
 def test_slow_parts_stay_and_then_the_noisiest_for_what_they_save() -> None:
@@ -114,14 +118,14 @@ def test_slow_parts_stay_and_then_the_noisiest_for_what_they_save() -> None:
     saved = {"stem": -0.5, "a": 9.0, "b": 1.0, "c": 1.0, "d": 2.0}
     asked: list[list[str]] = []
 
-    def noise(kept: Sequence[str]) -> float:
+    def within(kept: Sequence[str]) -> bool:
         asked.append(list(kept))
-        return sum(alone[unit] ** 2 for unit in alone if unit not in kept) ** 0.5
+        return True
 
-    assert quantize._choose(alone, saved, noise) == ["stem", "a", "b"]  # b goes before a: it saves less
+    assert quantize._choose(alone, saved, within) == ["stem", "a", "b"]  # b goes before a: it saves less
     assert asked == [["stem", "b", "a"]]  # only what may be within bounds is measured
-    assert quantize._choose(dict.fromkeys(alone, 0.001), saved, noise) == ["stem"]
-    assert quantize._choose(alone, saved, lambda kept: 1.0) == list(alone)
+    assert quantize._choose(dict.fromkeys(alone, 0.001), saved, within) == ["stem"]
+    assert quantize._choose(alone, saved, lambda kept: False) == list(alone)
 
 
 def test_nothing_to_be_won_is_an_error(graph: bytes, evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
