@@ -113,19 +113,24 @@ def test_the_search_keeps_what_is_noisy_until_the_bound_holds(
         assert difference(w, f).max() <= quantize._OF_MAP * quantize.BOUNDS.map
 
 
-def test_slow_parts_stay_and_then_the_noisiest_for_what_they_save() -> None:
-    alone = {"stem": 0.01, "a": 0.3, "b": 0.2, "c": 0.02, "d": 0.02}
-    saved = {"stem": -0.5, "a": 9.0, "b": 1.0, "c": 1.0, "d": 2.0}
+def test_slow_parts_stay_and_what_saves_most_for_its_noise_comes_first() -> None:
+    added = {"stem": 0.01, "a": 0.09, "b": 0.05, "c": 0.02, "d": 0.02, "e": 0.3}
+    saved = {"stem": -0.5, "a": 9.0, "b": 1.0, "c": 1.0, "d": 2.0, "e": 9.0}
     asked: list[list[str]] = []
 
     def within(kept: Sequence[str]) -> bool:
         asked.append(list(kept))
-        return True
+        return "d" in kept or "a" in kept  # d and a together are not
 
-    assert quantize._choose(alone, saved, within) == ["stem", "a", "b"]  # b goes before a: it saves less
-    assert asked == [["stem", "b", "a"]]  # only what may be within bounds is measured
-    assert quantize._choose(dict.fromkeys(alone, 0.001), saved, within) == ["stem"]
-    assert quantize._choose(alone, saved, lambda kept: False) == list(alone)
+    # d, c, a, b, e by what they save; a does not go with d, e is too noisy by itself.
+    assert quantize._choose(added, saved, within) == ["stem", "a", "e"]
+    assert asked == [
+        ["stem", "a", "b", "c", "e"],
+        ["stem", "a", "b", "e"],
+        ["stem", "b", "e"],
+        ["stem", "a", "e"],
+    ]
+    assert quantize._choose(added, saved, lambda kept: False) == list(added)
 
 
 def test_nothing_to_be_won_is_an_error(graph: bytes, evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
