@@ -2,16 +2,13 @@
 
 import copy
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ahl_train.cdl import CDL, Task
 from ahl_train.heads.base import NORMAL, PSEUDO, SEEN, Base, Features
-from ahl_train.heads.dra import DRA
 from ahl_train.prepared import Read, Rows
 
 SHOTS = 10
@@ -52,12 +49,10 @@ class Recorded:
 class Sequential:
     """Algorithm 1 as it is written: for each base model a copy, its steps, its loss; then g's steps, model by model.
 
-    All of a model is computed of each batch's features, by torch's own convolution.
+    All of a model is computed of each batch's features.
     """
 
     def __init__(self, base: Base, cdl: CDL, memory: Memory) -> None:
-        if isinstance(base, DRA):
-            base.convolve = partial(F.conv2d, padding=1)
         self.g, self.schedule, self.memory = base.train(), cdl.schedule, memory
         self.mu, self.sigma, self.groups = cdl.mu, cdl.sigma, len(cdl.tasks)
         self.optimizer = torch.optim.Adam(

@@ -1,7 +1,6 @@
 """DRA: four heads on both scales; holistic normality, seen, pseudo and latent residual abnormality."""
 
 import math
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +16,7 @@ _SCALES = ("fine", "coarse")
 
 
 class DRA(Base):
-    """The base of AHL(DRA). The residual head's reference is the mean map of 5 normals.
-
-    `convolve`: by what it learns, a 3x3 convolution with padding 1; what is exported is torch's own.
-    """
+    """The base of AHL(DRA). The residual head's reference is the mean map of 5 normals."""
 
     names = ("normality", "seen", "pseudo", "residual")
     trains_on = ((True, True, True), (True, True, False), (True, False, True), (True, True, True))
@@ -29,7 +25,6 @@ class DRA(Base):
 
     def __init__(self, channels: int, hidden: int = 256) -> None:
         super().__init__()
-        self.convolve: Callable[[Tensor, Tensor], Tensor] = conv3x3
         self.holistic = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, 1))
         self.abnormality = PointScore(channels, 2)
         bound = 1 / math.sqrt(9 * channels)
@@ -64,7 +59,7 @@ class DRA(Base):
     def _residual(self, features: Features, scale: str) -> Tensor:
         residual = getattr(self, f"reference_{scale}") - features[scale]
         if self.training:
-            return self.convolve(residual, self.residual_conv)
+            return conv3x3(residual, self.residual_conv)
         return F.conv2d(residual, self.residual_conv, padding=1)
 
     def _residual_map(self, features: Features, scale: str) -> Tensor:
