@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Generator
 from contextlib import closing
@@ -123,7 +124,8 @@ def _images(
     parts = {part.name: part for part in line.sources}
     if name not in parts:
         raise ConfigError(f"{config}: no source {name!r}: there is {', '.join(parts) or 'none'}")
-    return source, collect(parts[name], most, every, lambda said: click.echo(console.printable(said), err=True))
+    shown = re.sub(r"//[^/]*@", "//", source)  # without a camera's password
+    return shown, collect(parts[name], most, every, lambda said: click.echo(console.printable(said), err=True))
 
 
 def _preview(proposal: Proposal, where: str) -> list[str]:

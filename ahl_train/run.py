@@ -189,7 +189,12 @@ def load_run(path: Path) -> Run:
     extractor = Extractor(spec, record["supersample"])
     split = folder.load_split()
     base = system(config.system).base(extractor, len(split.train_anomaly))
-    base.load_state_dict(state)
+    try:
+        base.load_state_dict(state)
+    except RuntimeError as error:
+        raise RunError(
+            f"{path} was made by another version of ahl, whose heads had other shapes: train again"
+        ) from error
     folds = tuple(fold for k in range(config.fold_count) if (fold := folder.load_fold(k)))
     if config.fold_count and sorted(i for f in folds for i in f.normals) != list(range(len(split.train_normal))):
         raise RunError(f"{path} lacks the out-of-fold scores of some normals: train again")

@@ -351,6 +351,16 @@ def test_the_same_seed_twice_gives_the_same_scores(cells, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_run_whose_heads_had_other_shapes_is_told_in_one_line(whole, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(whole.folder, other)
+    state = torch.load(other / "model.pt", weights_only=True)
+    torch.save({name: torch.zeros(3, *t.shape) for name, t in state.items()}, other / "model.pt")
+    with pytest.raises(RunError, match="other was made by another version"):
+        load_run(other)
+
+
+@pytest.mark.slow
 def test_another_seed_gives_another_run(cells, cache, whole, tmp_path):
     other = train(settings(cells, seed=1, epochs=1), tmp_path / "run", cache=cache)
     assert other.split.train_normal != whole.split.train_normal
