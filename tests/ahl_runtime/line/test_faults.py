@@ -156,13 +156,14 @@ def test_a_bundle_replaced_while_it_is_deployed(
 
     replacing = threading.Thread(target=replace)
     replacing.start()
-    refused = 0
+    deployed = refused = 0
     try:
         with traffic(line, [decode(cell) for cell in cells[:10]]) as found:
             until(lambda: len(found) > 20)
-            for _ in range(10):
+            while deployed < 4 and refused < 500:  # on a busy machine the file is cut short for most of the time
                 try:
                     line.deploy(path)
+                    deployed += 1
                 except (BundleError, EngineError, ImageError):
                     refused += 1
     finally:
@@ -171,4 +172,4 @@ def test_a_bundle_replaced_while_it_is_deployed(
     assert all_accounted(line, out) == len(found)
     assert not [result for result in found if isinstance(result, Exception)]
     known = {row["bundle"] for row in rows(line.store_path, "SELECT DISTINCT bundle FROM decisions")}
-    assert 1 <= len(known) <= 3 and refused < 10
+    assert 1 <= len(known) <= 3 and deployed == 4
