@@ -265,7 +265,7 @@ def _search(
     the threshold with them.
     """
     quantisable = {n.name for n in _quantisable(model)}
-    wanted = _look(model, frames)
+    wanted, whole = _look(model, frames), _with_float(quantised, model, set())
 
     def with_float(kept: Iterable[str]) -> ModelProto:
         return _with_float(quantised, model, {n for unit in kept for n in units[unit]})
@@ -277,7 +277,7 @@ def _search(
         return noise(_look(_with_float(quantised, model, quantisable - set(units[unit])), frames))
 
     def saves(unit: str) -> float:
-        return _slower(with_float([unit]), with_float([]), frames[:_TIMED])
+        return _slower(with_float([unit]), whole, frames[:_TIMED])
 
     def within(kept: Sequence[str]) -> bool:
         seen = _look(with_float(kept), frames)

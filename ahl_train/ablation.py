@@ -34,7 +34,7 @@ from ahl_train.protocol import split
 
 MARKERS = ("<!-- ablation: written by python -m ahl_train.ablation -->", "<!-- /ablation -->")
 _DENSITIES, _POOLED, _PATCHES = (0, 1, 2, 3), (4, 5), (6, 7)
-# Name, clusters, parts that are added up (`Plus.parts`), whether AHL has learned their weights.
+# Name, clusters, parts that are added up (of `_parts`), whether AHL has learned their weights.
 _ROWS: tuple[tuple[str, int, tuple[int, ...], bool], ...] = (
     ("density of the last stage, pooled", 1, (0,), False),
     ("+ of the stage before, and of patches", 1, _DENSITIES, False),
