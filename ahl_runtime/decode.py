@@ -18,7 +18,8 @@ from ahl_runtime.errors import ImageError
 __all__ = ["MAX_PIXELS", "SUFFIXES", "ImageError", "decode", "iter_images"]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm"})
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")  # none that starts a program, as EPS does
+_SUFFIX = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp", "PPM": ".ppm"}
+FORMATS = tuple(_SUFFIX)  # none that starts a program, as EPS does
 MAX_PIXELS = 100_000_000
 
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -56,6 +57,12 @@ def decode(source: str | os.PathLike[str] | bytes | BinaryIO, *, max_pixels: int
     except Exception as error:  # Pillow's plugins raise anything at all on damaged bytes
         reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
         raise ImageError(f"{where}: cannot be decoded ({reason}): replace the file") from error
+
+
+def suffix_of(body: bytes) -> str:
+    """The suffix, with its dot, of a file that `decode` took."""
+    with Image.open(io.BytesIO(body), formats=FORMATS) as image:
+        return _SUFFIX[str(image.format)]
 
 
 def iter_images(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:

@@ -57,7 +57,7 @@ def candidates(bundle: Bundle) -> list[Candidate]:
     """Every engine that the bundle has an artefact for, the preferred first; those of a newer version at the end."""
     manifest = bundle.manifest
     known = [
-        Candidate(name, found, _module(kind).missing(name, bundle, found))
+        Candidate(name, found, _missing(bundle, name, found))
         for name, kind in _KINDS.items()
         if (found := manifest.artefact(kind.artefact))
     ]
@@ -79,7 +79,11 @@ def available(bundle: Bundle) -> list[str]:
 
 def artefact(bundle: Bundle, name: str) -> Artefact:
     """The artefact that an engine runs. EngineError, naming the choices, for an engine that the bundle is not for."""
-    return _candidate(bundle, name).artefact
+    found = bundle.manifest.artefact(_KINDS[name].artefact) if name in _KINDS else None
+    if found is None:
+        choices = ", ".join(c.engine for c in candidates(bundle))
+        raise EngineError(f"{bundle.path}: nothing in it for engine {name!r}: choose among {choices}")
+    return found
 
 
 def on_gpu(name: str) -> bool:
@@ -89,20 +93,14 @@ def on_gpu(name: str) -> bool:
 
 def load(bundle: Bundle, name: str, threads: int | None = None) -> CheckedEngine:
     """An engine by name, ready to run. `threads`: None for every core that this process may use. EngineError."""
-    found = _candidate(bundle, name)
-    if found.missing:
-        raise EngineError(f"{name} cannot run here: {found.missing}")
-    return _module(_KINDS[name]).load(name, bundle, found.artefact, threads)
+    found = artefact(bundle, name)
+    if why := _missing(bundle, name, found):
+        raise EngineError(f"{name} cannot run here: {why}")
+    return _module(_KINDS[name]).load(name, bundle, found, threads)
 
 
-def _candidate(bundle: Bundle, name: str) -> Candidate:
-    found = candidates(bundle)
-    for candidate in found:
-        if candidate.engine == name:
-            return candidate
-    raise EngineError(
-        f"{bundle.path}: nothing in it for engine {name!r}: choose among {', '.join(c.engine for c in found)}"
-    )
+def _missing(bundle: Bundle, name: str, found: Artefact) -> str | None:
+    return _module(_KINDS[name]).missing(name, bundle, found)
 
 
 def _preference(candidate: Candidate) -> tuple[bool, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -23,15 +25,17 @@ CUDA = "onnxruntime-cuda"
 
 def missing(engine: str, bundle: Bundle, artefact: Artefact) -> str | None:
     """Why ONNX Runtime cannot run here, with the way out; None if it can."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        return f"onnxruntime cannot be loaded ({error}): pip install onnxruntime"
+    if not find_spec("onnxruntime"):
+        return "onnxruntime is not installed: pip install onnxruntime"
     if engine != CUDA:
         return None
+    if problem := cuda.missing():
+        return problem
+    import onnxruntime  # not before: where another engine runs, it would be 15 MB for nothing
+
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         return "onnxruntime is the CPU package: pip uninstall onnxruntime, then pip install onnxruntime-gpu (x86 only)"
-    return cuda.missing()
+    return None
 
 
 def load(engine: str, bundle: Bundle, artefact: Artefact, threads: int | None) -> CheckedEngine:
@@ -76,6 +80,15 @@ class OrtEngine(CheckedEngine):
             raise EngineError(f"{self.name}: {reason(error)} on frames {list(images.shape)}") from error
 
 
+@cache
+def _share_arena() -> None:
+    """Sessions of this process take turns in the same memory, which grows by what is asked for and no more."""
+    import onnxruntime as ort
+
+    place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(place, ort.OrtArenaCfg({"arena_extend_strategy": 1}))
+
+
 def session(model: bytes, threads: int, on_cuda: bool, chosen: SessionOptions) -> Any:
     """An onnxruntime.InferenceSession of any ONNX file's bytes. EngineError."""
     try:
@@ -88,6 +101,10 @@ def session(model: bytes, threads: int, on_cuda: bool, chosen: SessionOptions) -
     # Threads that spin while they wait take the cores from cameras, sinks and the server.
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(chosen.spinning)))
     options.enable_cpu_mem_arena = chosen.arena
+    options.enable_mem_pattern = False  # one block for all of a frame, planned ahead: a third more memory, no faster
+    if chosen.arena and not on_cuda:
+        _share_arena()
+        options.add_session_config_entry("session.use_env_allocators", "1")
     options.graph_optimization_level = getattr(
         onnxruntime.GraphOptimizationLevel, f"ORT_ENABLE_{chosen.optimisation.upper()}"
     )

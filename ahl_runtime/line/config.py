@@ -64,7 +64,7 @@ class _Source(Part):
     """`queue`: frames that may wait. `max_fps`: frames a second that are taken, those between are left out."""
 
     name: Name
-    queue: Annotated[int, Field(ge=1, le=10_000)] = 16
+    queue: Annotated[int, Field(ge=1, le=10_000)] = 4
     max_fps: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     roi: Region | None = None
 

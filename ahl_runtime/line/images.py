@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ahl_runtime.decode import suffix_of
 from ahl_runtime.files import write_whole
 from ahl_runtime.line.config import StorePart
 from ahl_runtime.line.inbox import Ticket
@@ -34,7 +35,7 @@ class Images:
 
     def keep(self, id: str, ticket: Ticket) -> tuple[str, str]:
         """Write a frame's file as it came, or its pixels as PNG: absolute path, SHA-256. OSError."""
-        suffix = ticket.path.suffix.lower() if ticket.path else ".png"
+        suffix = ticket.path.suffix.lower() if ticket.path else suffix_of(ticket.body) if ticket.body else ".png"
         body = ticket.body or png(ticket.frame.image if ticket.frame else np.zeros((1, 1, 3), np.uint8))
         day = self.folder / datetime.now(UTC).strftime("%Y%m%d")
         day.mkdir(parents=True, exist_ok=True)

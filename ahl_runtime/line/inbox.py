@@ -29,7 +29,8 @@ class Recorded:
 class Ticket:
     """A frame that was accepted, until its outcome is stored. `error`: why there are no pixels, for a corrupt file.
 
-    `key`, `path`, `body`: of a watched folder's file, its bytes. `accepted`: monotonic seconds.
+    `key`, `path`: of a watched folder's file. `body`: what the pixels are of, whole, as it came: a file's bytes.
+    `accepted`: monotonic seconds.
     """
 
     frame: Frame | None
@@ -139,6 +140,12 @@ class Inbox:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    @property
+    def waiting(self) -> bool:
+        """Does any frame wait?"""
+        with self._changed:
+            return self._any()
 
     @property
     def drained(self) -> bool:

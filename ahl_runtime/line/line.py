@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ahl_runtime import recalibrate
 from ahl_runtime.decision import Rule
+from ahl_runtime.engines.base import cores
 from ahl_runtime.errors import BundleError, Busy, EngineError, NoSource, OutputError, SourceError, StoreError
 from ahl_runtime.line.config import LineConfig, PushSource, SourcePart
 from ahl_runtime.line.histogram import Histograms
@@ -68,8 +69,9 @@ class Line:
         self._inbox = Inbox({s.name: (s.policy, s.queue) for s in self._parts.values()})
         self._histograms = Histograms()
         scored: Queue[list[Scored]] = Queue(4)
+        threads, pipeline = cores(config.model.threads), config.pipeline
         self._scorer = Scorer(
-            self._inbox, scored, model, config.pipeline.batch, config.pipeline.linger, self._seen, self._again
+            self._inbox, scored, model, threads, pipeline.batch, pipeline.linger, self._seen, self._again
         )
         self._recorder = Recorder(config, scored, self._watches, self._histograms, self._wake)
         self._outboxes = [Outbox(part, config.store, partial(open_sink, part)) for part in config.sink]
@@ -93,8 +95,15 @@ class Line:
                 continue
             run = partial(source.run, self._give, watch.say, self._stopping.wait, partial(self._lost, name))
             self._spawn("source", name, run)
-        scoring = self._spawn("pipeline", "score", lambda: self._scorer.run(self._abort.is_set))
-        self._spawn("pipeline", "store", lambda: self._recorder.run(lambda: not scoring.is_alive(), self._abort.is_set))
+        scoring = [
+            self._spawn("pipeline", f"score {i}", partial(self._scorer.run, i, self._abort.is_set))
+            for i in range(self._scorer.threads)
+        ]
+
+        def scored() -> bool:
+            return not any(t.is_alive() for t in scoring)
+
+        self._spawn("pipeline", "store", partial(self._recorder.run, scored, self._abort.is_set))
         for outbox in self._outboxes:
             self._spawn("sink", outbox.name, partial(outbox.run, self._sinks_end.wait, self._abort.is_set))
         self._spawn("tidy", "tidy", self._tidy)
@@ -187,15 +196,22 @@ class Line:
     # Frames
 
     def submit(
-        self, image: NDArray[np.uint8], source: str | None = None, frame: str = "", captured: datetime | None = None
+        self,
+        image: NDArray[np.uint8],
+        source: str | None = None,
+        frame: str = "",
+        captured: datetime | None = None,
+        file: bytes = b"",
     ) -> Recorded:
         """Decide on a frame, uint8 [H, W, 3], and store the decision; returns when it is on the disk.
 
-        `source`: one of the kind push; the first by default. NoSource, ImageError, EngineError; Busy where there is no
+        `source`: one of the kind push; the first by default. `file`: what the image was decoded from; where an image is
+        kept it is this, or else its pixels as PNG. NoSource, ImageError, EngineError; Busy where there is no
         room or no decision within the source's `wait` seconds.
         """
         part = self._push(source)
-        ticket = Ticket(Frame(cropped(image, part.roi), frame, part.name, captured), part.name, frame)
+        found = Frame(cropped(image, part.roi), frame, part.name, captured)
+        ticket = Ticket(found, part.name, frame, body=b"" if part.roi else file)
         until = time.monotonic() + part.wait
         if not self._inbox.put(ticket, part.wait):
             raise Busy(f"{part.queue} frames of {part.name} wait: send fewer")
@@ -222,7 +238,7 @@ class Line:
     def infer(self, images: NDArray[np.uint8]) -> Outputs:
         """Score frames, uint8 [N, H, W, 3]; nothing is decided or stored. EngineError.
 
-        A batch at a time: memory stays what the line itself takes, and its frames get their turn in between.
+        As many at a time as the line scores: memory stays what it takes, and its frames get their turn in between.
         """
         model = self.model
         most = self.config.pipeline.batch or model.batch
@@ -416,7 +432,7 @@ class Line:
             log.info("a bundle was put in force", extra={"bundle": str(path), "digest": fresh.digest})
 
     def _seen(self, model: Model, frames: list[Frame], decisions: list[Decision] | None) -> None:
-        """In the scoring thread, after each batch."""
+        """In a scoring thread, after each batch, in order."""
         trial, probation = self._trial, self._probation
         if trial is not None and decisions is not None:
             trial.see(frames, decisions)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -28,18 +27,18 @@ _SIDE_BY_SIDE = ("onnxruntime", "onnxruntime-int8")
 class Model:
     """Loaded from `path` as `part` says. BundleError, EngineError, SideFileError, SigningError.
 
-    `name`: the file's stem. `digest`: the bundle's. `engine`: what runs it. `batch`: frames that are best scored
-    together: by ONNX Runtime on a CPU one for each core, side by side, as within a frame its threads wait for each
-    other. The bundle's bytes are not kept.
+    `name`: the file's stem. `digest`: the bundle's. `engine`: what runs it. `batch`: frames that are best scored in
+    one call. `beside`: calls that are best made side by side: of ONNX Runtime on a CPU one for each core, as within a
+    frame its threads wait for each other. The bundle's bytes are not kept.
     """
 
     def __init__(self, part: ModelPart, path: Path, sources: Sequence[str]) -> None:
         bundle = open_bundle(path, trust=load_public(part.trust) if part.trust else None)
         self.path, self.name, self.digest = path, path.stem, bundle.digest
         self.engine = part.engine or engines.available(bundle)[0]
-        self._on_gpu = engines.on_gpu(self.engine)
+        self.batch = _ON_GPU if engines.on_gpu(self.engine) else 1
         # OpenVINO's one stream gains nothing by it, and takes the memory all the same.
-        self.batch = _ON_GPU if self._on_gpu else cores(part.threads) if self.engine in _SIDE_BY_SIDE else 1
+        self.beside = cores(part.threads) if self.engine in _SIDE_BY_SIDE else 1
         artefact = engines.artefact(bundle, self.engine)
         self.artefact, self.map_range = artefact.engine, artefact.map_range
         self.side_files = SideFiles(bundle)
@@ -49,19 +48,27 @@ class Model:
         self.read_rules()
         self._engine = engines.load(bundle, self.engine, part.threads)
         # Frames side by side have one thread each: those of one session would wait for each other at every layer.
-        beside = self.batch > 1 and not self._on_gpu
-        self._beside = engines.load(bundle, self.engine, 1) if beside else self._engine
+        self._single = engines.load(bundle, self.engine, 1) if self.beside > 1 else self._engine
+        self._places = threading.Semaphore(self.beside)
         self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(self.batch, thread_name_prefix="infer")
+        self._inside = 0
         self._check(bundle)
         memory.trim()
 
-    def infer(self, images: NDArray[np.uint8]) -> Outputs:
-        """Score frames, uint8 [N, H, W, 3], one caller at a time. EngineError."""
-        with self._lock:
-            if self._on_gpu or len(images) == 1:
-                return self._engine.infer(images)
-            return Outputs.joined(list(self._pool.map(self._beside.infer, np.split(images, len(images)))))
+    def infer(self, images: NDArray[np.uint8], *, more: bool = False) -> Outputs:
+        """Score frames, uint8 [N, H, W, 3], in one call; callers beyond `beside` wait. EngineError.
+
+        A caller has all cores where there is no other, and none is to come (`more`); else one.
+        """
+        with self._places:
+            with self._lock:
+                alone = not (self._inside or more)
+                self._inside += 1
+            try:
+                return (self._engine if alone else self._single).infer(images)
+            finally:
+                with self._lock:
+                    self._inside -= 1
 
     def rule(self, source: str) -> Rule:
         """What decides for a source of the line."""

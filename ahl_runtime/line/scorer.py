@@ -1,14 +1,19 @@
-"""The scoring thread: frames that wait become scores, several at a time; one that fails is tried alone, then told."""
+"""The scoring threads: frames that wait become scores, handed on in the order in which they came.
+
+Each takes a frame, or a batch, as soon as it is free: none waits for the others to finish theirs.
+"""
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import Full, Queue
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ahl_runtime.line.inbox import Inbox, Ticket
 from ahl_runtime.line.model import Model
@@ -16,25 +21,35 @@ from ahl_runtime.types import Decision, Frame, Outputs, Score
 
 log = logging.getLogger(__name__)
 _FAILURES = 3  # in a row, until the engine is loaded anew
+_LOOK = 0.25  # seconds
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """A ticket and its decision, or why there is none. `wait`, `score`: seconds."""
+    """A ticket and its decision, or why there is none. `model`: what decided; None for a ticket without pixels.
+
+    `wait`, `score`: seconds.
+    """
 
     ticket: Ticket
     decision: Decision | None
     error: str
-    engine: str
+    model: Model | None
     wait: float
     score: float
+
+    @property
+    def engine(self) -> str:
+        """What it was scored on, or ''."""
+        return self.model.engine if self.model else ""
 
 
 class Scorer:
     """Takes from `inbox`, gives to `out` (which must be bounded). `model` may be put in its place at any time.
 
+    `threads`: how many call `run`, with 0, 1, ...; as many of them score as the model scores side by side.
     `batch`: frames scored together, at most; None for the model's.
-    `seen`: called with each batch that was scored: frames, decisions, in the scoring thread.
+    `seen`: called with each batch that was scored: frames, decisions; one call at a time.
     `reload`: called after several failures in a row; gives a fresh model, or raises.
     """
 
@@ -43,68 +58,100 @@ class Scorer:
         inbox: Inbox,
         out: Queue[list[Scored]],
         model: Model,
+        threads: int,
         batch: int | None,
         linger: float,
         seen: Callable[[Model, list[Frame], list[Decision] | None], None],
         reload: Callable[[], Model],
     ) -> None:
         self.model = model
-        self.alive = time.monotonic()
+        self.threads = threads
         self.trouble = ""
         self._inbox, self._out = inbox, out
         self._batch, self._linger = batch, linger
         self._seen, self._reload = seen, reload
         self._failures = 0
         self._reloaded = float("-inf")
+        self._signs = [time.monotonic()] * threads
+        self._taking = threading.Lock()
+        self._taken = 0  # batches
+        self._order = threading.Condition()
+        self._handed_on = 0
 
-    def run(self, aborted: Callable[[], bool]) -> None:
+    @property
+    def alive(self) -> float:
+        """When the thread that was silent longest gave its last sign of life, monotonic."""
+        return min(self._signs)
+
+    def run(self, thread: int, aborted: Callable[[], bool]) -> None:
         """Until the inbox is closed and empty, or `aborted`."""
         while not (self._inbox.drained or aborted()):
-            self.alive = time.monotonic()
-            tickets = self._inbox.take(self._batch or self.model.batch, self._linger, 0.25)
-            if not tickets:
+            self._signs[thread] = time.monotonic()
+            if thread >= self.model.beside:
+                time.sleep(_LOOK)
                 continue
-            taken = time.monotonic()
-            results = self._results(tickets, taken)
+            if not self._taking.acquire(timeout=_LOOK):
+                continue
+            try:
+                tickets = self._inbox.take(self._batch or self.model.batch, self._linger, _LOOK)
+                number = self._taken
+                self._taken += bool(tickets)
+            finally:
+                self._taking.release()
+            if tickets:
+                results = self._results(self.model, tickets, time.monotonic())
+                self._hand_on(thread, number, results, aborted)
+
+    def _results(self, model: Model, tickets: Sequence[Ticket], taken: float) -> list[Scored]:
+        if tickets[0].frame is None:  # they are of one shape: of none
+            return [Scored(t, None, t.error, None, taken - t.accepted, 0.0) for t in tickets]
+        try:
+            decisions = self._decide(model, [t.frame for t in tickets if t.frame is not None])
+        except Exception as error:  # whatever an engine's library raises, the line goes on
+            if len(tickets) > 1:
+                return [r for t in tickets for r in self._results(model, [t], taken)]
+            reason = f"{type(error).__name__}: {error}"
+            return [Scored(tickets[0], None, reason, model, taken - tickets[0].accepted, 0.0)]
+        spent = (time.monotonic() - taken) / len(tickets)
+        return [Scored(t, d, "", model, taken - t.accepted, spent) for t, d in zip(tickets, decisions, strict=True)]
+
+    def _decide(self, model: Model, frames: list[Frame]) -> list[Decision]:
+        outputs = model.infer(stacked(frames), more=self._inbox.waiting)
+        return [model.rule(f.source).decide(score(outputs, i), f) for i, f in enumerate(frames)]
+
+    def _hand_on(self, thread: int, number: int, results: list[Scored], aborted: Callable[[], bool]) -> None:
+        """After the batches before it, in the order in which they were taken."""
+        with self._order:
+            while self._handed_on != number and not aborted():
+                self._signs[thread] = time.monotonic()
+                self._order.wait(_LOOK)
+            self._account(results)
             while not aborted():
-                self.alive = time.monotonic()
+                self._signs[thread] = time.monotonic()
                 try:
-                    self._out.put(results, timeout=0.25)
+                    self._out.put(results, timeout=_LOOK)
                     break
                 except Full:
                     continue
             else:
                 for result in results:
                     result.ticket.outcome.cancel()
+            self._handed_on = number + 1
+            self._order.notify_all()
 
-    def _results(self, tickets: Sequence[Ticket], taken: float) -> list[Scored]:
-        if tickets[0].frame is None:  # they are of one shape: of none
-            return [Scored(t, None, t.error, "", taken - t.accepted, 0.0) for t in tickets]
-        frames = [t.frame for t in tickets if t.frame is not None]
-        model = self.model
-        try:
-            decisions = self._decide(model, frames)
-        except Exception as error:  # whatever an engine's library raises, the line goes on
-            if len(tickets) > 1:
-                return [r for t in tickets for r in self._results([t], taken)]
-            self._failed(model, error)
-            reason = f"{type(error).__name__}: {error}"
-            return [Scored(tickets[0], None, reason, model.engine, taken - tickets[0].accepted, 0.0)]
-        self._failures, self.trouble = 0, ""
-        self._seen(model, frames, decisions)
-        spent = (time.monotonic() - taken) / len(tickets)
-        return [
-            Scored(t, d, "", model.engine, taken - t.accepted, spent) for t, d in zip(tickets, decisions, strict=True)
-        ]
+    def _account(self, results: list[Scored]) -> None:
+        good = [(r.ticket.frame, r.decision) for r in results if r.ticket.frame and r.decision]
+        model = results[0].model
+        if model and good:
+            self._failures, self.trouble = 0, ""
+            self._seen(model, [frame for frame, _ in good], [decision for _, decision in good])
+        for result in results:
+            if model and result.error:
+                self._failed(model, result.error)
 
-    @staticmethod
-    def _decide(model: Model, frames: list[Frame]) -> list[Decision]:
-        outputs = model.infer(np.stack([f.image for f in frames]))
-        return [model.rule(f.source).decide(score(outputs, i), f) for i, f in enumerate(frames)]
-
-    def _failed(self, model: Model, error: Exception) -> None:
+    def _failed(self, model: Model, error: str) -> None:
         self.trouble = f"the engine fails: {error}"
-        log.error("the engine failed on a frame", extra={"engine": model.engine, "error": str(error)})
+        log.error("the engine failed on a frame", extra={"engine": model.engine, "error": error})
         self._seen(model, [], None)
         self._failures += 1
         if self._failures >= _FAILURES and time.monotonic() - self._reloaded > 10.0:
@@ -117,6 +164,11 @@ class Scorer:
             if self.model is model:
                 self.model = fresh
                 log.warning("the engine was loaded anew", extra={"engine": fresh.engine})
+
+
+def stacked(frames: Sequence[Frame]) -> NDArray[np.uint8]:
+    """The pixels of frames of one size, uint8 [N, H, W, 3]; one frame's are not copied."""
+    return frames[0].image[np.newaxis] if len(frames) == 1 else np.stack([f.image for f in frames])
 
 
 def score(outputs: Outputs, i: int) -> Score:

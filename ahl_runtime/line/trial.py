@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 import threading
 
-import numpy as np
-
 from ahl_runtime.line.model import Model
-from ahl_runtime.line.scorer import score
+from ahl_runtime.line.scorer import score, stacked
 from ahl_runtime.types import Decision, Frame
 
 _DOUBT = 1e-3  # how improbable a reject rate must be to break the promise
@@ -29,7 +27,7 @@ class Trial:
         if self.over.is_set():
             return
         try:
-            outputs = self.fresh.infer(np.stack([f.image for f in frames]))
+            outputs = self.fresh.infer(stacked(frames))
             for i, (frame, old) in enumerate(zip(frames, decisions, strict=True)):
                 rule = self.fresh.rule(frame.source)
                 new = rule.decide(score(outputs, i), frame)

@@ -61,8 +61,8 @@ class Line(Protocol):
         """Score frames, uint8 [N, H, W, 3]; nothing is decided or stored."""
         ...
 
-    def submit(self, image: NDArray[np.uint8], source: str | None, frame: str) -> Recorded:
-        """Decide on a frame, and store the decision."""
+    def submit(self, image: NDArray[np.uint8], source: str | None, frame: str, *, file: bytes) -> Recorded:
+        """Decide on a frame, and store the decision. `file`: what it was decoded from."""
         ...
 
     def trigger(self, source: str) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
 from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
-from ahl_runtime.decode import decode
 from ahl_runtime.server.errors import Refusal
 
 FORM = "multipart/form-data"
@@ -25,8 +22,8 @@ TYPES = (
 _MOST_PARTS = 8
 
 
-def pixels(body: bytes, content_type: str, max_pixels: int) -> NDArray[np.uint8]:
-    """uint8 [H, W, 3], RGB. ImageError; Refusal, 400 or 415."""
+def file(body: bytes, content_type: str) -> bytes:
+    """The image file's bytes, not yet looked at. Refusal, 400 or 415."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind not in TYPES:
         raise Refusal(415, f"content-type {kind[:80] or 'none'}: expected one of {', '.join(TYPES)}")
@@ -34,7 +31,7 @@ def pixels(body: bytes, content_type: str, max_pixels: int) -> NDArray[np.uint8]
         body = _file(body, content_type)
     if not body:
         raise Refusal(400, "no image: the body is empty")
-    return decode(body, max_pixels=max_pixels)
+    return body
 
 
 def _file(body: bytes, content_type: str) -> bytes:

@@ -114,8 +114,9 @@ class Marked(BaseModel):
 
 
 def score(context: Context, call: Call) -> Scored:
-    pixels = images.pixels(call.raw, call.headers.get("content-type", ""), context.settings.max_pixels)
-    recorded = context.line.submit(pixels, call.query.source, call.query.frame)
+    file = images.file(call.raw, call.headers.get("content-type", ""))
+    pixels = decode(file, max_pixels=context.settings.max_pixels)
+    recorded = context.line.submit(pixels, call.query.source, call.query.frame, file=file)
     decision = recorded.decision
     return Scored(
         id=recorded.id,

@@ -22,11 +22,11 @@ RUNTIME = Path(sys.executable).with_name("ahl-runtime")
 
 @pytest.fixture
 def film(tmp_path: Path) -> Path:
-    """What a camera of 1280 x 720 gives, as Motion JPEG: coarse noise."""
+    """1280 x 720, as Motion JPEG, and faster than it is scored, so that as many frames wait as may: coarse noise."""
     path = tmp_path / "film.avi"
     coarse = np.random.default_rng(0)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("mjpeg", rate=10)
+        stream = container.add_stream("mjpeg", rate=60)
         stream.width, stream.height, stream.pix_fmt = 1280, 720, "yuvj420p"
         for _ in range(20):
             image = coarse.integers(0, 256, (9, 16, 3)).astype(np.uint8).repeat(80, 0).repeat(80, 1)

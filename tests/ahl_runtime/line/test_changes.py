@@ -158,7 +158,7 @@ def test_a_bundle_that_fails_later_is_taken_back(
     line.deploy(make_bundle("b.ahl", {"name": "newer"}))
     assert line.model.name == "b"
 
-    def failing(images: np.ndarray) -> Any:
+    def failing(images: np.ndarray, **_: bool) -> Any:
         raise EngineError("the device is lost")
 
     line.model.infer = failing  # type: ignore[method-assign]

@@ -116,7 +116,7 @@ def test_an_engine_that_raises(running: Callable[..., Line], out: Path, tmp_path
     first, turn = line.model, iter(range(10**9))
     held = first.infer
 
-    def failing(batch: np.ndarray) -> Any:
+    def failing(batch: np.ndarray, **_: bool) -> Any:
         count = next(turn)
         if count % 7 == 3 or count > 60:
             raise RuntimeError("the device is lost")

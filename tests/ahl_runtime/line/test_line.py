@@ -1,7 +1,10 @@
 """A line that runs: frames pushed, folders watched, decisions stored once, sinks told, faults survived."""
 
+import hashlib
+import io
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ahl_runtime.bundle import open_bundle
 from ahl_runtime.decode import decode
@@ -52,13 +56,60 @@ def test_many_at_once_are_each_decided_once(running: Callable[..., Line], cells:
         assert found[i].decision.score == pytest.approx(alone.score(images[i]).score, abs=1e-6)
 
 
+def test_frames_are_scored_side_by_side_and_handed_on_in_order(running: Callable[..., Line], cells: list[Path]) -> None:
+    """A frame does not wait for the one before it to be scored; its decision waits to be stored."""
+    line = running(model={"threads": 2})
+    held, together = line.model.infer, threading.Barrier(2)
+
+    def slow(images: np.ndarray, **_: bool) -> Any:
+        together.wait(20)
+        if (images == 0).all():
+            time.sleep(0.3)
+        return held(images)
+
+    line.model.infer = slow  # type: ignore[method-assign]
+    frames = [BLACK if i % 2 == 0 else decode(cells[i]) for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        asked = []
+        for i, frame in enumerate(frames):
+            asked.append(pool.submit(line.submit, frame, None, str(i)))
+            until(lambda i=i: line.state().sources[0].frames == i + 1)
+        found = [f.result() for f in asked]
+    stored = rows(line.store_path, "SELECT id, frame FROM decisions ORDER BY rowid")
+    assert [row["frame"] for row in stored] == [str(i) for i in range(8)]
+    assert [row["id"] for row in stored] == [r.id for r in found]
+
+
+def test_a_frame_has_all_cores_where_it_is_alone(running: Callable[..., Line], cells: list[Path]) -> None:
+    model = running(model={"threads": 2}).model
+    images, used = decode(cells[0])[np.newaxis], []
+    for name in ("_engine", "_single"):
+        engine = getattr(model, name)
+        setattr(engine, "_run", lambda i, run=engine._run, name=name: used.append(name) or run(i))  # noqa: B010
+    expected = model.infer(images)
+    beside = model.infer(images, more=True)
+    assert used == ["_engine", "_single"]
+    np.testing.assert_allclose(beside.score, expected.score, atol=1e-5)
+    used.clear()
+    together, go_on = model._single._run, threading.Event()
+    model._single._run = lambda i: go_on.wait(20) and together(i)  # type: ignore[method-assign]
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(model.infer, images, more=True)
+        until(lambda: model._inside)
+        second = pool.submit(model.infer, images)
+        until(lambda: model._inside == 2)
+        go_on.set()
+        assert first.result().score == second.result().score
+    assert used == ["_single", "_single"] and model._inside == 0
+
+
 def test_many_frames_of_one_request_are_scored_a_batch_at_a_time(
     running: Callable[..., Line], cells: list[Path]
 ) -> None:
     line = running(pipeline={"batch": 3})
     held, sizes = line.model.infer, []
 
-    def counted(batch: np.ndarray) -> Any:
+    def counted(batch: np.ndarray, **_: bool) -> Any:
         sizes.append(len(batch))
         return held(batch)
 
@@ -90,13 +141,27 @@ def test_rejects_are_kept_and_can_be_marked(running: Callable[..., Line]) -> Non
     assert [r["image"] != "" for r in rows(line.store_path, "SELECT * FROM decisions ORDER BY rowid")] == [True, False]
 
 
+def test_an_image_that_came_as_a_file_is_kept_as_it_came(running: Callable[..., Line]) -> None:
+    """Nothing is packed anew; where a region was cut out of it, its pixels are."""
+    out = io.BytesIO()
+    Image.fromarray(BLACK).save(out, "BMP")
+    region = {"x": 0, "y": 0, "width": 8, "height": 8}
+    line = running(source=[{"name": "whole", "kind": "push"}, {"name": "cut", "kind": "push", "roi": region}])
+    for name in ("whole", "cut"):
+        line.submit(decode(out.getvalue()), name, file=out.getvalue())
+    whole, cut = rows(line.store_path, "SELECT * FROM decisions ORDER BY rowid")
+    assert Path(whole["image"]).suffix == ".bmp" and Path(whole["image"]).read_bytes() == out.getvalue()
+    assert hashlib.sha256(out.getvalue()).hexdigest() == whole["sha256"]
+    assert np.array_equal(decode(cut["image"]), BLACK[:8, :8])
+
+
 def test_a_full_queue_drops_the_oldest_and_counts(running: Callable[..., Line]) -> None:
     source = {"name": "cam", "kind": "push", "policy": "drop-oldest", "queue": 2, "wait": 30.0}
     line = running(source=[source])
     entered, go_on = threading.Event(), threading.Event()
     held = line.model.infer
 
-    def slow(images: np.ndarray) -> Any:
+    def slow(images: np.ndarray, **_: bool) -> Any:
         entered.set()
         go_on.wait(20)
         return held(images)
@@ -120,7 +185,7 @@ def test_a_full_queue_that_blocks_is_busy(running: Callable[..., Line]) -> None:
     line = running(source=[{"name": "cam", "kind": "push", "queue": 1, "wait": 0.3}])
     go_on = threading.Event()
     held = line.model.infer
-    line.model.infer = lambda images: go_on.wait(20) and held(images)  # type: ignore[method-assign,assignment]
+    line.model.infer = lambda images, **_: go_on.wait(20) and held(images)  # type: ignore[method-assign,assignment]
     with ThreadPoolExecutor(3) as pool:
         errors = [f.exception() for f in [pool.submit(line.submit, BLACK, None, str(i)) for i in range(3)]]
     assert all(isinstance(e, Busy) for e in errors)
@@ -132,7 +197,7 @@ def test_an_engine_that_raises_is_told_and_the_line_runs_on(running: Callable[..
     line = running(pipeline={"batch": 8})
     held = line.model.infer
 
-    def failing(images: np.ndarray) -> Any:
+    def failing(images: np.ndarray, **_: bool) -> Any:
         if (images == 7).all(axis=(1, 2, 3)).any():
             raise MemoryError("no room")
         return held(images)
@@ -160,7 +225,7 @@ def test_a_thread_that_ends_is_told(running: Callable[..., Line], monkeypatch: p
 
     monkeypatch.setattr(line._inbox, "take", broken)
     until(lambda: not line.healthy)
-    assert line.state().faults == ["score: RuntimeError: a fault of ours"]
+    assert line.state().faults == ["score 0: RuntimeError: a fault of ours"]
     with pytest.raises(Busy, match="a fault of ours"):
         line.check_ready()
 
@@ -168,7 +233,7 @@ def test_a_thread_that_ends_is_told(running: Callable[..., Line], monkeypatch: p
 def test_a_fault_is_told_for_an_hour(running: Callable[..., Line], monkeypatch: pytest.MonkeyPatch) -> None:
     line = running()
     held = line.model.infer
-    line.model.infer = lambda images: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    line.model.infer = lambda images, **_: 1 / 0  # type: ignore[method-assign,assignment,return-value]
     with pytest.raises(EngineError):
         line.submit(BLACK, None, "7")
     line.model.infer = held  # type: ignore[method-assign]
@@ -182,7 +247,7 @@ def test_a_fault_is_told_for_an_hour(running: Callable[..., Line], monkeypatch: 
 def test_an_engine_that_fails_for_good_is_loaded_anew(running: Callable[..., Line]) -> None:
     line = running()
 
-    def failing(images: np.ndarray) -> Any:
+    def failing(images: np.ndarray, **_: bool) -> Any:
         raise EngineError("the device is lost")
 
     line.model.infer = failing  # type: ignore[method-assign]

@@ -64,7 +64,7 @@ class OneSource:
     def infer(self, images: np.ndarray) -> Outputs:
         return self.scorer.engine.infer(images)
 
-    def submit(self, image: np.ndarray, source: str | None, frame: str) -> Recorded:
+    def submit(self, image: np.ndarray, source: str | None, frame: str, *, file: bytes = b"") -> Recorded:
         decision = self.scorer.score(Frame(image, id=frame, source=source or "default"))
         out = io.BytesIO()
         Image.fromarray(image).save(out, "PNG")
