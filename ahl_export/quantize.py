@@ -265,7 +265,7 @@ def _search(
     the threshold with them.
     """
     quantisable = {n.name for n in _quantisable(model)}
-    wanted, whole = _look(model, frames), _with_float(quantised, model, set())
+    wanted, whole = _look(model, frames), _engine(_with_float(quantised, model, set()))
 
     def with_float(kept: Iterable[str]) -> ModelProto:
         return _with_float(quantised, model, {n for unit in kept for n in units[unit]})
@@ -277,7 +277,7 @@ def _search(
         return noise(_look(_with_float(quantised, model, quantisable - set(units[unit])), frames))
 
     def saves(unit: str) -> float:
-        return _slower(with_float([unit]), whole, frames[:_TIMED])
+        return _slower(_engine(with_float([unit])), whole, frames[:_TIMED])
 
     def within(kept: Sequence[str]) -> bool:
         seen = _look(with_float(kept), frames)
@@ -312,19 +312,23 @@ class _Seen:
 
 
 def _look(model: ModelProto, frames: Sequence[Pixels]) -> _Seen:
-    engine = OrtEngine(model.SerializeToString(), 1)
+    engine = _engine(model)
     outputs = [engine.infer(frame[None]) for frame in frames]
     return _Seen(np.array([float(o.score[0]) for o in outputs]), [o.anomaly_map[0] for o in outputs])
 
 
-def _slower(model: ModelProto, other: ModelProto, frames: Sequence[Pixels]) -> float:
+def _engine(model: ModelProto) -> OrtEngine:
+    """Of one thread: units are looked at side by side."""
+    return OrtEngine(model.SerializeToString(), 1)
+
+
+def _slower(engine: OrtEngine, other: OrtEngine, frames: Sequence[Pixels]) -> float:
     """Milliseconds a frame, the median; in turn, and of this thread alone, so that others count little."""
-    engines = [OrtEngine(m.SerializeToString(), 1) for m in (model, other)]
     differences = []
     for frame in frames:
         ends = [thread_time()]
-        for engine in engines:
-            engine.infer(frame[None])
+        for timed in (engine, other):
+            timed.infer(frame[None])
             ends.append(thread_time())
         differences.append(1e3 * ((ends[1] - ends[0]) - (ends[2] - ends[1])))
     return float(np.median(differences[1:]))  # the first pays for what is made once
