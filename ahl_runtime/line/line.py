@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from ahl_runtime import recalibrate
 from ahl_runtime.decision import Rule
 from ahl_runtime.engines.base import cores
-from ahl_runtime.errors import BundleError, Busy, EngineError, NoSource, OutputError, SourceError, StoreError
+from ahl_runtime.errors import BundleError, Busy, NoSource, OutputError, SourceError, StoreError
 from ahl_runtime.line.config import LineConfig, PushSource, SourcePart
+from ahl_runtime.line.deployment import Deployment
 from ahl_runtime.line.histogram import Histograms
 from ahl_runtime.line.images import Images
 from ahl_runtime.line.inbox import Inbox, Recorded, Ticket
@@ -33,21 +34,17 @@ from ahl_runtime.line.scorer import Scored, Scorer
 from ahl_runtime.line.sinks.open import open_sink
 from ahl_runtime.line.sources.base import Triggered, cropped
 from ahl_runtime.line.sources.open import open_source
-from ahl_runtime.line.trial import Probation, Trial
 from ahl_runtime.line.watch import Watch
 from ahl_runtime.recalibrate import Proposal
 from ahl_runtime.server.metrics import Latency
 from ahl_runtime.server.state import ModelState, State
 from ahl_runtime.sidefile import Change
-from ahl_runtime.types import Decision, Frame, Outputs
+from ahl_runtime.types import Frame, Outputs
 from calibration import ScoresError
 
 log = logging.getLogger(__name__)
 _HUNG = 60.0  # seconds without a sign of life of a thread
 _TIDY = 30.0  # seconds between looks at what may be deleted
-_SHADOW, _SHADOW_SECONDS = 50, 10.0  # frames that a new bundle scores beside the old one, and how long to wait for them
-_PROBATION = 200  # frames after a swap in which it may be taken back
-_DEPLOYED = "deployed"
 
 
 class Line:
@@ -63,7 +60,8 @@ class Line:
         with Journal(self.store_path, create=True) as journal:
             for name, count in journal.join([s.name for s in config.sink]).items():
                 log.warning("a sink is no longer configured", extra={"sink": name, "not_sent": count})
-            model = self._load(self._deployed(journal))
+            self._deployment = Deployment(config)
+            model = self._deployment.first(journal)
             saved = {name: journal.state(f"drift.{name}") for name in self._parts}
         self._watches = {name: Watch(name, model.rule(name), saved[name]) for name in self._parts}
         self._inbox = Inbox({s.name: (s.policy, s.queue) for s in self._parts.values()})
@@ -71,7 +69,14 @@ class Line:
         scored: Queue[list[Scored]] = Queue(4)
         threads, pipeline = cores(config.model.threads), config.pipeline
         self._scorer = Scorer(
-            self._inbox, scored, model, threads, pipeline.batch, pipeline.linger, self._seen, self._again
+            self._inbox,
+            scored,
+            model,
+            threads,
+            pipeline.batch,
+            pipeline.linger,
+            partial(self._deployment.seen, self),
+            lambda: self._deployment.again(self.model),
         )
         self._recorder = Recorder(config, scored, self._watches, self._histograms, self._wake)
         self._outboxes = [Outbox(part, config.store, partial(open_sink, part)) for part in config.sink]
@@ -79,9 +84,6 @@ class Line:
         self._stopping, self._sinks_end, self._abort = threading.Event(), threading.Event(), threading.Event()
         self._threads: dict[str, list[threading.Thread]] = {"source": [], "pipeline": [], "sink": [], "tidy": []}
         self._changing = threading.Lock()
-        self._trial: Trial | None = None
-        self._probation: Probation | None = None
-        self._rolled_back = ""
         self.failure = ""
 
     # Running
@@ -258,8 +260,14 @@ class Line:
 
     @property
     def model(self) -> Model:
-        """The bundle that decides."""
+        """The bundle that decides; another may be put in its place."""
         return self._scorer.model
+
+    @model.setter
+    def model(self, model: Model) -> None:
+        self._scorer.model = model
+        for name, watch in self._watches.items():
+            watch.follow(model.rule(name))
 
     def state(self) -> State:
         """What the operator sees."""
@@ -276,7 +284,7 @@ class Line:
         )
 
     def _faults(self) -> list[str]:
-        found = [self.failure, self._recorder.trouble, self._scorer.trouble, self._rolled_back]
+        found = [self.failure, self._recorder.trouble, self._scorer.trouble, self._deployment.trouble]
         for name, watch in self._watches.items():
             if trouble := watch.trouble:
                 found.append(f"{name}: {trouble}")
@@ -405,80 +413,11 @@ class Line:
     def deploy(self, path: Path) -> None:
         """Swap the bundle without losing a frame: load it, check it, let it score beside the old one, then switch.
 
-        Waits for 50 frames or 10 seconds, whichever is first. If it fails within its first 200 frames, or rejects far
-        more than was to be expected, the old one comes back by itself. BundleError, EngineError, SideFileError,
-        SigningError leave the old one in force.
+        If it fails within its first 200 frames, or rejects far more than was to be expected, the old one comes back by
+        itself. BundleError, EngineError, SideFileError, SigningError leave the old one in force.
         """
         with self._changing:
-            old, fresh = self.model, self._load(path)
-            trial = Trial(fresh, _SHADOW)
-            self._trial = trial
-            try:
-                until = time.monotonic() + _SHADOW_SECONDS
-                while not trial.over.wait(0.2) and time.monotonic() < until and not self._stopping.is_set():
-                    pass
-            finally:
-                self._trial = None
-            if trial.refusal:
-                raise BundleError(f"{path}: refused: {trial.refusal}; {old.path.name} stays in force")
-            rejected, seen = (sum(v) for v in zip(*(w.rejects() for w in self._watches.values()), strict=True))
-            alpha = max(fresh.rule(name).calibration.alpha for name in self._watches)
-            self._rolled_back = ""
-            self._keep_deployed(path)
-            self._probation = Probation(
-                old, fresh, _PROBATION, max(alpha, 2 * (rejected + 1) / (seen + 2) if seen else 0.0)
-            )
-            self._put(fresh)
-            log.info("a bundle was put in force", extra={"bundle": str(path), "digest": fresh.digest})
-
-    def _seen(self, model: Model, frames: list[Frame], decisions: list[Decision] | None) -> None:
-        """In a scoring thread, after each batch, in order."""
-        trial, probation = self._trial, self._probation
-        if trial is not None and decisions is not None:
-            trial.see(frames, decisions)
-        if probation is not None and model is probation.new:
-            reason = probation.see(decisions)
-            if reason:
-                self._probation = None
-                self._rolled_back = (
-                    f"{probation.old.name} is in force again: {probation.new.name} was taken back: {reason}"
-                )
-                self._put(probation.old)
-                log.error("a bundle was taken back", extra={"bundle": str(probation.new.path), "reason": reason})
-                try:
-                    self._keep_deployed(probation.old.path)
-                except StoreError as error:
-                    log.error("the swap back could not be stored", extra={"error": str(error)})
-            elif probation.over:
-                self._probation = None
-
-    def _put(self, model: Model) -> None:
-        self._scorer.model = model
-        for name, watch in self._watches.items():
-            watch.follow(model.rule(name))
-
-    def _load(self, path: Path) -> Model:
-        return Model(self.config.model, path, list(self._parts))
-
-    def _again(self) -> Model:
-        fresh = self._load(self.model.path)
-        if fresh.digest != self.model.digest:
-            raise EngineError(f"{fresh.path}: another bundle lies there now: deploy it")
-        return fresh
-
-    def _deployed(self, journal: Journal) -> Path:
-        """What was deployed last, unless the settings name another bundle since then, or it is gone."""
-        asked = self.config.model.bundle.absolute()
-        kept = journal.state(_DEPLOYED)
-        if kept is not None:
-            configured, _, deployed = kept.partition("\n")
-            if configured == str(asked) and Path(deployed).is_file():
-                return Path(deployed)
-        return asked
-
-    def _keep_deployed(self, path: Path) -> None:
-        with Journal(self.store_path) as journal:
-            journal.put_state(_DEPLOYED, f"{self.config.model.bundle.absolute()}\n{path.absolute()}")
+            self._deployment.swap(path, self, self._watches.values(), self._stopping.is_set)
 
 
 def _join(threads: list[threading.Thread], until: float) -> None:

@@ -154,7 +154,7 @@ def test_a_bundle_that_is_not_sound_is_refused(
 def test_a_bundle_that_fails_later_is_taken_back(
     line: Line, make_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ahl_runtime.line.line._SHADOW_SECONDS", 0.1)
+    monkeypatch.setattr("ahl_runtime.line.deployment._SHADOW_SECONDS", 0.1)
     line.deploy(make_bundle("b.ahl", {"name": "newer"}))
     assert line.model.name == "b"
 
@@ -172,7 +172,7 @@ def test_a_bundle_that_fails_later_is_taken_back(
 def test_a_bundle_whose_reject_rate_leaves_the_promise_is_taken_back(
     line: Line, make_bundle: Callable[..., Path], parts: Any, cells: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ahl_runtime.line.line._SHADOW_SECONDS", 0.1)  # no frame comes meanwhile: nothing to see
+    monkeypatch.setattr("ahl_runtime.line.deployment._SHADOW_SECONDS", 0.1)  # no frame comes meanwhile: nothing to see
     decision = {**parts[0]["artefacts"][0]["decision"], "threshold": 0.1, "unsure_threshold": 0.1}
     for cell in cells:
         line.submit(decode(cell))
