@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ahl_runtime.errors import ImageError, SourceError
-from ahl_runtime.line.config import FolderSource, SourcePart
 from ahl_runtime.line.inbox import Ticket
 from ahl_runtime.line.sources.open import open_source
+from ahl_runtime.line.sources.settings import FolderSource, SourcePart
 
 _PATIENCE = 60.0  # seconds without a frame
 _TOLD = 5.0  # seconds between words on how far it is

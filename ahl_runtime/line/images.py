@@ -15,8 +15,8 @@ from PIL import Image
 
 from ahl_runtime.decode import suffix_of
 from ahl_runtime.files import write_whole
-from ahl_runtime.line.config import StorePart
 from ahl_runtime.line.inbox import Ticket
+from ahl_runtime.line.parts import StorePart
 from ahl_runtime.types import Decision
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ahl_runtime.errors import Busy, RuntimeFault
-from ahl_runtime.line.config import Policy
+from ahl_runtime.line.parts import Policy
 from ahl_runtime.types import Decision, Frame
 
 

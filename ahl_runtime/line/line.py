@@ -21,7 +21,7 @@ from ahl_runtime import recalibrate
 from ahl_runtime.decision import Rule
 from ahl_runtime.engines.base import cores
 from ahl_runtime.errors import BundleError, Busy, NoSource, OutputError, SourceError, StoreError
-from ahl_runtime.line.config import LineConfig, PushSource, SourcePart
+from ahl_runtime.line.config import LineConfig
 from ahl_runtime.line.deployment import Deployment
 from ahl_runtime.line.histogram import Histograms
 from ahl_runtime.line.images import Images
@@ -34,6 +34,7 @@ from ahl_runtime.line.scorer import Scored, Scorer
 from ahl_runtime.line.sinks.open import open_sink
 from ahl_runtime.line.sources.base import Triggered, cropped
 from ahl_runtime.line.sources.open import open_source
+from ahl_runtime.line.sources.settings import PushSource, SourcePart
 from ahl_runtime.line.watch import Watch
 from ahl_runtime.recalibrate import Proposal
 from ahl_runtime.server.metrics import Latency

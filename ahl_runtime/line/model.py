@@ -15,7 +15,7 @@ from ahl_runtime.decision import Rule
 from ahl_runtime.engines.base import cores
 from ahl_runtime.errors import EngineError
 from ahl_runtime.line import memory
-from ahl_runtime.line.config import ModelPart
+from ahl_runtime.line.parts import ModelPart
 from ahl_runtime.sidefile import SideFiles
 from ahl_runtime.signature import load_public
 from ahl_runtime.types import Outputs

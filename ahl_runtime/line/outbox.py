@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ahl_runtime.errors import RuntimeFault, SinkError, StoreError
-from ahl_runtime.line.config import SinkPart, StorePart
 from ahl_runtime.line.journal import Journal, Message
+from ahl_runtime.line.parts import StorePart
+from ahl_runtime.line.sinks.settings import SinkPart
 
 log = logging.getLogger(__name__)
 _MOST = 100  # messages read at once

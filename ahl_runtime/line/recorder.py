@@ -11,13 +11,14 @@ from dataclasses import replace
 from queue import Empty, Queue
 
 from ahl_runtime.errors import Busy, EngineError, ImageError, StoreError
-from ahl_runtime.line.config import FolderSource, LineConfig
+from ahl_runtime.line.config import LineConfig
 from ahl_runtime.line.histogram import Histograms
 from ahl_runtime.line.images import Images
 from ahl_runtime.line.inbox import Recorded
 from ahl_runtime.line.journal import Entry, Journal
 from ahl_runtime.line.scorer import Scored
 from ahl_runtime.line.sources.folder import moved
+from ahl_runtime.line.sources.settings import FolderSource
 from ahl_runtime.line.watch import Watch, statistics
 from ahl_runtime.store import new_id
 

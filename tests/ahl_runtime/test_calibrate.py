@@ -18,7 +18,7 @@ from ahl_runtime.bundle import open_bundle
 from ahl_runtime.decode import decode
 from ahl_runtime.errors import SourceError
 from ahl_runtime.line.collect import collect
-from ahl_runtime.line.config import PushSource, VideoSource
+from ahl_runtime.line.sources.settings import PushSource, VideoSource
 from ahl_runtime.recalibrate import evenly
 from ahl_runtime.scoring import Scorer
 from ahl_runtime.sidefile import SideFiles

@@ -6,8 +6,8 @@ import os
 from collections.abc import Sequence
 
 from ahl_runtime.errors import SinkError
-from ahl_runtime.line.config import JsonlSink
 from ahl_runtime.line.journal import Message
+from ahl_runtime.line.sinks.settings import JsonlSink
 
 
 class Jsonl:

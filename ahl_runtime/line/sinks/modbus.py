@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ahl_runtime.errors import SinkError
-from ahl_runtime.line.config import ModbusSink
 from ahl_runtime.line.journal import Message
+from ahl_runtime.line.sinks.settings import ModbusSink
 
 _CODES = {"pass": 0, "unsure": 1, "reject": 2, "fault": 3}
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ahl_runtime.errors import SinkError
-from ahl_runtime.line.config import MqttSink
 from ahl_runtime.line.journal import Message
 from ahl_runtime.line.secret import read_secret
+from ahl_runtime.line.sinks.settings import MqttSink
 
 
 class Mqtt:

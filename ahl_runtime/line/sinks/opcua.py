@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ahl_runtime.errors import SinkError
-from ahl_runtime.line.config import OpcuaSink
 from ahl_runtime.line.journal import Message
+from ahl_runtime.line.sinks.settings import OpcuaSink
 
 NAMESPACE = "urn:ahl:line"
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ahl_runtime.line.config import JsonlSink, ModbusSink, MqttSink, OpcuaSink, SinkPart, WebhookSink
 from ahl_runtime.line.outbox import Sink
+from ahl_runtime.line.sinks.settings import JsonlSink, ModbusSink, MqttSink, OpcuaSink, SinkPart, WebhookSink
 
 
 def open_sink(part: SinkPart) -> Sink:

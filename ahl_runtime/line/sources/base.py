@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ahl_runtime.errors import ImageError
-from ahl_runtime.line.config import Region
 from ahl_runtime.line.inbox import Ticket
+from ahl_runtime.line.sources.settings import Region
 
 Give = Callable[[Ticket], bool]  # True: accepted; Busy when the line stops
 Report = Callable[[str, str], None]  # a word ("live", "waiting", "gone", "frozen", "ended") and a sentence

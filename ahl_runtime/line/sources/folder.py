@@ -10,10 +10,10 @@ from pathlib import Path
 
 from ahl_runtime.decode import SUFFIXES, decode
 from ahl_runtime.errors import Busy, EngineError, ImageError, StoreError
-from ahl_runtime.line.config import FolderSource
 from ahl_runtime.line.inbox import Recorded, Ticket
 from ahl_runtime.line.journal import Journal
 from ahl_runtime.line.sources.base import Give, Lost, Report, Stopped, cropped
+from ahl_runtime.line.sources.settings import FolderSource
 from ahl_runtime.types import Frame
 
 log = logging.getLogger(__name__)

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ahl_runtime.errors import Busy, ImageError, SourceError
-from ahl_runtime.line.config import GigeSource
 from ahl_runtime.line.sources.aravis import Buffer, Camera
 from ahl_runtime.line.sources.base import Lost, Report, Stopped
 from ahl_runtime.line.sources.live import Live, Shot
+from ahl_runtime.line.sources.settings import GigeSource
 
 _LOOK = 0.2  # seconds between looks at whether to stop
 # Codes of the Pixel Format Naming Convention: the name, bytes a pixel, FFmpeg's name where it converts.

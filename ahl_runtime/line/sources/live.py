@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ahl_runtime.errors import ImageError, SourceError
-from ahl_runtime.line.config import StreamPart
 from ahl_runtime.line.inbox import Ticket
 from ahl_runtime.line.sources.base import Give, Lost, Report, Stopped, cropped
+from ahl_runtime.line.sources.settings import StreamPart
 from ahl_runtime.types import Frame
 
 log = logging.getLogger(__name__)

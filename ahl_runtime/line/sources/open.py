@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ahl_runtime.line.config import FolderSource, GigeSource, PushSource, RingSource, SourcePart
 from ahl_runtime.line.sources.base import Source
 from ahl_runtime.line.sources.folder import Folder
+from ahl_runtime.line.sources.settings import FolderSource, GigeSource, PushSource, RingSource, SourcePart
 
 
 def open_source(part: SourcePart, store: Path) -> Source | None:

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ahl_runtime.errors import ImageError, SourceError
-from ahl_runtime.line.config import RingSource
 from ahl_runtime.line.sources.base import Lost, Report, Stopped
 from ahl_runtime.line.sources.live import Live, Shot
+from ahl_runtime.line.sources.settings import RingSource
 from ahl_runtime.ring import Reader, Taken
 
 

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ahl_runtime.errors import ImageError, SourceError
-from ahl_runtime.line.config import CameraSource, MjpegSource, RtspSource, VideoSource
 from ahl_runtime.line.secret import read_secret
 from ahl_runtime.line.sources.base import Lost, Report, Stopped
 from ahl_runtime.line.sources.live import Live, Shot
+from ahl_runtime.line.sources.settings import CameraSource, MjpegSource, RtspSource, VideoSource
 
 Part = VideoSource | CameraSource | RtspSource | MjpegSource
 

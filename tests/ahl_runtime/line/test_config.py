@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ahl_runtime.errors import ConfigError
-from ahl_runtime.line.config import _KINDS, FolderSource, LineConfig, PushSource, load
+from ahl_runtime.line.config import _KINDS, LineConfig, load
+from ahl_runtime.line.sources.settings import FolderSource, PushSource
 
 GOOD = """
 [model]

@@ -13,10 +13,11 @@ import pytest
 import requests
 
 from ahl_runtime.errors import Busy, ConfigError, ImageError, NoSource, SourceError
-from ahl_runtime.line.config import GigeSource, LineConfig
+from ahl_runtime.line.config import LineConfig
 from ahl_runtime.line.line import Line
 from ahl_runtime.line.sources.aravis import LIBRARY, Buffer, Camera
 from ahl_runtime.line.sources.gige import FORMATS, rgb
+from ahl_runtime.line.sources.settings import GigeSource
 from ahl_runtime.server.app import build
 from ahl_runtime.server.serve import Server
 from ahl_runtime.server.settings import Settings
