@@ -17,11 +17,11 @@ from calibration import CalibrationError
 
 
 def frame(bundle: Bundle, engine: str) -> bytes:
-    """The first reference frame's file: what is scored. BundleError if there is none."""
+    """The file of the reference frame that scores lowest, as most frames of a line do. BenchError if there is none."""
     found = engines.artefact(bundle, engine).reference
     if not found:
         raise BenchError(f"{bundle.path}: it carries no reference frames to measure with: export it again with some")
-    return bundle.read(found[0].file)
+    return bundle.read(min(found, key=lambda reference: reference.score).file)
 
 
 def main(path: Path, digest: str, engine: str, threads: int | None) -> None:
