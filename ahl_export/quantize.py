@@ -265,10 +265,12 @@ def _search(
     the threshold with them.
     """
     quantisable = {n.name for n in _quantisable(model)}
-    wanted, whole = _look(model, frames), _engine(_with_float(quantised, model, set()))
+    wanted = _look(model, frames)
 
     def with_float(kept: Iterable[str]) -> ModelProto:
         return _with_float(quantised, model, {n for unit in kept for n in units[unit]})
+
+    whole = _engine(with_float([]))
 
     def noise(seen: _Seen) -> float:
         return float(np.std(seen.scores - wanted.scores)) / spread

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Self
 
+from ahl_runtime.line.parts import Outcome
 from ahl_runtime.store import Store, decision_row, now
 from ahl_runtime.types import Decision
 
-Outcome = Literal["pass", "unsure", "reject", "fault"]
 _CHUNK = 1000  # rows deleted in one transaction, so that others can write between
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ class Shot:
     captured: datetime
 
 
-class Live:
+class Live(ABC):
     """A subclass says how one connection gives its frames.
 
     `crops`: is the region cut out here, or does the device send no more than that?
@@ -44,12 +45,12 @@ class Live:
         self._equal = 0
         self._next = float("-inf")
 
+    @abstractmethod
     def _shots(self, report: Report, stopped: Stopped, lost: Lost) -> Generator[Shot, None, None]:
         """The frames of one connection, closed when the iterator is; SourceError, or any error of a library.
 
         A connection that gives no frame for `stall` seconds is to end with an error.
         """
-        raise NotImplementedError
 
     def _ended(self) -> str:
         """What to say when the frames end by themselves and no more are to come; empty: it is to be opened anew."""
