@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -131,7 +132,8 @@ def open_bundle(path: Path, *, trust: Ed25519PublicKey | None = None, max_bytes:
     """
     try:
         with path.open("rb") as file:
-            data = file.read(max_bytes + 1)
+            # Room is made for all that is asked for; a pipe does not say how much it holds.
+            data = file.read(min(os.fstat(file.fileno()).st_size or max_bytes, max_bytes) + 1)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror or error}): check the path") from error
     try:

@@ -119,6 +119,8 @@ def session(model: bytes, threads: int, on_cuda: bool, chosen: SessionOptions) -
         raise EngineError(
             f"onnxruntime: the model cannot be loaded ({reason(error)}): export the bundle again"
         ) from error
+    session.disable_fallback()  # a GPU that fails is told, not left for the CPU
+    session._model_bytes = b""  # held for that fallback alone: 16 MB
     if on_cuda and session.get_providers()[0] != "CUDAExecutionProvider":
         raise EngineError(
             f"{CUDA}: its libraries cannot be loaded: install the CUDA and cuDNN that onnxruntime-gpu needs"

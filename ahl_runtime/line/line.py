@@ -67,7 +67,7 @@ class Line:
         self._watches = {name: Watch(name, model.rule(name), saved[name]) for name in self._parts}
         self._inbox = Inbox({s.name: (s.policy, s.queue) for s in self._parts.values()})
         self._histograms = Histograms()
-        scored: Queue[list[Scored]] = Queue(4)
+        scored: Queue[list[Scored]] = Queue(2)
         threads, pipeline = cores(config.model.threads), config.pipeline
         self._scorer = Scorer(
             self._inbox,

@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -254,6 +255,15 @@ def test_an_oversized_bundle_is_refused(bundle_path: Path) -> None:
 def test_a_device_that_never_ends_is_refused() -> None:
     with pytest.raises(BundleError, match="larger than"):
         open_bundle(Path("/dev/zero"), max_bytes=100_000)
+
+
+def test_opening_takes_memory_as_the_bundle_is_large(bundle_path: Path) -> None:
+    tracemalloc.start()
+    try:
+        open_bundle(bundle_path)
+        assert tracemalloc.get_traced_memory()[1] < 3 * bundle_path.stat().st_size + 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_too_many_members_are_refused(make_bundle: Make, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ const WORDS = { pass: "Pass", unsure: "Unsure", reject: "Reject" };
 const SVG = "http://www.w3.org/2000/svg";
 const STALE = 5000; // ms without a state after which the page says that it no longer knows
 let state = null, chosen = null, shown = null, loading = false, heat = true, lastRejects = -1, heard = 0, open = null;
-let stream = null, plan = null, signedOut = false;
+let stream = null, tried = 0, plan = null, signedOut = false;
 
 const number = (x) => (x === null || x === undefined ? "–" : Number(x).toPrecision(4));
 const count = (x) => Number(x).toLocaleString("en");
@@ -36,6 +36,7 @@ async function ask(path, body) {
 
 function listen() {
   stream?.close();
+  tried = Date.now();
   stream = new EventSource("/v1/events");
   stream.addEventListener("state", (event) => { heard = Date.now(); signedOut = false; draw(JSON.parse(event.data)); });
   stream.onerror = async () => {
@@ -328,5 +329,6 @@ theme(remembered ? remembered === "light" : matchMedia("(prefers-color-scheme: l
 $("theme").onclick = () => theme(document.documentElement.dataset.theme !== "light");
 
 new ResizeObserver(() => { if (state) strip(); }).observe($("strip"));
-setInterval(tick, 1000);
+// A connection that broke without a word would stay silent for ever: ask anew.
+setInterval(() => { tick(); if (!signedOut && Date.now() - Math.max(heard, tried) > STALE) listen(); }, 1000);
 listen();
