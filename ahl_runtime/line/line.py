@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from queue import Queue
@@ -17,10 +17,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ahl_runtime import recalibrate
 from ahl_runtime.decision import Rule
 from ahl_runtime.engines.base import cores
-from ahl_runtime.errors import BundleError, Busy, NoSource, OutputError, SourceError, StoreError
+from ahl_runtime.errors import Busy, NoSource, OutputError, SourceError
+from ahl_runtime.line import calibrations
 from ahl_runtime.line.config import LineConfig
 from ahl_runtime.line.deployment import Deployment
 from ahl_runtime.line.histogram import Histograms
@@ -35,17 +35,16 @@ from ahl_runtime.line.sinks.open import open_sink
 from ahl_runtime.line.sources.base import Triggered, cropped
 from ahl_runtime.line.sources.open import open_source
 from ahl_runtime.line.sources.settings import PushSource, SourcePart
+from ahl_runtime.line.tidy import tidy
 from ahl_runtime.line.watch import Watch
 from ahl_runtime.recalibrate import Proposal
 from ahl_runtime.server.metrics import Latency
 from ahl_runtime.server.state import ModelState, State
 from ahl_runtime.sidefile import Change
 from ahl_runtime.types import Frame, Outputs
-from calibration import ScoresError
 
 log = logging.getLogger(__name__)
 _HUNG = 60.0  # seconds without a sign of life of a thread
-_TIDY = 30.0  # seconds between looks at what may be deleted
 
 
 class Line:
@@ -109,7 +108,7 @@ class Line:
         self._spawn("pipeline", "store", partial(self._recorder.run, scored, self._abort.is_set))
         for outbox in self._outboxes:
             self._spawn("sink", outbox.name, partial(outbox.run, self._sinks_end.wait, self._abort.is_set))
-        self._spawn("tidy", "tidy", self._tidy)
+        self._spawn("tidy", "tidy", partial(tidy, self.config.store, self._stopping.wait))
 
     def stop(self, timeout: float = 20.0) -> bool:
         """Accept nothing more, decide and store what waits, send what can be sent, at most `timeout` seconds.
@@ -181,20 +180,6 @@ class Line:
     def _wake(self) -> None:
         for outbox in self._outboxes:
             outbox.wake()
-
-    def _tidy(self) -> None:
-        """Retention, and what sinks have had. By age only while the clock runs evenly."""
-        images = Images(self.config.store)
-        offset = time.time() - time.monotonic()
-        while not self._stopping.wait(_TIDY):
-            steady = abs(time.time() - time.monotonic() - offset) < 3600
-            before = datetime.now(UTC) - timedelta(days=self.config.store.decisions_age)
-            try:
-                images.prune(by_age=steady)
-                with Journal(self.store_path) as journal:
-                    journal.prune(before.isoformat(timespec="milliseconds") if steady else None)
-            except (StoreError, OSError) as error:
-                log.warning("tidying failed", extra={"error": str(error)})
 
     # Frames
 
@@ -369,16 +354,11 @@ class Line:
         Frames since this process began and since the rule last changed, at most 1000; those marked as anomalies are
         left out. NoSource, CalibrationError, StoreError.
         """
-        newest = self._watch(source).newest(frames)
-        with Journal(self.store_path) as journal:
-            good = journal.marked_good([id for id, _, _ in newest])
-        found = [(value, seen) for id, value, seen in newest if id in good]
-        if len(found) < 2:
-            raise ScoresError(f"{len(found)} frames of {source} since its rule last changed: wait for more")
-        return recalibrate.fit(
+        return calibrations.propose(
+            self._watch(source),
             self.rule(source),
-            [value for value, _ in found],
-            [seen for _, seen in found],
+            self.store_path,
+            frames,
             alpha=alpha,
             confidence=confidence,
             tail=tail,
@@ -388,28 +368,13 @@ class Line:
         """Put it in force; its name. NoSource, SideFileError."""
         self._watch(source)
         with self._changing:
-            model = self.model
-            if proposal.old.bundle != model.digest:
-                raise BundleError("the bundle was swapped since the preview: preview again")
-            side = model.side_files.add(model.artefact, source, proposal.new, change)
-            self._reread(model)
-            return side.name
+            return calibrations.adopt(self.model, self._watches, source, proposal, change)
 
     def undo(self, source: str, change: Change) -> str:
         """Go back to the calibration before; the name of the one that was in force. NoSource, SideFileError."""
         self._watch(source)
         with self._changing:
-            model = self.model
-            undone = model.side_files.undo(model.artefact, source, change)
-            self._reread(model)
-            return undone
-
-    def _reread(self, model: Model) -> None:
-        before = {name: model.rule(name).name for name in self._watches}
-        model.read_rules()
-        for name, watch in self._watches.items():
-            if model.rule(name).name != before[name]:
-                watch.follow(model.rule(name))
+            return calibrations.undo(self.model, self._watches, source, change)
 
     def deploy(self, path: Path) -> None:
         """Swap the bundle without losing a frame: load it, check it, let it score beside the old one, then switch.
