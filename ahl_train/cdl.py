@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import functional_call, vmap
 
 from ahl_train import importance
 from ahl_train.config import Schedule
-from ahl_train.heads.base import NORMAL, PSEUDO, SEEN, Base, Features
+from ahl_train.heads.base import NORMAL, PSEUDO, SEEN, TIMES, Base, Features
 from ahl_train.loss import MARGIN, prior
 from ahl_train.prepared import Read, Rows, prepared
 
@@ -87,8 +88,8 @@ class CDL:
         # Its step is each model's own, so one optimizer over the stack is T optimizers.
         optimizer = torch.optim.SGD(stacked.values(), lr=self.schedule.inner_lr)
         loss = torch.zeros(t)
-        for features, group in self._batches([task.support for task in self.tasks], self.schedule.inner_steps, rng):
-            loss = self._losses(stacked, features, group)
+        for batch in self._batches([task.support for task in self.tasks], self.schedule.inner_steps, rng):
+            loss = self._losses(stacked, batch)
             optimizer.zero_grad()
             loss.sum().backward()
             optimizer.step()
@@ -101,9 +102,9 @@ class CDL:
         """
         shift = {name: adapted[name] - p.detach() for name, p in self.parameters.items()}
         loss = torch.zeros(())
-        for features, group in self._batches([task.query for task in self.tasks], self.schedule.outer_steps, rng):
+        for batch in self._batches([task.query for task in self.tasks], self.schedule.outer_steps, rng):
             moved = {name: p + shift[name] for name, p in self.parameters.items()}
-            loss = (weights * self._losses(moved, features, group)).sum()
+            loss = (weights * self._losses(moved, batch)).sum()
             self.optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.schedule.clip)
@@ -136,32 +137,22 @@ class CDL:
             parts.append((self.base.total(heads) - self.mu) / self.sigma)
         return torch.cat(parts, dim=1).T / MARGIN
 
-    def _losses(self, stacked: dict[str, Tensor], features: Features, group: Tensor) -> Tensor:
+    def _losses(self, stacked: dict[str, Tensor], batch: "_Batch") -> Tensor:
         """The loss of each model: its heads' mean losses on the groups they learn from, added. float [T]."""
-        heads = vmap(self._call)(stacked, features)  # [T, B, heads]
-        mask = torch.tensor(self.base.trains_on).T[group].float()  # [B, heads]
-        losses = self.base.losses(heads, group, self.mu, self.sigma) * mask
+        heads = vmap(self._call)(stacked, batch.features).take_along_dim(batch.places, dim=1)  # [T, B, heads]
+        mask = torch.tensor(self.base.trains_on).T[batch.group].float()  # [B, heads]
+        losses = self.base.losses(heads, batch.group, self.mu, self.sigma) * mask
         return (losses.sum(1) / mask.sum(0).clamp_min(1)).sum(1)
 
     def _call(self, parameters: dict[str, Tensor], features: Features) -> Tensor:
         return functional_call(self.base, parameters, (features,), {"prepared": True})
 
-    def _batches(
-        self, sets: Sequence[Groups], steps: int, rng: np.random.Generator
-    ) -> Iterator[tuple[Features, Tensor]]:
-        """``steps`` batches: features [T, B, ...] and the group [B], alike for all T; equal shares of the groups."""
-        present = [g for g in (NORMAL, SEEN, PSEUDO) if all(len(s[g]) for s in sets)]
-        shares = np.array_split(np.arange(self.schedule.batch), len(present))
-        group = torch.tensor([g for g, share in zip(present, shares, strict=True) for _ in share])
-        for _ in range(steps):
-            rows = np.stack(
-                [
-                    np.concatenate([_draw(s[g], len(share), rng) for g, share in zip(present, shares, strict=True)])
-                    for s in sets
-                ]
-            )
-            flat = self.read(rows.ravel())
-            yield {name: f.unflatten(0, rows.shape) for name, f in flat.items()}, group
+    def _batches(self, sets: Sequence[Groups], steps: int, rng: np.random.Generator) -> Iterator["_Batch"]:
+        for rows, group in draws(sets, steps, self.schedule.batch, rng):
+            known, places, times = _distinct(rows)
+            features = {name: f.unflatten(0, known.shape) for name, f in self.read(known.ravel()).items()}
+            features[TIMES] = torch.from_numpy(times).to(self.device)
+            yield _Batch(features, torch.from_numpy(places)[..., None].to(self.device), torch.tensor(group))
 
     def state_dict(self) -> dict[str, object]:
         """All that ``load_state_dict`` needs to go on after the last whole epoch."""
@@ -179,6 +170,19 @@ class CDL:
         self.epoch, self.history = state["epoch"], state["history"].to(self.device)
         for name in ("base", "optimizer", "decay", "psi", "psi_optimizer"):
             getattr(self, name).load_state_dict(state[name])
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """One batch of each of T models.
+
+    `features`: of its B' different samples, each [T, B', ...], and how often they are in it; of few seen anomalies most
+    are there several times. `places`: where among them each of the batch is, int [T, B, 1]. `group`: int [B].
+    """
+
+    features: Features
+    places: Tensor
+    group: Tensor
 
 
 @dataclass(frozen=True)
@@ -208,7 +212,31 @@ class _Watched:
         return replace(self, group=self.group.to(device), unseen=self.unseen.to(device))
 
 
+def draws(
+    sets: Sequence[Groups], steps: int, batch: int, rng: np.random.Generator
+) -> Iterator[tuple[Rows, NDArray[np.int64]]]:
+    """``steps`` batches: rows [T, B] and their groups [B], alike for all T; equal shares of the groups."""
+    present = [g for g in (NORMAL, SEEN, PSEUDO) if all(len(s[g]) for s in sets)]
+    shares = np.array_split(np.arange(batch), len(present))
+    group = np.repeat(present, [len(share) for share in shares])
+    for _ in range(steps):
+        each = [[_draw(s[g], len(share), rng) for g, share in zip(present, shares, strict=True)] for s in sets]
+        yield np.stack([np.concatenate(parts) for parts in each]), group
+
+
 def _draw(rows: Rows, n: int, rng: np.random.Generator) -> Rows:
     """``n`` of the rows: without replacement where they suffice, else each about as often."""
     repeats = -(-n // len(rows))
     return np.concatenate([rng.permutation(rows) for _ in range(repeats)])[:n]
+
+
+def _distinct(rows: Rows) -> tuple[Rows, NDArray[np.int64], NDArray[np.float32]]:
+    """Rows [T, B] to the different ones of each task [T, B'], their places in them [T, B], how often each is [T, B'].
+
+    Where a task has fewer of them than another its last is there again, 0 times.
+    """
+    found = [np.unique(own, return_inverse=True, return_counts=True) for own in rows]
+    width = max(len(known) for known, _, _ in found)
+    known = [np.pad(k, (0, width - len(k)), mode="edge") for k, _, _ in found]
+    times = [np.pad(n, (0, width - len(n))) for _, _, n in found]
+    return np.stack(known), np.stack([places for _, places, _ in found]), np.stack(times).astype(np.float32)

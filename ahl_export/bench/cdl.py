@@ -5,11 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ahl_train.cdl import CDL, Task
+from ahl_train.cdl import CDL, Task, draws
 from ahl_train.heads.base import NORMAL, PSEUDO, SEEN, Base, Features
-from ahl_train.prepared import Read, Rows
+from ahl_train.heads.dra import DRA
+from ahl_train.prepared import Rows
 
 SHOTS = 10
 
@@ -34,37 +36,28 @@ class Memory:
         return [Task(tuple(s for s, _ in parts), tuple(q for _, q in parts)) for parts in halves]
 
 
-class Recorded:
-    """Reads, and keeps the rows of each read, so that another loop can take the same batches."""
-
-    def __init__(self, read: Read) -> None:
-        self.read = read
-        self.asked: list[Rows] = []
-
-    def __call__(self, rows: Rows) -> Features:
-        self.asked.append(np.array(rows))
-        return self.read(rows)
-
-
 class Sequential:
     """Algorithm 1 as it is written: for each base model a copy, its steps, its loss; then g's steps, model by model.
 
-    All of a model is computed of each batch's features.
+    All of a model is computed of each batch's features, and DRA's convolution is torch's.
     """
 
     def __init__(self, base: Base, cdl: CDL, memory: Memory) -> None:
-        self.g, self.schedule, self.memory = base.train(), cdl.schedule, memory
-        self.mu, self.sigma, self.groups = cdl.mu, cdl.sigma, len(cdl.tasks)
+        if isinstance(base, DRA):
+            base.winograd = False
+        self.g, self.schedule, self.memory, self.tasks = base.train(), cdl.schedule, memory, cdl.tasks
+        self.mu, self.sigma, self.seed, self.epoch = cdl.mu, cdl.sigma, cdl.seed, 0
         self.optimizer = torch.optim.Adam(
             self.g.parameters(), lr=self.schedule.outer_lr, weight_decay=self.schedule.weight_decay
         )
         self.decay = torch.optim.lr_scheduler.StepLR(self.optimizer, self.schedule.decay_every, gamma=0.1)
 
-    def run_epoch(self, batches: Sequence[Rows]) -> None:
-        """`batches`: [inner and outer steps][T][B] of rows."""
-        inner = self.schedule.inner_steps
-        shifts = [self._shift([batch[i] for batch in batches[:inner]]) for i in range(self.groups)]
-        for batch in batches[inner:]:
+    def run_epoch(self) -> None:
+        """The next one, on the batches that CDL draws for it."""
+        rng, schedule = np.random.default_rng([self.seed, self.epoch]), self.schedule
+        inner = list(draws([task.support for task in self.tasks], schedule.inner_steps, schedule.batch, rng))
+        shifts = [self._shift([(rows[i], group) for rows, group in inner]) for i in range(len(self.tasks))]
+        for batch, group in draws([task.query for task in self.tasks], schedule.outer_steps, schedule.batch, rng):
             self.optimizer.zero_grad()
             for rows, shift in zip(batch, shifts, strict=True):
                 model = copy.deepcopy(self.g)
@@ -72,33 +65,27 @@ class Sequential:
                     for p, s in zip(model.parameters(), shift, strict=True):
                         p += s
                 model.zero_grad()
-                (self._loss(model, rows) / self.groups).backward()
+                (self._loss(model, rows, group) / len(self.tasks)).backward()
                 for p, q in zip(self.g.parameters(), model.parameters(), strict=True):
                     p.grad = q.grad if p.grad is None else p.grad + q.grad
             nn.utils.clip_grad_norm_(self.g.parameters(), self.schedule.clip)
             self.optimizer.step()
         self.decay.step()
+        self.epoch += 1
 
-    def _shift(self, batches: Sequence[Rows]) -> list[Tensor]:
+    def _shift(self, batches: Sequence[tuple[Rows, NDArray[np.int64]]]) -> list[Tensor]:
         model = copy.deepcopy(self.g)
         optimizer = torch.optim.SGD(model.parameters(), lr=self.schedule.inner_lr)
-        for rows in batches:
+        for rows, group in batches:
             optimizer.zero_grad()
-            self._loss(model, rows).backward()
+            self._loss(model, rows, group).backward()
             optimizer.step()
         return [a.detach() - b.detach() for a, b in zip(model.parameters(), self.g.parameters(), strict=True)]
 
-    def _loss(self, model: Base, rows: Rows) -> Tensor:
-        group = torch.from_numpy(np.searchsorted([g[0] for g in self.memory.groups], rows, side="right") - 1)
+    def _loss(self, model: Base, rows: Rows, group: NDArray[np.int64]) -> Tensor:
         mask = torch.tensor(model.trains_on).T[group].float()
-        losses = model.losses(model(self.memory(rows))[None], group, self.mu, self.sigma)[0] * mask
+        losses = model.losses(model(self.memory(rows))[None], torch.from_numpy(group), self.mu, self.sigma)[0] * mask
         return (losses.sum(0) / mask.sum(0).clamp_min(1)).sum()
-
-
-def batches_of(asked: Sequence[Rows], cdl: CDL) -> list[Rows]:
-    """Which of the reads were training batches: [steps][T, B]."""
-    shape = len(cdl.tasks), cdl.schedule.batch
-    return [rows.reshape(shape) for rows in asked if len(rows) == shape[0] * shape[1]]
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ahl_train.loss import deviation_loss
 
 Features = dict[str, Tensor]  # what features.Extractor gives
+TIMES = "times"  # beside them, in a batch of training: how often each sample counts, float [N]
 
 # Groups of training samples, as columns of `Base.trains_on`.
 NORMAL, SEEN, PSEUDO = 0, 1, 2
@@ -47,7 +48,10 @@ class Base(nn.Module):
 
     @abstractmethod
     def heads(self, features: Features) -> Tensor:
-        """What ``prepare`` gives, each [N, ...], to float [N, heads]."""
+        """What ``prepare`` gives, each [N, ...], to float [N, heads].
+
+        CDL gives each sample of a batch once: what looks at the whole batch, as batch norm, heeds ``features[TIMES]``.
+        """
 
     @abstractmethod
     def maps(self, features: Features) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ahl_train.heads.base import Base, Features
+from ahl_train.heads.base import TIMES, Base, Features
 from ahl_train.heads.layers import BatchNorm, PointScore, mean_of_scales
 from ahl_train.loss import top_k_mean
 from ahl_train.winograd import conv3x3
@@ -22,6 +22,7 @@ class DRA(Base):
     trains_on = ((True, True, True), (True, True, False), (True, False, True), (True, True, True))
     negated = (True, False, False, False)
     inputs = _SCALES
+    winograd = True  # learn by Winograd's convolution
 
     def __init__(self, channels: int, hidden: int = 256) -> None:
         super().__init__()
@@ -41,27 +42,31 @@ class DRA(Base):
 
     @torch.no_grad()
     def fit_norms(self, features: Features) -> None:
-        for scale in _SCALES:
-            self.residual_norm[scale].fit(self._residual(features, scale))
+        for norm, residual in zip(self.residual_norm.values(), self._residuals(features), strict=True):
+            norm.fit(residual)
 
     def heads(self, features: Features) -> Tensor:
         normality = mean_of_scales(lambda maps: self.holistic(maps.mean((-2, -1))), features)
         abnormality = mean_of_scales(lambda maps: top_k_mean(self.abnormality(maps).abs()), features)
-        residual = sum(top_k_mean(self._residual_map(features, scale)) for scale in _SCALES) / 2
+        residual = sum(top_k_mean(found) for found in self._residual_maps(features)) / 2
         return torch.cat([normality, abnormality, residual], dim=-1)
 
     def maps(self, features: Features) -> Tensor:
         fine, coarse = (
-            self.abnormality(features[s]).abs().sum(1, keepdim=True) + self._residual_map(features, s) for s in _SCALES
+            self.abnormality(features[scale]).abs().sum(1, keepdim=True) + residual
+            for scale, residual in zip(_SCALES, self._residual_maps(features), strict=True)
         )
         return ((fine + F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear")) / 2)[:, 0]
 
-    def _residual(self, features: Features, scale: str) -> Tensor:
-        residual = getattr(self, f"reference_{scale}") - features[scale]
-        if self.training:
-            return conv3x3(residual, self.residual_conv)
-        return F.conv2d(residual, self.residual_conv, padding=1)
+    def _residuals(self, features: Features) -> list[Tensor]:
+        """Of both scales, convolved."""
+        residuals = [getattr(self, f"reference_{scale}") - features[scale] for scale in _SCALES]
+        if self.training and self.winograd:
+            return conv3x3(residuals, self.residual_conv)
+        return [F.conv2d(residual, self.residual_conv, padding=1) for residual in residuals]
 
-    def _residual_map(self, features: Features, scale: str) -> Tensor:
-        hidden = F.relu(self.residual_norm[scale](self._residual(features, scale)))
-        return self.residual_point(hidden).abs()
+    def _residual_maps(self, features: Features) -> list[Tensor]:
+        norms = zip(self.residual_norm.values(), self._residuals(features), strict=True)
+        hidden = (norm(residual, features.get(TIMES)) for norm, residual in norms)
+        point = self.residual_point.channels_last if self.training else self.residual_point
+        return [point(maps).abs() for maps in hidden]

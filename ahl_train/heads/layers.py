@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ahl_train.heads.base import Features
@@ -23,9 +25,13 @@ class PointScore(nn.Module):
         # As a matrix product, which vmap batches well.
         return (self.weight @ maps.flatten(2) + self.bias[:, None]).unflatten(2, maps.shape[-2:])
 
+    def channels_last(self, maps: Tensor) -> Tensor:
+        """The same, where channels lie last in memory and samples before them."""
+        return (maps.permute(2, 3, 0, 1) @ self.weight.T + self.bias).permute(2, 3, 0, 1)
+
 
 class BatchNorm(nn.Module):
-    """Batch norm with the batch's statistics in training and, in evaluation, those that ``fit`` set.
+    """Batch norm and ReLU, with the batch's statistics in training and, in evaluation, those that ``fit`` set.
 
     Running averages would be a state that changes while T copies are adapted.
     """
@@ -37,22 +43,53 @@ class BatchNorm(nn.Module):
         self.register_buffer("var", torch.ones(channels))
         self.eps = eps
 
-    def forward(self, maps: Tensor) -> Tensor:
-        """float [N, C, h, w], normalised per channel."""
-        mean, var = _moments(maps) if self.training else (self.mean, self.var)
-        scale = self.weight * (var + self.eps).rsqrt()
-        return maps * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]
+    def forward(self, maps: Tensor, times: Tensor | None = None) -> Tensor:
+        """float [N, C, h, w], normalised per channel. `times`: how often each counts, float [N]; None: once."""
+        if self.training:
+            times = maps.new_ones(len(maps)) if times is None else times.to(maps.dtype)
+            found, _, _ = _NormRelu.apply(maps.permute(2, 3, 0, 1), times, self.weight, self.bias, self.eps)
+            return found.permute(2, 3, 0, 1)
+        scale = self.weight * (self.var + self.eps).rsqrt()
+        return F.relu(maps * scale[:, None, None] + (self.bias - self.mean * scale)[:, None, None])
 
     @torch.no_grad()
     def fit(self, maps: Tensor) -> None:
         """Take the statistics of evaluation from float [N, C, h, w]."""
-        self.mean, self.var = _moments(maps)
+        self.mean = maps.mean((0, 2, 3))
+        self.var = (maps - self.mean[:, None, None]).square().mean((0, 2, 3))
 
 
-def _moments(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance per channel."""
-    mean = maps.mean((0, 2, 3))
-    return mean, (maps - mean[:, None, None]).square().mean((0, 2, 3))
+class _NormRelu(torch.autograd.Function):
+    """Batch norm and ReLU of float [h, w, N, C]: a third of the passes over memory that autograd's steps make."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(maps: Tensor, times: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        share = (times / (times.sum() * maps.shape[0] * maps.shape[1])).expand(maps.shape[:3]).flatten()
+        rows = maps.flatten(0, 2)
+        centred = rows - share @ rows
+        inverse = (share @ centred.square() + eps).rsqrt()  # of the standard deviation
+        found = torch.addcmul(bias, centred, weight * inverse).relu_()
+        return found.unflatten(0, maps.shape[:3]), centred, inverse
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        _, times, weight, _, _ = inputs
+        found, centred, inverse = output
+        ctx.mark_non_differentiable(centred, inverse)
+        ctx.save_for_backward(found, centred, inverse, times, weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        found, centred, inverse, times, weight = ctx.saved_tensors
+        share = (times / (times.sum() * found.shape[0] * found.shape[1])).expand(found.shape[:3]).flatten()
+        rows = (gradient * (found > 0)).flatten(0, 2)
+        of_bias = rows.sum(0)
+        along = (rows * centred).sum(0)
+        back = torch.addcmul(of_bias, centred, along * inverse.square()).mul_(share[:, None])
+        back = rows.sub_(back).mul_(weight * inverse)
+        return back.unflatten(0, found.shape[:3]), None, along * inverse, of_bias, None
 
 
 def mean_of_scales(score: Callable[[Tensor], Tensor], features: Features) -> Tensor:
@@ -63,7 +100,7 @@ def mean_of_scales(score: Callable[[Tensor], Tensor], features: Features) -> Ten
 def map_of_scales(score: Callable[[Tensor], Tensor], features: Features) -> Tensor:
     """Maps [N, 1, h, w] of both scales, averaged at the fine one's size: float [N, h, w]."""
     fine, coarse = score(features["fine"]), score(features["coarse"])
-    return ((fine + nn.functional.interpolate(coarse, size=fine.shape[-2:], mode="bilinear")) / 2)[:, 0]
+    return ((fine + F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear")) / 2)[:, 0]
 
 
 def pool_statistics(maps: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from ahl_train.cdl import CDL, Task
+from ahl_train.cdl import CDL, Task, _Batch
 from ahl_train.config import Schedule
 from ahl_train.heads.base import NORMAL, PSEUDO, SEEN
 from ahl_train.heads.layers import pool_statistics
@@ -97,7 +97,10 @@ def gradients(base, features, group):
     prepared = base.prepare({name: features[name] for name in base.inputs})
     batch = {name: f.unsqueeze(0) for name, f in prepared.items()}
     base.zero_grad()
-    cdl._losses(stacked, batch, torch.full((len(features["fine"]),), group)).sum().backward()
+    count = len(features["fine"])
+    cdl._losses(
+        stacked, _Batch(batch, torch.arange(count)[None, :, None], torch.full((count,), group))
+    ).sum().backward()
     return {name for name, p in base.named_parameters() if p.grad.abs().max() > 0}
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from ahl_train.cdl import CDL, Task
 from ahl_train.config import Schedule
+from ahl_train.heads.base import TIMES
 from ahl_train.heads.devnet import DevNet
 from ahl_train.heads.dra import DRA
 from ahl_train.heads.plus import Plus
@@ -63,27 +64,34 @@ def make_base(kind, features, seed=0):
 
 
 class Store:
-    """50 frames, normals, seen and pseudo anomalies that differ. `asked`: the rows of a ``learner``'s reads."""
+    """50 frames, normals, seen and pseudo anomalies that differ. `batches`: of a ``learner``, rows [T, B] each."""
 
     def __init__(self, features, inputs):
         groups = [features(20), features(10, seed=1, shift=0.8), features(20, seed=2, shift=-0.5)]
         self.all = {name: torch.cat([g[name] for g in groups]) for name in inputs}
-        self.asked = []
+        self.batches = []
 
     def __call__(self, rows):
         return {name: f[rows] for name, f in self.all.items()}
 
 
 def learner(base, tasks, store, schedule, **switches):
-    """A CDL that keeps in ``store.asked`` which rows it reads."""
+    """A CDL that keeps in ``store.batches`` which rows it learns from."""
     cdl = CDL(base, tasks, store, schedule, seed=0, **switches)
-    read = cdl.read
+    read, batches, asked = cdl.read, cdl._batches, []
 
-    def recorded(rows):
-        store.asked.append(np.array(rows))
+    def reading(rows):
+        asked.append(np.array(rows))
         return read(rows)
 
-    cdl.read = recorded
+    def batching(*which):
+        for batch in batches(*which):
+            places = batch.places[..., 0].numpy()
+            known = asked[-1].reshape(len(tasks), -1)
+            store.batches.append(np.take_along_axis(known, places, axis=1))
+            yield batch
+
+    cdl.read, cdl._batches = reading, batching
     return cdl
 
 
@@ -135,12 +143,6 @@ def one_epoch(g, optimizer, store, batches, schedule, weights, mu, sigma):
     return adapted
 
 
-def batches_of(asked, tasks, schedule):
-    """Which of the rows asked for were training batches: [steps, T, B]."""
-    size = len(tasks) * schedule.batch
-    return [rows.reshape(len(tasks), schedule.batch) for rows in asked if len(rows) == size]
-
-
 def compare(ours, reference):
     for (name, p), q in zip(ours.named_parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(p, q, atol=1e-5, rtol=0, msg=lambda m, name=name: f"{name}: {m}")
@@ -155,11 +157,10 @@ def test_batched_epochs_equal_one_model_at_a_time(exact, tasks):
     for epoch in range(3):
         for settings in optimizer.param_groups:
             settings["lr"] = 2e-3 * 0.1 ** (epoch // 2)
-        store.asked.clear()
+        store.batches.clear()
         cdl.run_epoch()
-        batches = batches_of(store.asked, tasks, SCHEDULE)
-        assert len(batches) == SCHEDULE.inner_steps + SCHEDULE.outer_steps
-        one_epoch(g, optimizer, store, batches, SCHEDULE, [1 / 3] * 3, cdl.mu, cdl.sigma)
+        assert len(store.batches) == SCHEDULE.inner_steps + SCHEDULE.outer_steps
+        one_epoch(g, optimizer, store, store.batches, SCHEDULE, [1 / 3] * 3, cdl.mu, cdl.sigma)
         compare(base, g)
 
 
@@ -168,10 +169,9 @@ def test_inner_steps_equal_one_adam_per_model(exact, tasks):
     g = copy.deepcopy(base).train()
     cdl = learner(base.train(), tasks, store, SCHEDULE)
     stacked, _ = cdl._adapt(np.random.default_rng(0))
-    batches = batches_of(store.asked, tasks, SCHEDULE)
     inner_only = replace(SCHEDULE, outer_steps=0)
     models = one_epoch(
-        g, torch.optim.SGD(g.parameters(), lr=0.0), store, batches, inner_only, [0] * 3, cdl.mu, cdl.sigma
+        g, torch.optim.SGD(g.parameters(), lr=0.0), store, store.batches, inner_only, [0] * 3, cdl.mu, cdl.sigma
     )
     for i, model in enumerate(models):
         for name, p in model.named_parameters():
@@ -188,10 +188,9 @@ def test_weighted_epochs_equal_one_model_at_a_time(features, tasks):
     cdl = learner(base, tasks, store, schedule)
     optimizer = torch.optim.Adam(g.parameters(), lr=2e-3, weight_decay=1e-4)
     for _ in range(7):
-        store.asked.clear()
+        store.batches.clear()
         log = cdl.run_epoch()
-        batches = batches_of(store.asked, tasks, schedule)
-        one_epoch(g, optimizer, store, batches, schedule, log.weights, cdl.mu, cdl.sigma)
+        one_epoch(g, optimizer, store, store.batches, schedule, log.weights, cdl.mu, cdl.sigma)
     assert max(log.weights) - min(log.weights) > 1e-3
     compare(base, g)
 
@@ -204,9 +203,9 @@ def test_gs_gradient_is_the_finite_difference_with_the_displacements_held(exact,
     adapted, _ = cdl._adapt(rng)
     shifts = {name: adapted[name] - p.detach() for name, p in g.named_parameters()}
     weights = torch.tensor([0.5, 0.3, 0.2])
-    store.asked.clear()
+    store.batches.clear()
     cdl._learn(adapted, weights, rng)
-    (rows,) = batches_of(store.asked, tasks, SCHEDULE)
+    (rows,) = store.batches
 
     @torch.no_grad()
     def loss_at(name, direction, distance):
@@ -289,7 +288,7 @@ def test_a_batch_has_a_third_of_each_group_from_the_own_support(features, tasks)
     store = Store(features, DevNet.inputs)
     cdl = learner(make_base(DevNet, features), tasks, store, replace(SCHEDULE, batch=12), plus=False)
     cdl._adapt(np.random.default_rng(0))
-    for rows in batches_of(store.asked, tasks, cdl.schedule):
+    for rows in store.batches:
         for task, batch in zip(tasks, rows, strict=True):
             for g in range(3):
                 share = batch[4 * g : 4 * g + 4]
@@ -305,9 +304,23 @@ def test_few_samples_are_repeated_about_as_often(features, tasks):
     ]
     cdl = learner(make_base(DevNet, features), one_shot, store, replace(SCHEDULE, batch=15), plus=False)
     cdl._adapt(np.random.default_rng(0))
-    for rows in batches_of(store.asked, tasks, cdl.schedule):
+    for rows in store.batches:
         for batch in rows:
             assert sorted(np.bincount(batch[5:10])[20:]) == [2, 3]
+
+
+def test_each_sample_of_a_batch_is_computed_once(features, tasks):
+    """Of 5 seen anomalies, and of 6 samples where another task has 8."""
+    store = Store(features, DevNet.inputs)
+    fewer = Task((tasks[0].support[0][:6], *tasks[0].support[1:]), tasks[0].query)
+    cdl = learner(make_base(DevNet, features), [fewer, *tasks[1:]], store, replace(SCHEDULE, batch=24), plus=False)
+    for batch in cdl._batches([t.support for t in cdl.tasks], 2, np.random.default_rng(0)):
+        assert batch.features["fine"].shape[:2] == (3, 8 + 5 + 6)
+        rows = store.batches[-1]
+        for own, places, times in zip(rows, batch.places[..., 0], batch.features[TIMES], strict=True):
+            assert len(own) == 24 and set(np.bincount(own[8:16])[20:]) <= {0, 1, 2}
+            assert torch.equal(torch.bincount(places, minlength=19).float(), times)
+    assert len(set(store.batches[0][0][:8])) == 6
 
 
 @pytest.mark.parametrize("kind", [DevNet, DRA])
@@ -319,7 +332,7 @@ def test_a_group_without_samples_leaves_its_share_to_the_others(kind, features, 
     _, logs = run(zero_shot, store, base)
     assert all(torch.isfinite(p).all() for p in base.parameters())
     assert sum(logs[-1].weights) == pytest.approx(1)
-    batches = np.concatenate([rows for rows in store.asked if len(rows) == 18]).reshape(-1, 6)
+    batches = np.concatenate(store.batches)
     assert len(batches) == 8 * 5 * 3
     for batch in batches:
         assert (np.isin(batch, NORMAL).sum(), np.isin(batch, PSEUDO).sum()) == (3, 3)

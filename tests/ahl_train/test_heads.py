@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ahl_train.cdl import CDL, Task
+from ahl_train.cdl import CDL, Task, _Batch
 from ahl_train.config import Schedule
 from ahl_train.heads.base import NORMAL, PSEUDO, SEEN
 from ahl_train.heads.devnet import DevNet
@@ -40,8 +40,9 @@ def loss_of(base, features, group):
     cdl = CDL(base, [Task(rows, rows)], lambda r: features, SCHEDULE, seed=0)
     base.zero_grad()
     stacked = {name: p.unsqueeze(0) for name, p in base.named_parameters()}
+    count = len(features["fine"])
     batch = {name: f.unsqueeze(0) for name, f in features.items() if name in base.inputs}
-    loss = cdl._losses(stacked, batch, torch.full((len(features["fine"]),), group))
+    loss = cdl._losses(stacked, _Batch(batch, torch.arange(count)[None, :, None], torch.full((count,), group)))
     loss.sum().backward()
     return loss.item()
 
@@ -97,13 +98,32 @@ def test_batch_norm_is_torchs_in_training_and_in_evaluation_after_fit():
         nn.init.normal_(norm.weight)
         nn.init.normal_(norm.bias)
     maps, fresh = torch.randn(6, C, 5, 4) * 3 + 1, torch.randn(2, C, 5, 4)
-    torch.testing.assert_close(ours(maps), torchs(maps), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours(maps), torchs(maps).relu(), atol=1e-5, rtol=1e-5)
     ours.fit(maps)
     # torch keeps the unbiased variance for evaluation.
     torch.testing.assert_close(ours.mean, torchs.running_mean, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(ours.var * 120 / 119, torchs.running_var, atol=1e-5, rtol=1e-5)
     torchs.running_var = ours.var.clone()
-    torch.testing.assert_close(ours.eval()(fresh), torchs.eval()(fresh), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours.eval()(fresh), torchs.eval()(fresh).relu(), atol=1e-5, rtol=1e-5)
+
+
+def test_batch_norms_gradients_are_torchs_also_where_samples_count_several_times():
+    ours, torchs = BatchNorm(C).double(), nn.BatchNorm2d(C).double()
+    torch.manual_seed(1)
+    times = torch.tensor([3, 1, 0, 2])
+    maps = torch.randn(4, C, 5, 4, dtype=torch.float64, requires_grad=True)
+    upstream = torch.randn(4, C, 5, 4, dtype=torch.float64)
+    for norm in (ours, torchs):
+        nn.init.normal_(norm.weight, generator=torch.Generator().manual_seed(2))
+        nn.init.normal_(norm.bias, generator=torch.Generator().manual_seed(3))
+    repeated = torchs(maps.repeat_interleave(times, 0)).relu()
+    wanted = torch.autograd.grad(
+        (repeated * upstream.repeat_interleave(times, 0)).sum(), (maps, torchs.weight, torchs.bias)
+    )
+    found = ours(maps, times.double())
+    given = torch.autograd.grad((found * upstream * times[:, None, None, None]).sum(), (maps, ours.weight, ours.bias))
+    for a, b in zip(given, wanted, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_a_point_score_is_a_1x1_convolution():
@@ -111,6 +131,7 @@ def test_a_point_score_is_a_1x1_convolution():
     nn.init.normal_(point.bias)
     expected = F.conv2d(maps, point.weight[:, :, None, None], point.bias)
     torch.testing.assert_close(point(maps), expected)
+    torch.testing.assert_close(point.channels_last(maps), expected)
 
 
 def test_pooled_statistics_by_hand():
