@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ahl_train.heads.base import TIMES, Base, Features
-from ahl_train.heads.layers import BatchNorm, PointScore, mean_of_scales
+from ahl_train.heads.layers import BatchNormRelu, PointScore, mean_of_scales
 from ahl_train.loss import top_k_mean
 from ahl_train.winograd import conv3x3
 
@@ -31,7 +31,7 @@ class DRA(Base):
         bound = 1 / math.sqrt(9 * channels)
         self.residual_conv = nn.Parameter(torch.empty(channels, channels, 3, 3).uniform_(-bound, bound))
         # The scales differ in their statistics, so each has its own norm.
-        self.residual_norm = nn.ModuleDict({scale: BatchNorm(channels) for scale in _SCALES})
+        self.residual_norm = nn.ModuleDict({scale: BatchNormRelu(channels) for scale in _SCALES})
         self.residual_point = PointScore(channels, 1)
         self.register_buffer("reference_fine", torch.zeros(channels, 14, 14))
         self.register_buffer("reference_coarse", torch.zeros(channels, 7, 7))

@@ -30,7 +30,7 @@ class PointScore(nn.Module):
         return (maps.permute(2, 3, 0, 1) @ self.weight.T + self.bias).permute(2, 3, 0, 1)
 
 
-class BatchNorm(nn.Module):
+class BatchNormRelu(nn.Module):
     """Batch norm and ReLU, with the batch's statistics in training and, in evaluation, those that ``fit`` set.
 
     Running averages would be a state that changes while T copies are adapted.
@@ -44,10 +44,13 @@ class BatchNorm(nn.Module):
         self.eps = eps
 
     def forward(self, maps: Tensor, times: Tensor | None = None) -> Tensor:
-        """float [N, C, h, w], normalised per channel. `times`: how often each counts, float [N]; None: once."""
+        """float [N, C, h, w], normalised per channel, and no less than 0.
+
+        `times`: how often each sample counts, float [N]; None: once.
+        """
         if self.training:
             times = maps.new_ones(len(maps)) if times is None else times.to(maps.dtype)
-            found, _, _ = _NormRelu.apply(maps.permute(2, 3, 0, 1), times, self.weight, self.bias, self.eps)
+            found, _, _ = _BatchNormRelu.apply(maps.permute(2, 3, 0, 1), times, self.weight, self.bias, self.eps)
             return found.permute(2, 3, 0, 1)
         scale = self.weight * (self.var + self.eps).rsqrt()
         return F.relu(maps * scale[:, None, None] + (self.bias - self.mean * scale)[:, None, None])
@@ -59,15 +62,14 @@ class BatchNorm(nn.Module):
         self.var = (maps - self.mean[:, None, None]).square().mean((0, 2, 3))
 
 
-class _NormRelu(torch.autograd.Function):
+class _BatchNormRelu(torch.autograd.Function):
     """Batch norm and ReLU of float [h, w, N, C]: a third of the passes over memory that autograd's steps make."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(maps: Tensor, times: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        share = (times / (times.sum() * maps.shape[0] * maps.shape[1])).expand(maps.shape[:3]).flatten()
-        rows = maps.flatten(0, 2)
+        share, rows = _shares(times, maps), maps.flatten(0, 2)
         centred = rows - share @ rows
         inverse = (share @ centred.square() + eps).rsqrt()  # of the standard deviation
         found = torch.addcmul(bias, centred, weight * inverse).relu_()
@@ -83,13 +85,18 @@ class _NormRelu(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         found, centred, inverse, times, weight = ctx.saved_tensors
-        share = (times / (times.sum() * found.shape[0] * found.shape[1])).expand(found.shape[:3]).flatten()
-        rows = (gradient * (found > 0)).flatten(0, 2)
+        share, rows = _shares(times, found), (gradient * (found > 0)).flatten(0, 2)
         of_bias = rows.sum(0)
         along = (rows * centred).sum(0)
+        # dx = s (dz - share (sum dz + x / var sum(dz x))), x centred, s what scales it (Ioffe and Szegedy 2015, 3).
         back = torch.addcmul(of_bias, centred, along * inverse.square()).mul_(share[:, None])
         back = rows.sub_(back).mul_(weight * inverse)
         return back.unflatten(0, found.shape[:3]), None, along * inverse, of_bias, None
+
+
+def _shares(times: Tensor, maps: Tensor) -> Tensor:
+    """How much each position of [h, w, N, C] counts in a mean over all of them, float [h w N]."""
+    return (times / (times.sum() * maps.shape[0] * maps.shape[1])).expand(maps.shape[:3]).flatten()
 
 
 def mean_of_scales(score: Callable[[Tensor], Tensor], features: Features) -> Tensor:

@@ -11,7 +11,7 @@ from ahl_train.config import Schedule
 from ahl_train.heads.base import NORMAL, PSEUDO, SEEN
 from ahl_train.heads.devnet import DevNet
 from ahl_train.heads.dra import DRA
-from ahl_train.heads.layers import BatchNorm, PointScore, mean_of_scales, pool_statistics
+from ahl_train.heads.layers import BatchNormRelu, PointScore, mean_of_scales, pool_statistics
 from ahl_train.heads.plus import Plus
 from ahl_train.loss import top_k_mean
 
@@ -92,7 +92,7 @@ def test_the_map_is_hot_where_the_frame_is_odd(base, features):
 
 
 def test_batch_norm_is_torchs_in_training_and_in_evaluation_after_fit():
-    ours, torchs = BatchNorm(C), nn.BatchNorm2d(C, momentum=1.0)
+    ours, torchs = BatchNormRelu(C), nn.BatchNorm2d(C, momentum=1.0)
     for norm in (ours, torchs):
         torch.manual_seed(1)
         nn.init.normal_(norm.weight)
@@ -108,7 +108,7 @@ def test_batch_norm_is_torchs_in_training_and_in_evaluation_after_fit():
 
 
 def test_batch_norms_gradients_are_torchs_also_where_samples_count_several_times():
-    ours, torchs = BatchNorm(C).double(), nn.BatchNorm2d(C).double()
+    ours, torchs = BatchNormRelu(C).double(), nn.BatchNorm2d(C).double()
     torch.manual_seed(1)
     times = torch.tensor([3, 1, 0, 2])
     maps = torch.randn(4, C, 5, 4, dtype=torch.float64, requires_grad=True)
