@@ -35,7 +35,7 @@ _KINDS = ("cutmix", "cutpaste", "draem")
 _PROBES = 4  # frames of each kind that the search looks at
 _TIMED = 6  # of them, for what a unit saves
 _SPREAD = 0.1  # of the normals' scores: the noise that the search allows, as a standard deviation
-_OF_MAP = 2 / 3  # of the gate's bound for maps: what the search allows, as other frames may be further off
+_OF_GATE = 2 / 3  # of the gate's bounds for scores and maps: what the search allows, as other frames may be further off
 
 Ranges = dict[str, tuple[float, float]]
 
@@ -283,8 +283,10 @@ def _search(
 
     def within(kept: Sequence[str]) -> bool:
         seen = _look(with_float(kept), frames)
-        off = max(float(difference(w, s).max()) for w, s in zip(wanted.maps, seen.maps, strict=True))
-        return noise(seen) <= _SPREAD and off <= _OF_MAP * BOUNDS.map
+        maps = max(float(difference(w, s).max()) for w, s in zip(wanted.maps, seen.maps, strict=True))
+        scores = float(difference(wanted.scores, seen.scores).max())
+        near = maps <= _OF_GATE * BOUNDS.map and scores <= _OF_GATE * BOUNDS.score
+        return near and noise(seen) <= _SPREAD
 
     with ThreadPoolExecutor(cores(None)) as pool:
         added, saved = (dict(zip(units, pool.map(f, units), strict=True)) for f in (alone, saves))
