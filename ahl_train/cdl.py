@@ -236,7 +236,8 @@ def _distinct(rows: Rows) -> tuple[Rows, NDArray[np.int64], NDArray[np.float32]]
     Where a task has fewer of them than another its last is there again, 0 times.
     """
     found = [np.unique(own, return_inverse=True, return_counts=True) for own in rows]
-    width = max(len(known) for known, _, _ in found)
-    known = [np.pad(k, (0, width - len(k)), mode="edge") for k, _, _ in found]
-    times = [np.pad(n, (0, width - len(n))) for _, _, n in found]
-    return np.stack(known), np.stack([places for _, places, _ in found]), np.stack(times).astype(np.float32)
+    shape = len(rows), max(len(own) for own, _, _ in found)
+    known, times = np.empty(shape, rows.dtype), np.zeros(shape, np.float32)
+    for i, (own, _, counts) in enumerate(found):
+        known[i, : len(own)], known[i, len(own) :], times[i, : len(own)] = own, own[-1], counts
+    return known, np.stack([places for _, places, _ in found]), times

@@ -44,12 +44,12 @@ def conv3x3(maps: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
     """
     result, filters = (m.to(weight.device, weight.dtype) for m in (_RESULT2, _FILTER))
     out, channels = weight.shape[:2]
-    data = torch.cat([_data(m) for m in maps], dim=1)  # [81, tiles, C]
+    tiles = [_data(m) for m in maps]
     rows = filters @ weight.permute(2, 3, 1, 0).reshape(3, -1)
-    products = data @ (filters @ rows.view(_IN, 3, -1)).view(-1, channels, out)  # [81, tiles, O]
+    products = torch.cat(tiles, dim=1) @ (filters @ rows.view(_IN, 3, -1)).view(-1, channels, out)  # [81, tiles, O]
     found = (result @ products.flatten(1)).view(_OUT, _OUT, -1, out)
-    sizes = [m.shape[0] * _tiles(m.shape[2]) * _tiles(m.shape[3]) for m in maps]
-    return [_placed(part, m) for part, m in zip(found.split(sizes, dim=2), maps, strict=True)]
+    parts = found.split([t.shape[1] for t in tiles], dim=2)
+    return [_placed(part, m) for part, m in zip(parts, maps, strict=True)]
 
 
 def _data(maps: Tensor) -> Tensor:
