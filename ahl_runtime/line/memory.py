@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import re
+from collections.abc import Iterator
+from pathlib import Path
 
 _MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of glibc's malloc.h
 _BYTES = 128 * 1024
+_DONTNEED = 4  # MADV_DONTNEED of Linux's mman-common.h
+_MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) r-[x-]p \S+ \S+ [1-9]\d* ")  # of a file (it has an inode), read only
 
 
 def give_back() -> None:
@@ -21,8 +26,28 @@ def give_back() -> None:
 
 
 def trim() -> None:
-    """What was freed since, in small pieces: loading a bundle leaves tens of megabytes of them."""
+    """What was freed since, in small pieces, of which loading a bundle leaves tens of megabytes; and libraries' pages.
+
+    Most of an engine's code compiles graphs, and is not run again: what is comes back from the file, page by page.
+    """
     try:
-        ctypes.CDLL(None).malloc_trim(0)
+        library = ctypes.CDLL(None)
+        library.malloc_trim(0)
+        library.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+        for start, size in _unwritten(Path("/proc/self/smaps").read_text()):
+            library.madvise(start, size, _DONTNEED)
     except (OSError, AttributeError):
         return
+
+
+def _unwritten(smaps: str) -> Iterator[tuple[int, int]]:
+    """Address and bytes of what is mapped from a file and equal to it, as proc(5) lists a process's mappings."""
+    found: tuple[int, int] | None = None
+    for line in smaps.splitlines():
+        if head := _MAPPING.match(line):
+            start, end = int(head[1], 16), int(head[2], 16)
+            found = start, end - start
+        elif found and line.startswith("Anonymous:"):
+            if line.split()[1] == "0":  # else relocated by the loader, or a debugger's
+                yield found
+            found = None
