@@ -14,6 +14,7 @@ from PIL import Image
 
 from ahl_export import triton as repository
 from ahl_export.artefact import Built, Finished, Targets, finish
+from ahl_export.bands import banded
 from ahl_export.departure import probe
 from ahl_export.errors import ExportError
 from ahl_export.onnx_graph import INPUT, OPSET, OUTPUTS, to_onnx
@@ -114,22 +115,26 @@ def export(
 def _artefacts(
     graph: bytes, wanted: Wanted, evidence: Evidence, finished: list[Finished], report: Callable[[str], None]
 ) -> Iterator[Built]:
-    """Each artefact, built when the one before it is finished: the float32 graph first."""
+    """Each artefact, built when the one before it is finished: the float32 graph first.
+
+    Those for CPUs are cut into bands.
+    """
     model = onnx.load_from_string(graph)
+    data = banded(model).SerializeToString()
     yield Built(
         "onnxruntime",
-        {"model.onnx": graph},
+        {"model.onnx": data},
         "float32",
         _FLOAT32,
         1e-4,
-        OrtEngine(graph),
+        OrtEngine(data),
         probe=partial(probe, model),
-        beside=lambda: OrtEngine(graph, 1),
+        beside=lambda: OrtEngine(data, 1),
     )
     if wanted.openvino:
         from ahl_export import openvino_ir
 
-        yield openvino_ir.build(graph)
+        yield openvino_ir.build(data)
     if wanted.int8:
         from ahl_export import quantize
 

@@ -23,7 +23,7 @@ _BOUNDS = Bounds(score=0.1, map=0.1, flips=0.01, rank=0.999)
 def build(graph: bytes) -> Built:
     """The IR of an ONNX graph, N, H and W free. ExportError if OpenVINO cannot read the graph.
 
-    Each convolution gets its own bias, as OpenVINO adds one that is shared in a pass of its own: a sixth of the time.
+    Each convolution gets its own bias, as OpenVINO adds one that bands or scales share in a pass of its own.
     The densities stay in float32: whitening divides by small standard deviations, which float16 would round.
     """
     import openvino
