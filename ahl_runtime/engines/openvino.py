@@ -90,6 +90,8 @@ def compiled(
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": streams,
+        # Alone on some cores, it would pin itself to the first of them, as would the next session there.
+        "ENABLE_CPU_PINNING": threads == cores(None),
         # It would keep what it made ready for each size of frame that it met, up to 5000 times 6.5 MB.
         "CPU_RUNTIME_CACHE_CAPACITY": "0",
     }
