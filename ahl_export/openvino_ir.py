@@ -30,9 +30,9 @@ def build(graph: bytes) -> Built:
     whole = own_constants(onnx.load_from_string(graph), (2,)).SerializeToString()
     try:
         model = openvino.Core().read_model(model=whole, weights=b"")
+        _simplify(model)
     except RuntimeError as error:
         raise ExportError(f"OpenVINO cannot read the graph: {reason(error)}") from error
-    _simplify(model)
     _halve(model)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.xml"

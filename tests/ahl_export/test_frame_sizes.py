@@ -8,6 +8,8 @@ import pytest
 
 from ahl_runtime.bundle import Bundle
 
+pytestmark = pytest.mark.slow
+
 PROCESS = """
 import json, re, sys
 from pathlib import Path
