@@ -33,9 +33,11 @@ class _Layer:
     stride: int = 1
     above: int = 0
 
-    def needs(self, first: int, end: int) -> tuple[int, int]:
-        """The input's rows for output rows `first` to `end`, those of the padding, below 0 or after the last, too."""
-        return first * self.stride - self.above, (end - 1) * self.stride - self.above + self.kernel
+    def part(self, first: int, end: int) -> _Part:
+        """What a band's output rows `first` to `end` need."""
+        top, bottom = first * self.stride - self.above, (end - 1) * self.stride - self.above + self.kernel
+        padded = max(0, -top), max(0, bottom - self.before)
+        return _Part(end - first, max(0, top), min(self.before, bottom), padded)
 
     def of_band(self, number: int, source: str, padded: tuple[int, int]) -> NodeProto:
         """The node for a band: it reads `source`, with so many rows of padding above and below."""
@@ -47,6 +49,16 @@ class _Layer:
             if attribute.name == "pads":
                 attribute.ints[0], attribute.ints[2] = padded
         return node
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A band of a layer: `rows` of its output, rows `first` to `end` of its input, of padding those above and below."""
+
+    rows: int
+    first: int
+    end: int
+    padded: tuple[int, int]
 
 
 def banded(model: ModelProto, band: int = _BAND) -> ModelProto:
@@ -63,9 +75,10 @@ def banded(model: ModelProto, band: int = _BAND) -> ModelProto:
         between = max(_bytes(known[layer.node.output[0]]) for layer in chain[:-1])
         ends = max(_bytes(known[chain[0].node.input[0]]), _bytes(known[chain[-1].node.output[0]]))
         count = min(ceil(between / band), chain[-1].after)
-        if between > ends and count > 1 and _rows(chain, count) <= _TWICE:
+        bands = _bands(chain, count)
+        if between > ends and count > 1 and _rows(chain, bands) <= _TWICE:
             within.update(layer.node.output[0] for layer in chain)
-            placed[chain[-1].node.output[0]] = _cut(chain, count, constants)
+            placed[chain[-1].node.output[0]] = _cut(chain, bands, constants)
     nodes = [
         made
         for node in model.graph.node
@@ -134,44 +147,38 @@ def _height(value: ValueInfoProto | None) -> int:
     return int(value.type.tensor_type.shape.dim[2].dim_value)
 
 
-def _edges(rows: int, count: int) -> list[tuple[int, int]]:
-    edges = [round(rows * i / count) for i in range(count + 1)]
-    return list(pairwise(edges))
+def _bands(chain: Sequence[_Layer], count: int) -> list[list[_Part]]:
+    """Of each band, each layer's part, in the chain's order."""
+    edges = [round(chain[-1].after * i / count) for i in range(count + 1)]
+    bands = []
+    for first, end in pairwise(edges):
+        parts = [chain[-1].part(first, end)]
+        for layer in reversed(chain[:-1]):
+            parts.append(layer.part(parts[-1].first, parts[-1].end))
+        bands.append(parts[::-1])
+    return bands
 
 
-def _rows(chain: Sequence[_Layer], count: int) -> float:
+def _rows(chain: Sequence[_Layer], bands: Sequence[Sequence[_Part]]) -> float:
     """How many times the rows of the layer that suffers most are computed."""
-    computed = dict.fromkeys(range(len(chain)), 0)
-    for first, end in _edges(chain[-1].after, count):
-        for i in reversed(range(len(chain))):
-            computed[i] += end - first
-            first, end = _within(chain[i], *chain[i].needs(first, end))
-    return max(computed[i] / layer.after for i, layer in enumerate(chain))
+    computed = (sum(part.rows for part in parts) for parts in zip(*bands, strict=True))
+    return max(rows / layer.after for rows, layer in zip(computed, chain, strict=True))
 
 
-def _within(layer: _Layer, first: int, end: int) -> tuple[int, int]:
-    return max(0, first), min(layer.before, end)
-
-
-def _cut(chain: Sequence[_Layer], count: int, constants: list[TensorProto]) -> list[NodeProto]:
+def _cut(chain: Sequence[_Layer], bands: Sequence[Sequence[_Part]], constants: list[TensorProto]) -> list[NodeProto]:
     """The chain's nodes for each band, and their joint output; adds to `constants`."""
     whole, last = chain[0].node.input[0], chain[-1].node
     axis = _number(f"{last.name}@axis", 2)
     nodes: list[NodeProto] = []
     ends: list[str] = []
     constants.append(axis)
-    for number, (first, end) in enumerate(_edges(chain[-1].after, count)):
-        padded: list[tuple[int, int]] = []
-        for layer in reversed(chain):
-            first, end = layer.needs(first, end)
-            padded.append((max(0, -first), max(0, end - layer.before)))
-            first, end = _within(layer, first, end)
+    for number, parts in enumerate(bands):
         name = f"{last.name}@{number}@rows"
-        edges = [_number(f"{name}@first", first), _number(f"{name}@end", end)]
+        edges = [_number(f"{name}@first", parts[0].first), _number(f"{name}@end", parts[0].end)]
         constants += edges
         nodes.append(helper.make_node("Slice", [whole, *(e.name for e in edges), axis.name], [name], name=name))
-        for layer, rows in zip(chain, reversed(padded), strict=True):
-            nodes.append(layer.of_band(number, nodes[-1].output[0], rows))
+        for layer, part in zip(chain, parts, strict=True):
+            nodes.append(layer.of_band(number, nodes[-1].output[0], part.padded))
         ends.append(nodes[-1].output[0])
     return [*nodes, helper.make_node("Concat", ends, [last.output[0]], name=f"{last.name}@bands", axis=2)]
 

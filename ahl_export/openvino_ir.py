@@ -47,7 +47,10 @@ def build(graph: bytes) -> Built:
 
 
 def _simplify(model: Any) -> None:
-    """Fold what follows from scoring one frame at a time: half the nodes, which a device would take its time for."""
+    """Fold what follows from scoring one frame at a time: half the nodes, which a device would take its time for.
+
+    On a CPU a batch is no faster, and with N fixed OpenVINO plans the backbone's memory ahead, in a tenth less time.
+    """
     from openvino import passes
 
     model.reshape({"image": [1, -1, -1, 3]})

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -35,9 +33,8 @@ class OpenVinoEngine(CheckedEngine):
     """`model`, `weights`: the bytes of an IR's xml and bin. `threads`: None for every core of this process.
 
     `streams`: how many frames it scores side by side, sharing the threads; a single frame is there soonest with 1.
-    It computes in float32, whatever the weights are stored in, one frame after the other: on a CPU a batch is no
-    faster, and with N fixed OpenVINO plans the backbone's memory ahead, a tenth of the time less. EngineError if the IR
-    cannot be loaded or is not the bundle's graph.
+    It computes in float32, whatever the weights are stored in, one frame after the other, as the bundle's IR is
+    for one. EngineError if the IR cannot be loaded or is not the bundle's graph.
     """
 
     def __init__(
@@ -45,7 +42,11 @@ class OpenVinoEngine(CheckedEngine):
     ) -> None:
         self._name = name
         self.threads = cores(threads)
-        self._compiled = compiled(model, weights, self.threads, streams, partial(_one_frame, name))
+        self._compiled = compiled(model, weights, self.threads, streams)
+        given = {n for output in self._compiled.outputs for n in output.names}
+        absent = [n for n in _OUTPUTS if n not in given]
+        if absent or [i.any_name for i in self._compiled.inputs] != ["image"]:
+            raise EngineError(f"{name}: the IR lacks {', '.join(absent) or 'its input image'}: export the bundle again")
         self._own = threading.local()  # a request serves one frame at a time, so each thread has its own
 
     @property
@@ -65,22 +66,8 @@ class OpenVinoEngine(CheckedEngine):
         return Outputs(*(np.array(found[name]) for name in _OUTPUTS))
 
 
-def _one_frame(name: str, model: Any) -> None:
-    """Fix N of the bundle's graph, an openvino.Model. EngineError for another graph."""
-    given = {n for output in model.outputs for n in output.names}
-    absent = [n for n in _OUTPUTS if n not in given]
-    if absent or [i.any_name for i in model.inputs] != ["image"]:
-        raise EngineError(f"{name}: the IR lacks {', '.join(absent) or 'its input image'}: export the bundle again")
-    model.reshape({"image": [1, -1, -1, 3]})
-
-
-def compiled(
-    model: bytes, weights: bytes, threads: int, streams: int = 1, prepare: Callable[[Any], None] = lambda _: None
-) -> Any:
-    """An openvino.CompiledModel of an IR's bytes, or of ONNX's with empty `weights`. EngineError.
-
-    `prepare`: changes the openvino.Model before it is compiled.
-    """
+def compiled(model: bytes, weights: bytes, threads: int, streams: int = 1) -> Any:
+    """An openvino.CompiledModel of an IR's bytes, or of ONNX's with empty `weights`. EngineError."""
     try:
         import openvino
     except ImportError as error:
@@ -97,8 +84,6 @@ def compiled(
     }
     try:
         core = openvino.Core()
-        read = core.read_model(model=model, weights=weights)
-        prepare(read)
-        return core.compile_model(read, "CPU", settings)
+        return core.compile_model(core.read_model(model=model, weights=weights), "CPU", settings)
     except RuntimeError as error:
         raise EngineError(f"openvino: the IR cannot be loaded ({reason(error)}): export the bundle again") from error
