@@ -21,6 +21,7 @@ from ahl_export.onnx_graph import INPUT, OPSET, OUTPUTS, to_onnx
 from ahl_export.parity import Bounds, Evidence
 from ahl_runtime.bundle import Bundle, write_bundle
 from ahl_runtime.engines.ort import OrtEngine
+from ahl_runtime.memory import trim
 from ahl_runtime.signature import load_private
 from ahl_train.images import load
 from ahl_train.run import Run, load_run
@@ -91,6 +92,8 @@ def export(
     for built in _artefacts(graph, wanted, evidence, finished, report):
         first = finished[0] if finished else None
         finished.append(finish(built, evidence, targets, references, model, first))
+        del built  # its engine, before the next one is built
+        trim()
         report(finished[-1].line)
         if first is None:
             report(finished[0].fields["decision"]["promise"])

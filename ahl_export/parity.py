@@ -100,7 +100,9 @@ class Evidence:
     @cached_property
     def statistics(self) -> list[calibration.FrameStatistics]:
         """Of each calibration normal's pixels; any engine's."""
-        return [calibration.frame_statistics(pixels) for pixels in self.normals()]
+        with ThreadPoolExecutor(cores(None)) as pool:
+            found = pool.map(lambda s: calibration.frame_statistics(load(s)), self.run.calibration_normals)
+            return list(found)
 
     def normals(self) -> Iterator[Pixels]:
         """The calibration normals, uint8 [H, W, 3], one in memory at a time."""

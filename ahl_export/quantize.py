@@ -32,7 +32,7 @@ BOUNDS = Bounds(score=0.5, map=1.5, flips=0.01, rank=0.98)  # maps move most whe
 _TOLERANCE = 0.05  # CPUs round differently by one unit of float32, which may tip an activation to the next integer
 _NORMALS, _PSEUDO = 16, 8  # frames that ranges are measured on
 _KINDS = ("cutmix", "cutpaste", "draem")
-_PROBES = 4  # frames of each kind that the search looks at
+_PROBES = 8  # frames of each kind that the search looks at; at every other one, for the noise of a part alone
 _TIMED = 6  # of them, for what a unit saves
 _SPREAD = 0.1  # of the normals' scores: the noise that the search allows, as a standard deviation
 _OF_GATE = 2 / 3  # of the gate's bounds for scores and maps: what the search allows, as other frames may be further off
@@ -265,31 +265,35 @@ def _search(
     the threshold with them.
     """
     quantisable = {n.name for n in _quantisable(model)}
-    wanted = _look(model, frames)
+    wanted = _look(model, frames, cores(None))
 
     def with_float(kept: Iterable[str]) -> ModelProto:
         return _with_float(quantised, model, {n for unit in kept for n in units[unit]})
 
     whole = _engine(with_float([]))
 
-    def noise(seen: _Seen) -> float:
-        return float(np.std(seen.scores - wanted.scores)) / spread
+    def noise(scores: NDArray[np.float64], wanted: NDArray[np.float64]) -> float:
+        return float(np.std(scores - wanted)) / spread
 
     def alone(unit: str) -> float:
-        return noise(_look(_with_float(quantised, model, quantisable - set(units[unit])), frames))
+        seen = _look(_with_float(quantised, model, quantisable - set(units[unit])), frames[::2])
+        return noise(seen.scores, wanted.scores[::2])
 
     def saves(unit: str) -> float:
+        if added[unit] > _SPREAD:  # cannot be taken, whatever it saves
+            return 0.0
         return _slower(_engine(with_float([unit])), whole, frames[:_TIMED])
 
     def within(kept: Sequence[str]) -> bool:
-        seen = _look(with_float(kept), frames)
+        seen = _look(with_float(kept), frames, cores(None))
         maps = max(float(difference(w, s).max()) for w, s in zip(wanted.maps, seen.maps, strict=True))
         scores = float(difference(wanted.scores, seen.scores).max())
         near = maps <= _OF_GATE * BOUNDS.map and scores <= _OF_GATE * BOUNDS.score
-        return near and noise(seen) <= _SPREAD
+        return near and noise(seen.scores, wanted.scores) <= _SPREAD
 
     with ThreadPoolExecutor(cores(None)) as pool:
-        added, saved = (dict(zip(units, pool.map(f, units), strict=True)) for f in (alone, saves))
+        added = dict(zip(units, pool.map(alone, units), strict=True))
+        saved = dict(zip(units, pool.map(saves, units), strict=True))
     return _choose(added, saved, within), {unit: round(value, 4) for unit, value in added.items()}
 
 
@@ -315,15 +319,15 @@ class _Seen:
     maps: list[NDArray[np.float32]]
 
 
-def _look(model: ModelProto, frames: Sequence[Pixels]) -> _Seen:
-    engine = _engine(model)
+def _look(model: ModelProto, frames: Sequence[Pixels], threads: int = 1) -> _Seen:
+    engine = _engine(model, threads)
     outputs = [engine.infer(frame[None]) for frame in frames]
     return _Seen(np.array([float(o.score[0]) for o in outputs]), [o.anomaly_map[0] for o in outputs])
 
 
-def _engine(model: ModelProto) -> OrtEngine:
+def _engine(model: ModelProto, threads: int = 1) -> OrtEngine:
     """Of one thread: units are looked at side by side."""
-    return OrtEngine(model.SerializeToString(), 1)
+    return OrtEngine(model.SerializeToString(), threads)
 
 
 def _slower(engine: OrtEngine, other: OrtEngine, frames: Sequence[Pixels]) -> float:

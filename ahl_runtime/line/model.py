@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ahl_runtime import engines
+from ahl_runtime import engines, memory
 from ahl_runtime.bundle import Bundle, open_bundle
 from ahl_runtime.decision import Rule
 from ahl_runtime.engines.base import cores
 from ahl_runtime.errors import EngineError
-from ahl_runtime.line import memory
 from ahl_runtime.line.parts import ModelPart
 from ahl_runtime.sidefile import SideFiles
 from ahl_runtime.signature import load_public

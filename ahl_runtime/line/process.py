@@ -7,8 +7,8 @@ import signal
 import threading
 from types import FrameType
 
+from ahl_runtime import memory
 from ahl_runtime.line import log as logs
-from ahl_runtime.line import memory
 from ahl_runtime.line.config import LineConfig
 from ahl_runtime.line.line import Line
 from ahl_runtime.line.notify import Notify

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ahl_runtime.line import memory
+from ahl_runtime import memory
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="no mappings are listed here")
 
@@ -29,7 +29,7 @@ Anonymous:             0 kB
 PROCESS = """
 import re
 import numpy
-from ahl_runtime.line import memory
+from ahl_runtime import memory
 
 def resident():
     return int(re.search(r"RssFile:\\s+(\\d+) kB", open("/proc/self/status").read())[1])

@@ -1,4 +1,4 @@
-"""Memory that frames, or a bundle being loaded, took and let go of goes back to the system."""
+"""Memory that frames, a bundle being loaded or an artefact took and let go of goes back to the system."""
 
 from __future__ import annotations
 
