@@ -76,11 +76,11 @@ def throughput(sessions: Sequence[Callable[[], object]], seconds: float) -> floa
     return frames / (time.perf_counter() - start)
 
 
-def memory() -> dict[str, float | None]:
-    """Resident memory of this process now and at its most, MB; None where the system does not say (not Linux)."""
+def memory(process: int | None = None) -> dict[str, float | None]:
+    """Resident memory of a process, of this one by default, now and at its most, MB; None where it is not Linux."""
     found: dict[str, float | None] = {"rss_mb": None, "rss_peak_mb": None}
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path(f"/proc/{process or 'self'}/status").read_text().splitlines()
     except OSError:
         return found
     sizes = {key: rest.split() for key, _, rest in (line.partition(":") for line in lines)}

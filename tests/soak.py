@@ -32,6 +32,7 @@ from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from PIL import Image
 
+from ahl_runtime import measure
 from ahl_runtime.machine import machine
 from ahl_train.page import write_into
 
@@ -216,8 +217,7 @@ class Served:
 
     def resident(self) -> int:
         """Bytes of memory that it holds."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:")))
+        return int(1e6 * measure.memory(self.process.pid)["rss_mb"])
 
     def end(self) -> int:
         self.process.send_signal(signal.SIGTERM)

@@ -88,8 +88,8 @@ def trained():
     return train_plainly
 
 
-def gradients(base, features, group):
-    """The names of the parameters that the loss of one batch of one group moves."""
+def batch_loss(base, features, group):
+    """The loss of one batch of one group, as CDL computes it; gradients are left in the base."""
     rows = tuple(np.array([g]) for g in (NORMAL, SEEN, PSEUDO))
     schedule = Schedule(epochs=1, inner_steps=1, outer_steps=1, batch=6, watched=2, pseudo=None)
     cdl = CDL(base, [Task(rows, rows)], lambda r: features, schedule, seed=0)
@@ -98,10 +98,20 @@ def gradients(base, features, group):
     batch = {name: f.unsqueeze(0) for name, f in prepared.items()}
     base.zero_grad()
     count = len(features["fine"])
-    cdl._losses(
-        stacked, _Batch(batch, torch.arange(count)[None, :, None], torch.full((count,), group))
-    ).sum().backward()
-    return {name for name, p in base.named_parameters() if p.grad.abs().max() > 0}
+    loss = cdl._losses(stacked, _Batch(batch, torch.arange(count)[None, :, None], torch.full((count,), group)))
+    loss.sum().backward()
+    return loss.item()
+
+
+def gradients(base, features, group):
+    """The names of the parameters that the loss of one batch of one group moves."""
+    batch_loss(base, features, group)
+    return {name for name, p in base.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
+
+
+@pytest.fixture
+def loss_of():
+    return batch_loss
 
 
 @pytest.fixture

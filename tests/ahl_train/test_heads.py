@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ahl_train.cdl import CDL, Task, _Batch
-from ahl_train.config import Schedule
 from ahl_train.heads.base import NORMAL, PSEUDO, SEEN
 from ahl_train.heads.devnet import DevNet
 from ahl_train.heads.dra import DRA
@@ -16,7 +14,6 @@ from ahl_train.heads.plus import Plus
 from ahl_train.loss import top_k_mean
 
 C, B, D, SHOTS = 3, 1, 2, 4  # the channels of conftest's features, seen anomalies
-SCHEDULE = Schedule(epochs=1, inner_steps=1, outer_steps=1, batch=6, watched=2, pseudo=None)
 
 
 def make(kind, features):
@@ -32,25 +29,6 @@ def make(kind, features):
 @pytest.fixture(params=[DevNet, DRA, Plus], ids=lambda kind: kind.__name__)
 def base(request, features):
     return make(request.param, features)
-
-
-def loss_of(base, features, group):
-    """The training loss of one batch, as CDL computes it; gradients are left in the base."""
-    rows = tuple(np.array([g]) for g in (NORMAL, SEEN, PSEUDO))
-    cdl = CDL(base, [Task(rows, rows)], lambda r: features, SCHEDULE, seed=0)
-    base.zero_grad()
-    stacked = {name: p.unsqueeze(0) for name, p in base.named_parameters()}
-    count = len(features["fine"])
-    batch = {name: f.unsqueeze(0) for name, f in features.items() if name in base.inputs}
-    loss = cdl._losses(stacked, _Batch(batch, torch.arange(count)[None, :, None], torch.full((count,), group)))
-    loss.sum().backward()
-    return loss.item()
-
-
-def learned(base, features, group):
-    """The parameters that a batch of one group moves."""
-    loss_of(base, features, group)
-    return {name for name, p in base.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
 
 
 def rows_learned(parameter):
@@ -160,8 +138,8 @@ def test_devnet_by_hand(features):
 
 
 @pytest.mark.parametrize("group", [NORMAL, SEEN, PSEUDO])
-def test_devnet_learns_from_every_sample(features, group):
-    assert learned(make(DevNet, features), features(4, seed=1), group) == {"point.weight", "point.bias"}
+def test_devnet_learns_from_every_sample(features, moved_by, group):
+    assert moved_by(make(DevNet, features), features(4, seed=1), group) == {"point.weight", "point.bias"}
 
 
 # DRA
@@ -193,15 +171,15 @@ def test_dras_heads_by_a_second_implementation(features):
 @pytest.mark.parametrize(
     ("group", "rows"), [(NORMAL, [True, True]), (SEEN, [True, False]), (PSEUDO, [False, True])], ids=str
 )
-def test_dras_seen_head_ignores_pseudo_anomalies_and_its_pseudo_head_the_seen(features, group, rows):
+def test_dras_seen_head_ignores_pseudo_anomalies_and_its_pseudo_head_the_seen(features, moved_by, group, rows):
     """The rows of the abnormality weights are the seen and the pseudo head; the other two learn from all."""
     base = make(DRA, features)
-    moved = learned(base, features(4, seed=1), group)
+    moved = moved_by(base, features(4, seed=1), group)
     assert rows_learned(base.abnormality.weight) == rows
     assert {"holistic.0.weight", "residual_conv", "residual_point.weight", "residual_norm.fine.weight"} <= moved
 
 
-def test_dra_raises_normality_for_normals_and_lowers_it_for_anomalies(features):
+def test_dra_raises_normality_for_normals_and_lowers_it_for_anomalies(features, loss_of):
     base, frames = make(DRA, features), features(4, seed=1)
     loss_of(base, frames, NORMAL)
     assert base.holistic[2].bias.grad.item() == pytest.approx(-1, abs=0.05)  # towards the margin

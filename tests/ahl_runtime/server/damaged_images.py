@@ -4,14 +4,13 @@ last ten thousand left behind. Not a test: `test_images.py` runs it in a process
 
 import io
 import random
-import resource
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from ahl_runtime.decode import decode
 from ahl_runtime.errors import ImageError
+from ahl_runtime.measure import memory
 
 KINDS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
 
@@ -21,11 +20,6 @@ def whole(kind: str) -> bytes:
     out = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(out, kind)
     return out.getvalue()
-
-
-def resident() -> int:
-    """Bytes of memory that this process holds."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def main() -> None:
@@ -41,8 +35,8 @@ def main() -> None:
         except ImageError:
             refused += 1
         if i == 1000:
-            before = resident()
-    print(refused, resident() - before)  # noqa: T201
+            before = memory()["rss_mb"]
+    print(refused, round(1e6 * (memory()["rss_mb"] - before)))  # noqa: T201
 
 
 if __name__ == "__main__":
