@@ -93,7 +93,7 @@ def finish(
         promise = f"{_UNPROVEN}: {first.fields['decision']['promise']}"
         fields["decision"] = {**first.fields["decision"], "promise": promise}
         return Finished(fields, dict(built.files), first.survey, first.threshold)
-    close = compare(built.run, evidence.gate, evidence.wanted)
+    close = compare(built.run, evidence.gate, evidence.wanted, built.bounds.unit)
     problem = departs(close, built.bounds)
     if problem:
         raise ExportError(f"{built.engine} disagrees with the model: {problem}{_where(built, evidence, graph, first)}")

@@ -18,7 +18,7 @@ from ahl_export.bands import banded
 from ahl_export.departure import probe
 from ahl_export.errors import ExportError
 from ahl_export.onnx_graph import INPUT, OPSET, OUTPUTS, to_onnx
-from ahl_export.parity import Bounds, Evidence
+from ahl_export.parity import Bounds, Evidence, spread
 from ahl_runtime.bundle import Bundle, write_bundle
 from ahl_runtime.engines.ort import OrtEngine
 from ahl_runtime.memory import trim
@@ -134,14 +134,15 @@ def _artefacts(
         probe=partial(probe, model),
         beside=lambda: OrtEngine(data, 1),
     )
+    unit = spread(finished[0].survey.normal)
     if wanted.openvino:
         from ahl_export import openvino_ir
 
-        yield openvino_ir.build(data)
+        yield openvino_ir.build(data, unit)
     if wanted.int8:
         from ahl_export import quantize
 
-        yield quantize.build(graph, evidence, float(np.std(finished[0].survey.normal)), report)
+        yield quantize.build(graph, evidence, unit, report)
     if wanted.trt:
         from ahl_export import tensorrt_engine
 
@@ -150,13 +151,14 @@ def _artefacts(
             evidence,
             wanted.trt_precision,
             report,
+            unit=unit,
             compatible=wanted.trt_compatible,
             hardware=wanted.trt_hardware,
         )
     if wanted.trt_rtx:
         from ahl_export import tensorrt_rtx
 
-        yield tensorrt_rtx.build(graph, evidence, wanted.trt_rtx, wanted.trt_precision, report)
+        yield tensorrt_rtx.build(graph, evidence, wanted.trt_rtx, wanted.trt_precision, report, unit=unit)
 
 
 def _provenance(run: Run) -> dict[str, Any]:

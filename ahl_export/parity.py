@@ -31,19 +31,21 @@ Scores = NDArray[np.float64]
 class Bounds:
     """What a gate allows. `score`, `map`: largest difference from the model, relative where its value is above 1.
 
-    `flips`: share of decisions that may differ from the float32 graph's, beyond chance; `rank`: least rank
-    correlation with it.
+    `unit`: of scores, instead of that 1. Where an artefact rounds it is the spread of normals' scores (``spread``):
+    what a difference does to decisions depends on that. `flips`: share of decisions that may differ from the float32
+    graph's, beyond chance; `rank`: least rank correlation with it.
     """
 
     score: float
     map: float
     flips: float
     rank: float
+    unit: float = 1.0
 
 
 @dataclass(frozen=True)
 class Closeness:
-    """How far an engine is from the model in torch, each difference relative where the model's value is above 1."""
+    """How far an engine is from the model in torch, differences as ``Bounds`` has them."""
 
     frames: int
     score_max: float
@@ -116,10 +118,15 @@ class Evidence:
             yield Item(sample, _KINDS[i % len(_KINDS)], donor, self.run.config.seed).pixels()
 
 
-def compare(engine: Engine, frames: Sequence[Pixels], wanted: Sequence[Outputs]) -> Closeness:
-    """Score each frame, uint8 [H, W, 3], and compare with what the model said of it."""
+def spread(normals: Scores) -> float:
+    """The standard deviation of normals' scores, float [N]; 1 where it is less, as the prior of all systems has."""
+    return max(1.0, float(np.std(normals)))
+
+
+def compare(engine: Engine, frames: Sequence[Pixels], wanted: Sequence[Outputs], unit: float = 1.0) -> Closeness:
+    """Score each frame, uint8 [H, W, 3], and compare with what the model said of it; `unit` as in ``Bounds``."""
     got = [engine.infer(frame[None]) for frame in frames]
-    scores = [difference(w.score, g.score) for w, g in zip(wanted, got, strict=True)]
+    scores = [difference(w.score, g.score, unit) for w, g in zip(wanted, got, strict=True)]
     maps = [difference(w.anomaly_map, g.anomaly_map) for w, g in zip(wanted, got, strict=True)]
     return Closeness(
         len(frames),
@@ -166,12 +173,13 @@ def departs(found: Closeness, bounds: Bounds) -> str | None:
     """How it is further from the model than the bounds allow, None if it is not."""
     if found.score_max <= bounds.score and found.map_max <= bounds.map:  # NaN is not close
         return None
+    unit = "" if bounds.unit == 1 else f" spreads of {bounds.unit:.2g}"
     return (
-        f"scores by up to {found.score_max:.2g} ({bounds.score:.0e} allowed), "
+        f"scores by up to {found.score_max:.2g}{unit} ({bounds.score:.0e} allowed), "
         f"maps by {found.map_max:.2g} ({bounds.map:.0e} allowed)"
     )
 
 
-def difference(wanted: NDArray[np.float32], got: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Of each value, relative where the wanted one is above 1."""
-    return np.abs(wanted - got) / np.maximum(1.0, np.abs(wanted))
+def difference(wanted: NDArray[np.float32], got: NDArray[np.float32], unit: float = 1.0) -> NDArray[np.float32]:
+    """Of each value, in units, relative where the wanted one is above one unit."""
+    return np.abs(wanted - got) / np.maximum(unit, np.abs(wanted))

@@ -8,7 +8,7 @@ that is no convolution stays in float32: resize, densities, scores.
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from time import thread_time
@@ -28,7 +28,7 @@ from ahl_runtime.engines.ort import OrtEngine
 from ahl_train.features import Item
 
 ENGINE = "onnxruntime-int8"
-BOUNDS = Bounds(score=0.5, map=1.5, flips=0.01, rank=0.98)  # maps move most where they are too low to show colour
+BOUNDS = Bounds(score=0.25, map=1.5, flips=0.01, rank=0.98)  # maps move most where they are too low to show colour
 _TOLERANCE = 0.05  # CPUs round differently by one unit of float32, which may tip an activation to the next integer
 _NORMALS, _PSEUDO = 16, 8  # frames that ranges are measured on
 _KINDS = ("cutmix", "cutpaste", "draem")
@@ -74,7 +74,7 @@ def build(graph: bytes, evidence: Evidence, spread: float, report: Callable[[str
         ENGINE,
         files,
         precision,
-        BOUNDS,
+        replace(BOUNDS, unit=spread),
         _TOLERANCE,
         OrtEngine(data, name=ENGINE),
         extras,
@@ -287,7 +287,7 @@ def _search(
     def within(kept: Sequence[str]) -> bool:
         seen = _look(with_float(kept), frames, cores(None))
         maps = max(float(difference(w, s).max()) for w, s in zip(wanted.maps, seen.maps, strict=True))
-        scores = float(difference(wanted.scores, seen.scores).max())
+        scores = float(difference(wanted.scores, seen.scores, spread).max())
         near = maps <= _OF_GATE * BOUNDS.map and scores <= _OF_GATE * BOUNDS.score
         return near and noise(seen.scores, wanted.scores) <= _SPREAD
 

@@ -23,18 +23,19 @@ def build(
     precision: str,
     report: Callable[[str], None],
     *,
+    unit: float = 1.0,
     compatible: bool = False,
     hardware: str = "none",
 ) -> Built:
     """The graph and the recipe; the plan and the engine too, where `tensorrt` and a GPU are here.
 
-    Without them the device builds on its first start, and the graph alone is proven, on the CPU. `compatible`: a plan
-    that later versions and the lean runtime load; `hardware`: none, ampere or same, see ``Recipe``. ExportError,
-    EngineError.
+    Without them the device builds on its first start, and the graph alone is proven, on the CPU. `unit`: as in
+    ``Bounds``. `compatible`: a plan that later versions and the lean runtime load; `hardware`: none, ampere or same,
+    see ``Recipe``. ExportError, EngineError.
     """
     model = for_tensorrt(graph, precision)
     made = recipe(precision, evidence, compatible=compatible, hardware=hardware)
-    close = prove(model, precision, evidence)
+    close = prove(model, precision, evidence, unit)
     files = {MODEL: model}
     extras: dict[str, Any] = {"recipe": made.model_dump(mode="json"), "graph_on_cpu": asdict(close)}
     run = None
@@ -50,8 +51,8 @@ def build(
         run = TensorRtEngine(trt, plan.data, made, ENGINE)
         files[PLAN] = plan.data
         extras |= {"plan": describe(trt, cuda.device()), "layers": dict(run.precisions)}
-    found = bounds(precision)
-    return Built(ENGINE, files, described(precision), found, found.score, run, extras)
+    found = bounds(precision, unit)
+    return Built(ENGINE, files, described(precision), found, found.score * found.unit, run, extras)
 
 
 def described(precision: str) -> str:

@@ -49,19 +49,20 @@ def for_tensorrt(graph: bytes, precision: str) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def bounds(precision: str) -> Bounds:
-    """What is allowed between the model and a graph of that precision, wherever it runs."""
+def bounds(precision: str, unit: float = 1.0) -> Bounds:
+    """What is allowed between the model and a graph of that precision, wherever it runs; `unit`: of float16's."""
     if precision == "float16":
-        return Bounds(score=0.1, map=0.1, flips=0.01, rank=0.999)
+        return Bounds(score=0.1, map=0.1, flips=0.01, rank=0.999, unit=unit)
     return Bounds(score=1e-3, map=1e-3, flips=0.0, rank=1 - 1e-6)
 
 
-def prove(model: bytes, precision: str, evidence: Evidence) -> Closeness:
+def prove(model: bytes, precision: str, evidence: Evidence, unit: float = 1.0) -> Closeness:
     """How far ``for_tensorrt``'s graph is from the model, run by ONNX Runtime on the CPU, which rounds to float16 as it
     says, operator by operator. This proves the graph, not the engine that a GPU makes of it. ExportError.
     """
-    close = compare(OrtEngine(model), evidence.gate, evidence.wanted)
-    problem = departs(close, bounds(precision))
+    allowed = bounds(precision, unit)
+    close = compare(OrtEngine(model), evidence.gate, evidence.wanted, allowed.unit)
+    problem = departs(close, allowed)
     if problem:
         raise ExportError(
             f"the graph for TensorRT disagrees with the model in {precision}: {problem}"

@@ -43,16 +43,22 @@ def targets(text: str) -> tuple[str, ...]:
 
 
 def build(
-    graph: bytes, evidence: Evidence, wanted: tuple[str, ...], precision: str, report: Callable[[str], None]
+    graph: bytes,
+    evidence: Evidence,
+    wanted: tuple[str, ...],
+    precision: str,
+    report: Callable[[str], None],
+    *,
+    unit: float = 1.0,
 ) -> Built:
     """One plan for all of `wanted`, as from ``targets``. It cannot run here: what is proven is its graph, on the CPU.
 
-    ExportError, EngineError.
+    `unit`: as in ``Bounds``. ExportError, EngineError.
     """
     import tensorrt_rtx
 
     model = for_tensorrt(graph, precision)
-    close = prove(model, precision, evidence)
+    close = prove(model, precision, evidence, unit)
     made = recipe(precision, evidence)
     started = time.perf_counter()
     plan = trt_build.build(tensorrt_rtx, model, made, targets=wanted)
@@ -71,8 +77,8 @@ def build(
         "build_seconds": round(seconds, 2),
         "graph_on_cpu": asdict(close),
     }
-    found = bounds(precision)
-    return Built(ENGINE, {PLAN: plan.data}, described(precision), found, found.score, None, extras)
+    found = bounds(precision, unit)
+    return Built(ENGINE, {PLAN: plan.data}, described(precision), found, found.score * found.unit, None, extras)
 
 
 def check_whole(trt: Any, plan: bytes, made: trt_build.Recipe) -> None:

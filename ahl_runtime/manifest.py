@@ -80,10 +80,11 @@ class Parity(_Part):
     """How an artefact compared with the model that was trained, where it was exported.
 
     Against the model in torch, on `frames` frames of many sizes and kinds: `score_max`, `score_mean`, `map_max` and
-    `map_mean` differences, each relative where the model's value is above 1. Against the bundle's first artefact, on
-    `compared` held-out normals and pseudo anomalies: Spearman's `rank_correlation`, and how many decisions (reject or
-    not) `flips`, each by its own threshold; for the first artefact, with torch on the `frames`. `ms_p50`, `ms_p99`: of
-    one frame of the training images' size on `threads` threads of `cpu`. `size`: bytes of the artefact's files.
+    `map_mean` differences, each relative where the model's value is above 1, scores where it is above `unit` of
+    `extras.bounds`. Against the bundle's first artefact, on `compared` held-out normals and pseudo anomalies:
+    Spearman's `rank_correlation`, and how many decisions (reject or not) `flips`, each by its own threshold; for the
+    first artefact, with torch on the `frames`. `ms_p50`, `ms_p99`: of one frame of the training images' size on
+    `threads` threads of `cpu`. `size`: bytes of the artefact's files.
     """
 
     frames: Count

@@ -33,6 +33,20 @@ def test_scores_as_the_graph_at_any_size(graph: bytes, built: Built, frames: np.
     assert got.head_scores.shape == wanted.head_scores.shape
 
 
+def test_small_convolutions_keep_their_weights(built: Built) -> None:
+    import openvino
+
+    xml, weights = built.files.values()
+    model = openvino.Core().read_model(model=xml, weights=weights)
+    convolutions = [o for o in model.get_ordered_ops() if o.get_type_name() in ("Convolution", "GroupConvolution")]
+    halved = {o.input_value(1).get_node().get_type_name() == "Convert" for o in convolutions}
+    assert halved == {True, False}
+    for layer in convolutions:
+        large = layer.input_value(1).get_partial_shape().to_shape()
+        kind = layer.input_value(1).get_node().get_type_name()
+        assert kind == ("Convert" if np.prod(large) >= openvino_ir._FEW else "Constant")
+
+
 def test_what_is_no_graph_is_refused() -> None:
     image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", "H", "W", 3])
     score = helper.make_tensor_value_info("score", TensorProto.FLOAT, ["N"])

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from ahl_export.parity import Bounds, Evidence, compare, departs, rank_correlation
+from ahl_export.parity import Bounds, Evidence, compare, departs, difference, rank_correlation, spread
 from ahl_runtime.types import Outputs
 from ahl_train.run import Run
 
@@ -43,6 +43,17 @@ def test_a_departure_is_refused_and_named(run: Run, evidence: Evidence, in_map: 
     assert departs(compare(Torch(run, 0.5e-4, in_map=in_map), frames, wanted), bounds) is None
     said = departs(compare(Torch(run, 2e-4, in_map=in_map), frames, wanted), bounds)
     assert said is not None and said.startswith("scores by up to 0.0002" if not in_map else "scores by up to 0 ")
+
+
+def test_scores_are_compared_in_units_of_their_spread(run: Run, evidence: Evidence) -> None:
+    found = difference(np.array([0.5, 8.0, -2.0], np.float32), np.array([1.5, 6.0, -2.0], np.float32), 4.0)
+    np.testing.assert_allclose(found, [0.25, 0.25, 0.0])
+    assert spread(np.array([1.0, 7.0])) == 3.0 and spread(np.array([1.0, 1.1])) == 1.0
+    frames, wanted = evidence.gate[:2], evidence.wanted[:2]
+    unit = 2 * max(1.0, *(float(np.abs(w.score).max()) for w in wanted))  # above all scores: so errors count in it
+    plain, in_units = (compare(Torch(run, 0.1), frames, wanted, u).score_max for u in (1.0, unit))
+    assert plain == pytest.approx(0.1, rel=1e-3) and 0 < in_units <= 0.0501
+    assert "spreads of 2 (" in (departs(compare(Torch(run, 9.0), frames, wanted), Bounds(1e-4, 1, 0, 1, 2.0)) or "")
 
 
 def test_a_map_that_is_no_number_is_not_close(run: Run, evidence: Evidence) -> None:

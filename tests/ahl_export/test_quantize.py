@@ -111,7 +111,7 @@ def test_the_search_keeps_what_is_noisy_until_the_bound_holds(
     assert np.std(found.scores - wanted.scores) <= quantize._SPREAD * spread
     for w, f in zip(wanted.maps, found.maps, strict=True):
         assert difference(w, f).max() <= quantize._OF_GATE * quantize.BOUNDS.map
-    assert difference(wanted.scores, found.scores).max() <= quantize._OF_GATE * quantize.BOUNDS.score
+    assert difference(wanted.scores, found.scores, spread).max() <= quantize._OF_GATE * quantize.BOUNDS.score
 
 
 def test_slow_parts_stay_and_what_saves_most_for_its_noise_comes_first() -> None:
