@@ -1,4 +1,4 @@
-"""The graph as OpenVINO's IR, the weights of its convolutions stored in float16."""
+"""The graph as OpenVINO's IR, the weights of its large convolutions stored in float16."""
 
 import tempfile
 from dataclasses import replace

@@ -103,8 +103,7 @@ class Evidence:
     def statistics(self) -> list[calibration.FrameStatistics]:
         """Of each calibration normal's pixels; any engine's."""
         with ThreadPoolExecutor(cores(None)) as pool:
-            found = pool.map(lambda s: calibration.frame_statistics(load(s)), self.run.calibration_normals)
-            return list(found)
+            return list(pool.map(lambda s: calibration.frame_statistics(load(s)), self.run.calibration_normals))
 
     def normals(self) -> Iterator[Pixels]:
         """The calibration normals, uint8 [H, W, 3], one in memory at a time."""

@@ -272,12 +272,11 @@ def _search(
 
     whole = _engine(with_float([]))
 
-    def noise(scores: NDArray[np.float64], wanted: NDArray[np.float64]) -> float:
-        return float(np.std(scores - wanted)) / spread
+    def noise(seen: _Seen, every: int = 1) -> float:
+        return float(np.std(seen.scores - wanted.scores[::every])) / spread
 
     def alone(unit: str) -> float:
-        seen = _look(_with_float(quantised, model, quantisable - set(units[unit])), frames[::2])
-        return noise(seen.scores, wanted.scores[::2])
+        return noise(_look(_with_float(quantised, model, quantisable - set(units[unit])), frames[::2]), every=2)
 
     def saves(unit: str) -> float:
         if added[unit] > _SPREAD:  # cannot be taken, whatever it saves
@@ -289,7 +288,7 @@ def _search(
         maps = max(float(difference(w, s).max()) for w, s in zip(wanted.maps, seen.maps, strict=True))
         scores = float(difference(wanted.scores, seen.scores, spread).max())
         near = maps <= _OF_GATE * BOUNDS.map and scores <= _OF_GATE * BOUNDS.score
-        return near and noise(seen.scores, wanted.scores) <= _SPREAD
+        return near and noise(seen) <= _SPREAD
 
     with ThreadPoolExecutor(cores(None)) as pool:
         added = dict(zip(units, pool.map(alone, units), strict=True))
@@ -326,7 +325,7 @@ def _look(model: ModelProto, frames: Sequence[Pixels], threads: int = 1) -> _See
 
 
 def _engine(model: ModelProto, threads: int = 1) -> OrtEngine:
-    """Of one thread: units are looked at side by side."""
+    """Of one thread where units are looked at side by side."""
     return OrtEngine(model.SerializeToString(), threads)
 
 
