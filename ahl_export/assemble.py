@@ -1,6 +1,5 @@
 """The road of export: g to a graph, the graph to artefacts, each proven and calibrated, and the bundle of them."""
 
-import io
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,9 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-from PIL import Image
 
 from ahl_export import triton as repository
 from ahl_export.artefact import Built, Finished, Targets, finish
@@ -20,6 +17,7 @@ from ahl_export.errors import ExportError
 from ahl_export.onnx_graph import INPUT, OPSET, OUTPUTS, to_onnx
 from ahl_export.parity import Bounds, Evidence, spread
 from ahl_runtime.bundle import Bundle, write_bundle
+from ahl_runtime.encode import png
 from ahl_runtime.engines.ort import OrtEngine
 from ahl_runtime.memory import trim
 from ahl_runtime.signature import load_private
@@ -108,7 +106,7 @@ def export(
         "artefacts": [f.fields for f in finished],
         "provenance": _provenance(run),
     }
-    members = {name: _png(pixels) for name, pixels in references.items()}
+    members = {name: png(pixels) for name, pixels in references.items()}
     for artefact in finished:
         members |= artefact.members
     bundle = write_bundle(out, fields, members, sign=key)
@@ -172,12 +170,6 @@ def _provenance(run: Run) -> dict[str, Any]:
     kept = ("versions", "backbone_digest", "supersample")
     folds = [len(f.normals) for f in run.folds]
     return {"settings": settings, "counts": counts, "folds": folds, **{k: run.record[k] for k in kept}}
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format="PNG")
-    return file.getvalue()
 
 
 def _check_writable(out: Path) -> None:

@@ -15,7 +15,7 @@ from ahl_export.errors import ExportError
 from ahl_export.onnx_graph import own_constants
 from ahl_export.parity import Bounds
 from ahl_runtime.engines.base import reason
-from ahl_runtime.engines.openvino import OpenVinoEngine
+from ahl_runtime.engines.openvino import OpenVinoEngine, read
 
 # Float16 keeps 11 bits of a weight; what that does to the scores was measured, see docs/export.md.
 _BOUNDS = Bounds(score=0.05, map=0.1, flips=0.01, rank=0.999)
@@ -42,10 +42,11 @@ def build(graph: bytes, unit: float = 1.0) -> Built:
         openvino.save_model(model, str(path), compress_to_fp16=False)  # all or nothing; _halve chooses
         files = {f"engines/openvino{p.suffix}": p.read_bytes() for p in (path, path.with_suffix(".bin"))}
     xml, weights = files.values()
-    engine = OpenVinoEngine(xml, weights)
+    loaded = read(xml, weights)
+    engine = OpenVinoEngine(loaded)
     extras = {"openvino": version("openvino"), "device": "CPU"}
     precision = "large convolutions' weights float16, arithmetic float32"
-    beside = partial(OpenVinoEngine, xml, weights, streams=engine.threads)
+    beside = partial(OpenVinoEngine, loaded, streams=engine.threads)
     return Built("openvino", files, precision, replace(_BOUNDS, unit=unit), 1e-3, engine, extras, beside=beside)
 
 

@@ -33,6 +33,11 @@ url_option = click.option("--url", default="http://127.0.0.1:8080", show_default
 @options.trust
 @options.engine
 @options.threads
+@click.option(
+    "--side-by-side/--one-by-one",
+    default=None,
+    help="Score frames that wait on a core each; by default not on OpenVINO, where it takes memory.",
+)
 def serve(
     config: Path | None,
     bundle: Path | None,
@@ -43,6 +48,7 @@ def serve(
     trust: Path | None,
     engine: str | None,
     threads: int | None,
+    side_by_side: bool | None,
 ) -> None:
     """Decide on frames from cameras, folders and HTTP until told to stop; the operator's page is at /."""
     if config is None and bundle is None:
@@ -51,7 +57,13 @@ def serve(
     from ahl_runtime.line.process import run
 
     given: dict[str, dict[str, Any]] = {
-        "model": {"bundle": bundle, "engine": engine, "threads": threads, "trust": trust},
+        "model": {
+            "bundle": bundle,
+            "engine": engine,
+            "threads": threads,
+            "side_by_side": side_by_side,
+            "trust": trust,
+        },
         "store": {"path": store},
         "http": {"host": host, "port": port},
     }

@@ -63,9 +63,9 @@ def onnxruntime(threads: int | None, path: Path) -> Score:
 
 def openvino(threads: int | None, path: Path) -> Score:
     """A graph of both scales in OpenVINO, with the settings of our own engine."""
-    from ahl_runtime.engines.openvino import compiled
+    from ahl_runtime.engines.openvino import compiled, read
 
-    request, scales = compiled(path.read_bytes(), b"", cores(threads)).create_infer_request(), _scales()
+    request, scales = compiled(read(path.read_bytes(), b""), cores(threads)).create_infer_request(), _scales()
     return lambda: request.infer(scales, share_inputs=True)
 
 

@@ -8,11 +8,11 @@ from importlib import import_module
 from typing import Protocol, cast
 
 from ahl_runtime.bundle import Bundle
-from ahl_runtime.engines.base import CheckedEngine
+from ahl_runtime.engines.base import CheckedEngine, cores
 from ahl_runtime.errors import EngineError
 from ahl_runtime.manifest import Artefact
 
-__all__ = ["Candidate", "artefact", "available", "candidates", "load", "on_gpu"]
+__all__ = ["Candidate", "artefact", "available", "candidates", "load", "on_gpu", "pair"]
 
 
 class _Module(Protocol):
@@ -24,13 +24,22 @@ class _Module(Protocol):
     load: Callable[[str, Bundle, Artefact, int | None], CheckedEngine]
 
 
+class _CpuModule(_Module, Protocol):
+    # With its number of threads, more than one: for a frame alone, and for so many side by side. EngineError.
+    pair: Callable[[str, Bundle, Artefact, int], tuple[CheckedEngine, CheckedEngine]]
+
+
 @dataclass(frozen=True)
 class _Kind:
-    """An engine: the artefact that it runs, and its module. `gpu`: faster than any engine on the CPU."""
+    """An engine: the artefact that it runs, and its module. `gpu`: faster than any engine on the CPU.
+
+    `beside`: frames side by side take so little memory that they are scored so unless one says otherwise.
+    """
 
     artefact: str
     module: str
     gpu: bool = False
+    beside: bool = False
 
 
 # By preference. Engines on the CPU are ordered by what was measured where the bundle was exported.
@@ -39,8 +48,8 @@ _KINDS = {
     "tensorrt-rtx": _Kind("tensorrt-rtx", "tensorrt_rtx", gpu=True),
     "onnxruntime-cuda": _Kind("onnxruntime", "ort", gpu=True),
     "openvino": _Kind("openvino", "openvino"),
-    "onnxruntime-int8": _Kind("onnxruntime-int8", "ort"),
-    "onnxruntime": _Kind("onnxruntime", "ort"),
+    "onnxruntime-int8": _Kind("onnxruntime-int8", "ort", beside=True),
+    "onnxruntime": _Kind("onnxruntime", "ort", beside=True),
 }
 
 
@@ -93,10 +102,31 @@ def on_gpu(name: str) -> bool:
 
 def load(bundle: Bundle, name: str, threads: int | None = None) -> CheckedEngine:
     """An engine by name, ready to run. `threads`: None for every core that this process may use. EngineError."""
+    found = _runnable(bundle, name)
+    return _module(_KINDS[name]).load(name, bundle, found, threads)
+
+
+def pair(
+    bundle: Bundle, name: str, threads: int | None = None, side_by_side: bool | None = None
+) -> tuple[CheckedEngine, CheckedEngine, int]:
+    """An engine for a frame alone, one for frames side by side, and how many these are best: one for each core.
+
+    On a GPU, on one core, and where `side_by_side` is false, both are the same, for one at a time. None: side by side
+    on ONNX Runtime alone, as OpenVINO takes much more memory for it. EngineError.
+    """
+    found, many, kind = _runnable(bundle, name), cores(threads), _KINDS[name]
+    if kind.gpu or many == 1 or not (kind.beside if side_by_side is None else side_by_side):
+        only = load(bundle, name, threads)
+        return only, only, 1
+    alone, beside = cast(_CpuModule, _module(kind)).pair(name, bundle, found, many)
+    return alone, beside, many
+
+
+def _runnable(bundle: Bundle, name: str) -> Artefact:
     found = artefact(bundle, name)
     if why := _missing(bundle, name, found):
         raise EngineError(f"{name} cannot run here: {why}")
-    return _module(_KINDS[name]).load(name, bundle, found, threads)
+    return found
 
 
 def _missing(bundle: Bundle, name: str, found: Artefact) -> str | None:

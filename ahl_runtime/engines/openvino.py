@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ahl_runtime import memory
 from ahl_runtime.bundle import Bundle
 from ahl_runtime.engines.base import CheckedEngine, cores, reason
 from ahl_runtime.errors import EngineError
@@ -25,24 +26,34 @@ def missing(engine: str, bundle: Bundle, artefact: Artefact) -> str | None:
 
 def load(engine: str, bundle: Bundle, artefact: Artefact, threads: int | None) -> CheckedEngine:
     """The bundle's IR: xml, then bin. EngineError."""
+    return OpenVinoEngine(_ir(bundle, artefact), threads, engine)
+
+
+def pair(engine: str, bundle: Bundle, artefact: Artefact, threads: int) -> tuple[CheckedEngine, CheckedEngine]:
+    """For a frame alone, and for as many side by side as there are `threads`; they share weights. EngineError."""
+    model = _ir(bundle, artefact)
+    alone = OpenVinoEngine(model, threads, engine)
+    memory.trim()  # what compiling took, before it is taken again
+    return alone, OpenVinoEngine(model, threads, engine, streams=threads)
+
+
+def _ir(bundle: Bundle, artefact: Artefact) -> Any:
     xml, weights = artefact.files
-    return OpenVinoEngine(bundle.read(xml), bundle.read(weights), threads, engine)
+    return read(bundle.read(xml), bundle.read(weights))
 
 
 class OpenVinoEngine(CheckedEngine):
-    """`model`, `weights`: the bytes of an IR's xml and bin. `threads`: None for every core of this process.
+    """`model`: an IR that was `read`. `threads`: None for every core of this process.
 
     `streams`: how many frames it scores side by side, sharing the threads; a single frame is there soonest with 1.
     It computes in float32, whatever the weights are stored in, one frame after the other, as the bundle's IR is
-    for one. EngineError if the IR cannot be loaded or is not the bundle's graph.
+    for one. EngineError if the IR cannot be compiled or is not the bundle's graph.
     """
 
-    def __init__(
-        self, model: bytes, weights: bytes, threads: int | None = None, name: str = "openvino", streams: int = 1
-    ) -> None:
+    def __init__(self, model: Any, threads: int | None = None, name: str = "openvino", streams: int = 1) -> None:
         self._name = name
         self.threads = cores(threads)
-        self._compiled = compiled(model, weights, self.threads, streams)
+        self._compiled = compiled(model, self.threads, streams)
         given = {n for output in self._compiled.outputs for n in output.names}
         absent = [n for n in _OUTPUTS if n not in given]
         if absent or [i.any_name for i in self._compiled.inputs] != ["image"]:
@@ -66,12 +77,32 @@ class OpenVinoEngine(CheckedEngine):
         return Outputs(*(np.array(found[name]) for name in _OUTPUTS))
 
 
-def compiled(model: bytes, weights: bytes, threads: int, streams: int = 1) -> Any:
-    """An openvino.CompiledModel of an IR's bytes, or of ONNX's with empty `weights`. EngineError."""
+def read(model: bytes, weights: bytes) -> Any:
+    """An openvino.Model of the bytes of an IR's xml and bin, or of ONNX's with empty `weights`. EngineError.
+
+    Weights stored in float16 are made float32 here, once for all that is compiled of it.
+    """
     try:
         import openvino
+        from openvino import opset13
     except ImportError as error:
         raise EngineError(f"openvino cannot be loaded ({error}): pip install 'ahl[openvino]'") from error
+    try:
+        found = openvino.Core().read_model(model=model, weights=weights)
+    except RuntimeError as error:
+        raise EngineError(f"openvino: the IR cannot be loaded ({reason(error)}): export the bundle again") from error
+    for widening in found.get_ordered_ops():
+        if widening.get_type_name() == "Convert" and widening.get_element_type() == openvino.Type.f32:
+            stored = widening.input_value(0).get_node()
+            if stored.get_type_name() == "Constant":
+                widening.output(0).replace(opset13.constant(stored.data.astype(np.float32)).output(0))
+    return found
+
+
+def compiled(model: Any, threads: int, streams: int = 1) -> Any:
+    """An openvino.CompiledModel of a model that was `read`. EngineError."""
+    import openvino
+
     settings = {
         "INFERENCE_PRECISION_HINT": "f32",  # some CPUs would take bfloat16, and scores would leave their bounds
         "PERFORMANCE_HINT": "LATENCY",
@@ -83,7 +114,6 @@ def compiled(model: bytes, weights: bytes, threads: int, streams: int = 1) -> An
         "CPU_RUNTIME_CACHE_CAPACITY": "0",
     }
     try:
-        core = openvino.Core()
-        return core.compile_model(core.read_model(model=model, weights=weights), "CPU", settings)
+        return openvino.Core().compile_model(model, "CPU", settings)
     except RuntimeError as error:
         raise EngineError(f"openvino: the IR cannot be loaded ({reason(error)}): export the bundle again") from error

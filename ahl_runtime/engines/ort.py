@@ -44,6 +44,11 @@ def load(engine: str, bundle: Bundle, artefact: Artefact, threads: int | None) -
     return OrtEngine(bundle.read(artefact.files[0]), threads, engine, options)
 
 
+def pair(engine: str, bundle: Bundle, artefact: Artefact, threads: int) -> tuple[CheckedEngine, CheckedEngine]:
+    """For a frame alone, and for frames side by side: threads of one session would wait at every layer. EngineError."""
+    return load(engine, bundle, artefact, threads), load(engine, bundle, artefact, 1)
+
+
 class OrtEngine(CheckedEngine):
     """`model`: the ONNX file's bytes. `threads`: at least 1, None for those of `options`.
 

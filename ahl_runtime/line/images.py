@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import random
 import time
 from datetime import UTC, datetime
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from ahl_runtime.decode import suffix_of
+from ahl_runtime.encode import png
 from ahl_runtime.files import write_whole
 from ahl_runtime.line.inbox import Ticket
 from ahl_runtime.line.parts import StorePart
@@ -34,9 +32,12 @@ class Images:
         return random.random() < self._part.keep_passes
 
     def keep(self, id: str, ticket: Ticket) -> tuple[str, str]:
-        """Write a frame's file as it came, or its pixels as PNG: absolute path, SHA-256. OSError."""
+        """Write a frame's file as it came, or its pixels as PNG: absolute path, SHA-256. OSError.
+
+        Lossless, so that a marked image can be trained on.
+        """
         suffix = ticket.path.suffix.lower() if ticket.path else suffix_of(ticket.body) if ticket.body else ".png"
-        body = ticket.body or png(ticket.frame.image if ticket.frame else np.zeros((1, 1, 3), np.uint8))
+        body = ticket.body or png(ticket.frame.image if ticket.frame else np.zeros((1, 1, 3), np.uint8), level=1)
         day = self.folder / datetime.now(UTC).strftime("%Y%m%d")
         day.mkdir(parents=True, exist_ok=True)
         path = (day / f"{id}{suffix}").absolute()
@@ -69,10 +70,3 @@ class Images:
                 if day.is_dir() and day.name != datetime.now(UTC).strftime("%Y%m%d"):
                     day.rmdir()  # where it is empty
         return gone
-
-
-def png(pixels: NDArray[np.uint8]) -> bytes:
-    """Lossless, so that a marked image can be trained on; packed lightly, so that it is quick."""
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG", compress_level=1)
-    return out.getvalue()

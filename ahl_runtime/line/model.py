@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from ahl_runtime import engines, memory
 from ahl_runtime.bundle import Bundle, open_bundle
 from ahl_runtime.decision import Rule
-from ahl_runtime.engines.base import cores
 from ahl_runtime.errors import EngineError
 from ahl_runtime.line.parts import ModelPart
 from ahl_runtime.sidefile import SideFiles
@@ -20,15 +19,14 @@ from ahl_runtime.signature import load_public
 from ahl_runtime.types import Outputs
 
 _ON_GPU = 8  # frames
-_SIDE_BY_SIDE = ("onnxruntime", "onnxruntime-int8")
 
 
 class Model:
     """Loaded from `path` as `part` says. BundleError, EngineError, SideFileError, SigningError.
 
     `name`: the file's stem. `digest`: the bundle's. `engine`: what runs it. `batch`: frames that are best scored in
-    one call. `beside`: calls that are best made side by side: of ONNX Runtime on a CPU one for each core, as within a
-    frame its threads wait for each other. The bundle's bytes are not kept.
+    one call. `beside`: calls that are best made side by side: on a CPU one for each core where there is memory for it,
+    as within a frame the threads wait for each other. The bundle's bytes are not kept.
     """
 
     def __init__(self, part: ModelPart, path: Path, sources: Sequence[str]) -> None:
@@ -36,8 +34,6 @@ class Model:
         self.path, self.name, self.digest = path, path.stem, bundle.digest
         self.engine = part.engine or engines.available(bundle)[0]
         self.batch = _ON_GPU if engines.on_gpu(self.engine) else 1
-        # OpenVINO's one stream gains nothing by it, and takes the memory all the same.
-        self.beside = cores(part.threads) if self.engine in _SIDE_BY_SIDE else 1
         artefact = engines.artefact(bundle, self.engine)
         self.artefact, self.map_range = artefact.engine, artefact.map_range
         self.side_files = SideFiles(bundle)
@@ -45,9 +41,7 @@ class Model:
         self._sources = tuple(sources)
         self._rules: dict[str, Rule] = {}
         self.read_rules()
-        self._engine = engines.load(bundle, self.engine, part.threads)
-        # Frames side by side have one thread each: those of one session would wait for each other at every layer.
-        self._single = engines.load(bundle, self.engine, 1) if self.beside > 1 else self._engine
+        self._alone, self._together, self.beside = engines.pair(bundle, self.engine, part.threads, part.side_by_side)
         self._places = threading.Semaphore(self.beside)
         self._lock = threading.Lock()
         self._inside = 0
@@ -64,7 +58,7 @@ class Model:
                 alone = not (self._inside or more)
                 self._inside += 1
             try:
-                return (self._engine if alone else self._single).infer(images)
+                return (self._alone if alone else self._together).infer(images)
             finally:
                 with self._lock:
                     self._inside -= 1

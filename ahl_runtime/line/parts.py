@@ -20,11 +20,15 @@ class Part(BaseModel):
 
 
 class ModelPart(Part):
-    """`engine`: the preferred one by default. `trust`: a public key's file; bundles of others are refused."""
+    """`engine`: the preferred one by default. `trust`: a public key's file; bundles of others are refused.
+
+    `side_by_side`: frames that wait are scored on a core each; None for what suits the engine (`engines.pair`).
+    """
 
     bundle: Path
     engine: str | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
+    side_by_side: bool | None = None
     trust: Path | None = None
 
 

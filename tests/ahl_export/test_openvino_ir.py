@@ -1,5 +1,7 @@
 """OpenVINO's IR: the graph's scores within the bounds of its float16 weights, at any batch and size."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
@@ -8,6 +10,9 @@ from ahl_export import openvino_ir, parity
 from ahl_export.artefact import Built
 from ahl_export.errors import ExportError
 from ahl_export.parity import Evidence
+from ahl_runtime import engines
+from ahl_runtime.bundle import Bundle
+from ahl_runtime.engines.openvino import read
 from ahl_runtime.engines.ort import OrtEngine
 
 pytestmark = pytest.mark.slow
@@ -67,3 +72,22 @@ def test_frames_side_by_side_score_as_one_after_the_other(
         found = parity.survey(engine, evidence)
         np.testing.assert_allclose(found.normal, alone, rtol=1e-6)
         assert len(found.milliseconds) == 2 and len(found.pseudo) == 20
+
+
+def test_a_line_scores_frames_side_by_side_where_it_is_asked_to(full_bundle: Bundle, frames: np.ndarray) -> None:
+    only, same, one = engines.pair(full_bundle, "openvino", 2)
+    assert only is same and one == 1  # memory is dear
+    alone, beside, many = engines.pair(full_bundle, "openvino", 2, side_by_side=True)
+    streams = [e._compiled.get_property("NUM_STREAMS") for e in (alone, beside)]
+    assert many == 2 and streams == [1, 2]
+    expected = np.concatenate([alone.infer(frame[None]).score for frame in frames])
+    with ThreadPoolExecutor(many) as pool:
+        found = list(pool.map(lambda frame: float(beside.infer(frame[None]).score[0]), frames))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_weights_are_widened_once_for_all_that_is_compiled(built: Built) -> None:
+    model = read(*built.files.values())
+    assert not [
+        o for o in model.get_ops() if o.get_type_name() == "Constant" and o.get_element_type().to_string() == "f16"
+    ]

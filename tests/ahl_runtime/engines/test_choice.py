@@ -93,3 +93,13 @@ def test_cuda_scores_as_the_cpu(bundle: Callable[[float], Bundle]) -> None:
     got, wanted = (engines.load(opened, name).infer(images) for name in ("onnxruntime-cuda", "onnxruntime"))
     np.testing.assert_allclose(got.score, wanted.score, atol=1e-4)
     np.testing.assert_allclose(got.anomaly_map, wanted.anomaly_map, atol=1e-4)
+
+
+@pytest.mark.parametrize(("threads", "side_by_side", "many"), [(2, None, 2), (2, True, 2), (2, False, 1), (1, True, 1)])
+def test_side_by_side_each_frame_has_a_thread(
+    bundle: Callable[[float], Bundle], threads: int, side_by_side: bool | None, many: int
+) -> None:
+    alone, beside, found = engines.pair(bundle(10.0), "onnxruntime", threads, side_by_side)
+    assert found == many and alone.threads == threads
+    assert beside.threads == (1 if many > 1 else threads)
+    assert (alone is beside) == (many == 1)

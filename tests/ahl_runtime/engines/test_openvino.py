@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ahl_runtime.decode import decode
-from ahl_runtime.engines.openvino import OpenVinoEngine
+from ahl_runtime.engines.openvino import OpenVinoEngine, read
 from ahl_runtime.engines.ort import OrtEngine
 from ahl_runtime.errors import EngineError
 
@@ -31,14 +31,14 @@ def test_any_batch_and_size_scores_as_onnx_runtime(
     model: bytes, parts: tuple[bytes, bytes], n: int, height: int, width: int
 ) -> None:
     images = np.random.default_rng(0).integers(0, 256, (n, height, width, 3), dtype=np.uint8)
-    got, wanted = OpenVinoEngine(*parts, threads=1).infer(images), OrtEngine(model).infer(images)
+    got, wanted = OpenVinoEngine(read(*parts), threads=1).infer(images), OrtEngine(model).infer(images)
     for name in ("score", "anomaly_map", "head_scores"):
         assert getattr(got, name).dtype == np.float32
         np.testing.assert_allclose(getattr(got, name), getattr(wanted, name), atol=1e-5)
 
 
 def test_outputs_are_the_callers_own(parts: tuple[bytes, bytes], cells: list[Path]) -> None:
-    engine = OpenVinoEngine(*parts, threads=1)
+    engine = OpenVinoEngine(read(*parts), threads=1)
     first = engine.infer(decode(cells[0])[np.newaxis])
     before = first.score.copy(), first.anomaly_map.copy()
     engine.infer(255 - decode(cells[0])[np.newaxis])
@@ -46,20 +46,20 @@ def test_outputs_are_the_callers_own(parts: tuple[bytes, bytes], cells: list[Pat
 
 
 def test_it_computes_in_float32(parts: tuple[bytes, bytes]) -> None:
-    compiled = OpenVinoEngine(*parts, threads=1)._compiled
+    compiled = OpenVinoEngine(read(*parts), threads=1)._compiled
     assert compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
 
 
 @pytest.mark.parametrize("images", [np.zeros((4, 4, 3), np.uint8), np.zeros((1, 4, 4, 3), np.float32)])
 def test_other_pixels_are_refused(parts: tuple[bytes, bytes], images: np.ndarray) -> None:
     with pytest.raises(EngineError, match=r"openvino: expected uint8 \[N, H, W, 3\], got"):
-        OpenVinoEngine(*parts).infer(images)
+        OpenVinoEngine(read(*parts)).infer(images)
 
 
 @pytest.mark.parametrize("xml", [b"", b"junk", b"<net/>"])
 def test_what_is_no_ir_is_refused(xml: bytes) -> None:
     with pytest.raises(EngineError, match="the IR cannot be loaded") as caught:
-        OpenVinoEngine(xml, b"")
+        read(xml, b"")
     assert "\n" not in str(caught.value)
 
 
@@ -69,9 +69,9 @@ def test_another_graph_is_refused(model: bytes, tmp_path: Path) -> None:
     graph = onnx.load_from_string(model)
     graph.graph.output.pop()
     with pytest.raises(EngineError, match="the IR lacks head_scores"):
-        OpenVinoEngine(*ir(graph.SerializeToString(), tmp_path))
+        OpenVinoEngine(read(*ir(graph.SerializeToString(), tmp_path)))
 
 
 def test_threads(parts: tuple[bytes, bytes]) -> None:
     with pytest.raises(EngineError, match="threads is 0"):
-        OpenVinoEngine(*parts, threads=0)
+        OpenVinoEngine(read(*parts), threads=0)

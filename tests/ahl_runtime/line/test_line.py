@@ -83,16 +83,16 @@ def test_frames_are_scored_side_by_side_and_handed_on_in_order(running: Callable
 def test_a_frame_has_all_cores_where_it_is_alone(running: Callable[..., Line], cells: list[Path]) -> None:
     model = running(model={"threads": 2}).model
     images, used = decode(cells[0])[np.newaxis], []
-    for name in ("_engine", "_single"):
+    for name in ("_alone", "_together"):
         engine = getattr(model, name)
         setattr(engine, "_run", lambda i, run=engine._run, name=name: used.append(name) or run(i))  # noqa: B010
     expected = model.infer(images)
     beside = model.infer(images, more=True)
-    assert used == ["_engine", "_single"]
+    assert used == ["_alone", "_together"]
     np.testing.assert_allclose(beside.score, expected.score, atol=1e-5)
     used.clear()
-    together, go_on = model._single._run, threading.Event()
-    model._single._run = lambda i: go_on.wait(20) and together(i)  # type: ignore[method-assign]
+    together, go_on = model._together._run, threading.Event()
+    model._together._run = lambda i: go_on.wait(20) and together(i)  # type: ignore[method-assign]
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(model.infer, images, more=True)
         until(lambda: model._inside)
@@ -100,7 +100,7 @@ def test_a_frame_has_all_cores_where_it_is_alone(running: Callable[..., Line], c
         until(lambda: model._inside == 2)
         go_on.set()
         assert first.result().score == second.result().score
-    assert used == ["_single", "_single"] and model._inside == 0
+    assert used == ["_together", "_together"] and model._inside == 0
 
 
 def test_many_frames_of_one_request_are_scored_a_batch_at_a_time(
@@ -327,3 +327,12 @@ def test_it_stops_after_everything_is_stored(running: Callable[..., Line]) -> No
         line.submit(BLACK, None, "")
     with pytest.raises(Busy, match="does not run"):
         line.check_ready()
+
+
+def test_frames_are_scored_one_by_one_where_it_is_asked_for(running: Callable[..., Line], cells: list[Path]) -> None:
+    model = running(model={"threads": 2, "side_by_side": False}).model
+    assert model.beside == 1 and model._alone is model._together
+    images = decode(cells[0])[np.newaxis]
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(model.infer, [images, images])
+    assert first.score == second.score

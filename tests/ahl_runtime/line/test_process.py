@@ -139,7 +139,7 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
 
 def test_flags_are_enough(served: Callable[..., Served], bundle_path: Path, tmp_path: Path, cells: list[Path]) -> None:
     (tmp_path / "in").mkdir()
-    line = served("--bundle", bundle_path, "--source", "folder:in", "--port", 0, "--threads", 1)
+    line = served("--bundle", bundle_path, "--source", "folder:in", "--port", 0, "--threads", 2, "--one-by-one")
     url = line.url()
     put(cells, tmp_path / "in", 3)
     until(lambda: line.ask("/v1/state")["sources"][0]["frames"] == 3)
