@@ -1,4 +1,7 @@
-"""What ahl bench compares with, in a process of its own: python -m ahl_export.bench.contestant KIND [FILE] [SIDE]."""
+"""What ahl bench compares with, in a process of its own.
+
+python -m ahl_export.bench.contestant KIND [FILE] [SIDE] [PRECISION]
+"""
 
 import sys
 from collections.abc import Callable
@@ -36,11 +39,16 @@ def paper(threads: int | None) -> Score:
     return score
 
 
-def anomalib(threads: int | None, path: Path, side: int) -> Score:
-    """An anomalib export through its own inferencer, from pixels of the network's own size: no resize is counted."""
+def anomalib(threads: int | None, path: Path, side: int, precision: str = "") -> Score:
+    """An anomalib export through its own inferencer, from pixels of the network's own size: no resize is counted.
+
+    `precision`: OpenVINO's name of what it shall compute in; without one, it chooses for the CPU.
+    """
     from anomalib.deploy import OpenVINOInferencer
 
     settings: dict[str, Any] = {} if threads is None else {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+    if precision:
+        settings["INFERENCE_PRECISION_HINT"] = precision
     inferencer, image = OpenVINOInferencer(path, "CPU", settings), _frame(side)
     return lambda: inferencer.predict(image)
 
@@ -73,7 +81,7 @@ def main(kind: str, *arguments: str) -> None:
     """Serve the bench."""
     makes: dict[str, Callable[[int | None], Score]] = {
         "paper": paper,
-        "anomalib": lambda threads: anomalib(threads, Path(arguments[0]), int(arguments[1])),
+        "anomalib": lambda threads: anomalib(threads, Path(arguments[0]), int(arguments[1]), *arguments[2:]),
         "onnxruntime": lambda threads: onnxruntime(threads, Path(arguments[0])),
         "openvino": lambda threads: openvino(threads, Path(arguments[0])),
     }

@@ -55,9 +55,10 @@ def test_what_we_compare_with_scores(tmp_path: Path) -> None:
     with (
         Worker("paper", "ahl_export.bench.contestant", "paper") as paper,
         Worker("padim", "ahl_export.bench.contestant", "anomalib", exported, 64, cwd=tmp_path) as padim,
+        Worker("exact", "ahl_export.bench.contestant", "anomalib", exported, 64, "f32", cwd=tmp_path) as exact,
     ):
-        found = in_turn([paper, padim], 0.02, 1, cores(None))
-    assert [len(f.rounds[0]) >= 3 for f in found] == [True, True]
+        found = in_turn([paper, padim, exact], 0.02, 1, cores(None))
+    assert [len(f.rounds[0]) >= 3 for f in found] == [True, True, True]
 
 
 @pytest.mark.slow
