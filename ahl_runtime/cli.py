@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ _NAME = "ahl-runtime"
 
 def main() -> None:
     """Run the command line; exit code 0, 1 (a check failed), 2 (an error, said in one line on stderr)."""
+    # OpenVINO imports its model converter, with a client of telemetry, unless there is none: nothing here converts.
+    sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
     console.run(app, _NAME, _expected, click.ClickException, click.exceptions.Exit)
 
 

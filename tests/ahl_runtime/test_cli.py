@@ -167,3 +167,19 @@ def test_the_same_image_gives_the_same_score(bundle_path: Path, cells: list[Path
     Image.fromarray(np.asarray(decode(cells[0]))).save(colour)
     results = lines(run("score", "--bundle", bundle_path, cells[0], cells[0], colour))
     assert len({r["score"] for r in results}) == 1
+
+
+def test_openvino_brings_no_converter_and_no_telemetry() -> None:
+    pytest.importorskip("openvino", reason="the extra [openvino] is not installed")
+    script = """
+import sys
+from ahl_runtime.cli import main
+sys.argv = ["ahl-runtime", "--version"]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code
+import openvino
+assert openvino.Core().available_devices and "openvino_telemetry" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
