@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Full, Queue
 
@@ -76,6 +77,7 @@ class Scorer:
         self._taking = threading.Lock()
         self._taken = 0  # batches
         self._order = threading.Condition()
+        self._done: dict[int, list[Scored]] = {}  # before their turn
         self._handed_on = 0
 
     @property
@@ -101,6 +103,7 @@ class Scorer:
             if tickets:
                 results = self._results(self.model, tickets, time.monotonic())
                 self._hand_on(thread, number, results, aborted)
+        self._settle(thread, aborted)
 
     def _results(self, model: Model, tickets: Sequence[Ticket], taken: float) -> list[Scored]:
         if tickets[0].frame is None:  # they are of one shape: of none
@@ -120,24 +123,49 @@ class Scorer:
         return [model.rule(f.source).decide(score(outputs, i), f) for i, f in enumerate(frames)]
 
     def _hand_on(self, thread: int, number: int, results: list[Scored], aborted: Callable[[], bool]) -> None:
-        """After the batches before it, in the order in which they were taken."""
-        with self._order:
-            while self._handed_on != number and not aborted():
+        """In the order in which they were taken: what is done before its turn is left to whoever does the one before.
+
+        Waits where it would be too far ahead.
+        """
+        with self._in_order(thread):
+            self._done[number] = results
+            while number - self._handed_on > self.threads and not aborted():
                 self._signs[thread] = time.monotonic()
                 self._order.wait(_LOOK)
-            self._account(results)
-            while not aborted():
-                self._signs[thread] = time.monotonic()
-                try:
-                    self._out.put(results, timeout=_LOOK)
-                    break
-                except Full:
-                    continue
-            else:
-                for result in results:
-                    result.ticket.outcome.cancel()
-            self._handed_on = number + 1
+            while self._handed_on in self._done:
+                self._put(thread, self._done.pop(self._handed_on), aborted)
+                self._handed_on += 1
             self._order.notify_all()
+
+    def _settle(self, thread: int, aborted: Callable[[], bool]) -> None:
+        """Until all that is done is handed on, or `aborted`: what comes before it may never be done."""
+        with self._in_order(thread):
+            while self._done and not aborted():
+                self._signs[thread] = time.monotonic()
+                self._order.wait(_LOOK)
+            for left in self._done.values():
+                _cancel(left)
+
+    @contextmanager
+    def _in_order(self, thread: int) -> Iterator[None]:
+        """Holds the order. Who has it may be waiting for the store: that is not the fault of those who wait for it."""
+        while not self._order.acquire(timeout=_LOOK):
+            self._signs[thread] = time.monotonic()
+        try:
+            yield
+        finally:
+            self._order.release()
+
+    def _put(self, thread: int, results: list[Scored], aborted: Callable[[], bool]) -> None:
+        self._account(results)
+        while not aborted():
+            self._signs[thread] = time.monotonic()
+            try:
+                self._out.put(results, timeout=_LOOK)
+                return
+            except Full:
+                continue
+        _cancel(results)
 
     def _account(self, results: list[Scored]) -> None:
         good = [(r.ticket.frame, r.decision) for r in results if r.ticket.frame and r.decision]
@@ -164,6 +192,11 @@ class Scorer:
             if self.model is model:
                 self.model = fresh
                 log.warning("the engine was loaded anew", extra={"engine": fresh.engine})
+
+
+def _cancel(results: Sequence[Scored]) -> None:
+    for result in results:
+        result.ticket.outcome.cancel()
 
 
 def stacked(frames: Sequence[Frame]) -> NDArray[np.uint8]:

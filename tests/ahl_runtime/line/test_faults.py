@@ -1,8 +1,10 @@
 """Faults while frames come: the line runs on, each frame has one outcome stored, and the sink has them all."""
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ahl_runtime import store
 from ahl_runtime.decode import decode
 from ahl_runtime.errors import BundleError, EngineError, ImageError, RuntimeFault
+from ahl_runtime.line import line as line_module
 from ahl_runtime.line.line import Line
 
 from .conftest import all_accounted, rows, until
@@ -173,3 +177,24 @@ def test_a_bundle_replaced_while_it_is_deployed(
     assert not [result for result in found if isinstance(result, Exception)]
     known = {row["bundle"] for row in rows(line.store_path, "SELECT DISTINCT bundle FROM decisions")}
     assert 1 <= len(known) <= 3 and deployed == 4
+
+
+def test_a_store_that_takes_nothing_is_no_hang(
+    running: Callable[..., Line], cells: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scoring threads wait, each with a decision in hand, for longer than a thread may be silent."""
+    monkeypatch.setattr(store, "_WAIT", 0.1)
+    monkeypatch.setattr(line_module, "_HUNG", 2.5)  # the store is tried every 2 seconds
+    line = running(model={"threads": 2})
+    other = sqlite3.connect(line.store_path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with ThreadPoolExecutor(9) as pool:
+        asked = [pool.submit(line.submit, decode(cells[i]), None, str(i)) for i in range(9)]
+        until(lambda: line.state().faults)
+        end = time.monotonic() + 5.0
+        while time.monotonic() < end:
+            assert line.healthy
+            time.sleep(0.05)
+        other.execute("ROLLBACK")
+        assert len({f.result().id for f in asked}) == 9
+    other.close()

@@ -80,6 +80,36 @@ def test_frames_are_scored_side_by_side_and_handed_on_in_order(running: Callable
     assert [row["id"] for row in stored] == [r.id for r in found]
 
 
+def test_a_slow_frame_holds_the_others_decisions_back_but_not_their_scoring(
+    running: Callable[..., Line], cells: list[Path]
+) -> None:
+    line = running(model={"threads": 2})
+    held, go_on, scored = line.model.infer, threading.Event(), []
+
+    def infer(images: np.ndarray, **_: bool) -> Any:
+        if (images == 0).all():
+            assert go_on.wait(20)
+        found = held(images)
+        scored.append(len(scored))
+        return found
+
+    line.model.infer = infer  # type: ignore[method-assign]
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(line.submit, BLACK, None, "0")]
+        until(lambda: line.state().sources[0].frames == 1 and line.state().sources[0].queue == 0)
+        for i in range(1, 6):
+            asked.append(pool.submit(line.submit, decode(cells[i]), None, str(i)))
+            until(lambda i=i: line.state().sources[0].frames == i + 1)
+        until(lambda: len(scored) == 3)
+        time.sleep(0.3)
+        assert len(scored) == 3  # not without end
+        assert not rows(line.store_path, "SELECT id FROM decisions")
+        go_on.set()
+        found = [f.result() for f in asked]
+    stored = rows(line.store_path, "SELECT id FROM decisions ORDER BY rowid")
+    assert [row["id"] for row in stored] == [r.id for r in found]
+
+
 def test_a_frame_has_all_cores_where_it_is_alone(running: Callable[..., Line], cells: list[Path]) -> None:
     model = running(model={"threads": 2}).model
     images, used = decode(cells[0])[np.newaxis], []
