@@ -109,6 +109,9 @@ def train(
     importance: Annotated[bool, typer.Option(help="CDL+: weigh the base models by psi.")] = True,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after the last whole epoch.")] = False,
     device: Annotated[str, typer.Option(help="auto (the GPU if there is one), cpu or cuda.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="Of extracted features: auto (float16 on a GPU, else float32), float16 or float32.")
+    ] = "auto",
     cache: CacheOption = None,
 ) -> None:
     """Learn g from normal images and a few anomalies."""
@@ -119,7 +122,8 @@ def train(
     given = locals()
     settings = {f.name: given[f.name] for f in fields(TrainConfig) if f.name in given}
     settings["augmentations"] = () if pseudo == "none" else tuple(pseudo.split(","))
-    finished = run(TrainConfig(**settings), out, resume=resume, cache=cache, device=device, report=_say)
+    where = {"cache": cache, "device": device, "precision": precision}
+    finished = run(TrainConfig(**settings), out, resume=resume, **where, report=_say)
     _say(f"trained: {finished.folder}; next: ahl export {finished.folder} --out {finished.folder.name}.ahl")
 
 

@@ -137,11 +137,14 @@ def deal(cell: Cell, dataset: Dataset) -> Split:
 
 @torch.inference_mode()
 def auroc(base: Base, store: FeatureStore, samples: Sequence[Sample]) -> float:
-    """AUROC of the total scores."""
-    rows = store.rows([Item(s) for s in samples])
-    chunks = (store.read(rows[start : start + _CHUNK], base.inputs) for start in range(0, len(rows), _CHUNK))
-    scores = torch.cat([base.total(base(features)) for features in chunks])
-    return float(roc_auc_score([s.label for s in samples], scores.numpy()))
+    """AUROC of the total scores, computed where the store's extractor is."""
+    rows, there = store.rows([Item(s) for s in samples]), base.to(store.device)
+    scores = []
+    for start in range(0, len(rows), _CHUNK):
+        features = store.read(rows[start : start + _CHUNK], base.inputs)
+        with accelerator.ieee():
+            scores.append(base.total(there({name: values.to(store.device) for name, values in features.items()})))
+    return float(roc_auc_score([s.label for s in samples], torch.cat(scores).cpu().numpy()))
 
 
 @dataclass(frozen=True)
@@ -164,8 +167,9 @@ class _Work:
 
     def open(self) -> Callable[[Cell], Result]:
         """What runs a cell in this process; the features of all images come first, since all cells share them."""
-        extractor = Extractor(self.spec, self.supersample).to(accelerator.device())
-        store = FeatureStore(self.cache, extractor)
+        there = accelerator.device()
+        extractor = Extractor(self.spec, self.supersample).to(there)
+        store = FeatureStore(self.cache, extractor, half=accelerator.precision("auto", there) == "float16")
         with Progress(transient=True) as progress:
             store.rows([Item(s) for s in self.dataset.samples], progress)
         return partial(self._run, extractor, store)

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from ahl_train import importance
 from ahl_train.config import Schedule
 from ahl_train.heads.base import NORMAL, PSEUDO, SEEN, TIMES, Base, Features
 from ahl_train.loss import MARGIN, prior
-from ahl_train.prepared import Read, Rows, prepared
+from ahl_train.prepared import Read, Rows, Samples
+from ahl_train.replay import Replay
 
 Groups = tuple[Rows, Rows, Rows]  # rows in the feature store of normal, seen and pseudo samples
 
@@ -52,25 +54,29 @@ class CDL:
         plus: bool = True,
     ) -> None:
         self.base, self.tasks, self.schedule, self.seed, self.plus = base, tasks, schedule, seed, plus
-        self.read = prepared(base, read, np.concatenate([rows for t in tasks for rows in (*t.support, *t.query)]))
         self.epoch = 0
         self.mu, self.sigma = prior(seed)
         self.device = next(base.parameters()).device
         # Where it makes tensors of its own. The CPU's context would cost each operation on the CPU some microseconds.
         self._there: AbstractContextManager[object] = nullcontext() if self.device.type == "cpu" else self.device
+        rows = np.concatenate([rows for t in tasks for rows in (*t.support, *t.query)])
+        self.samples = Samples(base, read, rows, self.device)
         self.parameters = dict(base.named_parameters())
         self.optimizer = torch.optim.Adam(
             self.parameters.values(), lr=schedule.outer_lr, weight_decay=schedule.weight_decay
         )
         self.decay = torch.optim.lr_scheduler.StepLR(self.optimizer, schedule.decay_every, gamma=0.1)
-        self.watched = _Watched.draw(tasks, schedule.watched, np.random.default_rng([seed, 2**31])).to(self.device)
+        self.inner, self.outer = Replay(self._inner_gradients), Replay(self._outer_gradients)
+        self.watched = _Watched.draw(tasks, schedule.watched, np.random.default_rng([seed, 2**31]), self.device)
+        self._watched_places = torch.from_numpy(self.samples.places(self.watched.rows)).to(self.device)
+        self._trains_on = torch.tensor(base.trains_on, device=self.device).T.float()  # [groups, heads]
         torch.manual_seed(seed)
         self.psi = importance.Psi(len(tasks)).to(self.device)
         self.psi_optimizer = torch.optim.Adam(self.psi.parameters(), lr=2e-3)
         self.history = torch.empty(0, len(self.watched.rows), len(tasks), device=self.device)
 
     def run_epoch(self) -> EpochLog:
-        """Adapt the base models, weigh them, step g (Algorithm 1, lines 4 to 13)."""
+        """Adapt the base models, weigh them, step g (Algorithm 1, lines 4 to 13). A GPU is waited for at its end."""
         self.base.train()
         rng = np.random.default_rng([self.seed, self.epoch])
         with self._there:
@@ -79,39 +85,54 @@ class CDL:
             query_loss = self._learn(adapted, weights, rng)
         self.decay.step()
         self.epoch += 1
-        return EpochLog(self.epoch, support_loss, query_loss, tuple(weights.tolist()), psi_loss)
+        losses = support_loss.item(), query_loss.item(), tuple(weights.tolist())
+        return EpochLog(self.epoch, *losses, None if psi_loss is None else psi_loss.item())
 
-    def _adapt(self, rng: np.random.Generator) -> tuple[dict[str, Tensor], float]:
-        """Inner steps (Eq. 1): from g's weights, each phi_i on its support. Parameters stacked, [T, ...]."""
+    def _adapt(self, rng: np.random.Generator) -> tuple[dict[str, Tensor], Tensor]:
+        """Inner steps (Eq. 1): from g's weights, each phi_i on its support. Parameters stacked, [T, ...]; mean loss."""
         t = len(self.tasks)
-        stacked = {name: p.detach().expand(t, *p.shape).clone().requires_grad_() for name, p in self.parameters.items()}
-        # Its step is each model's own, so one optimizer over the stack is T optimizers.
-        optimizer = torch.optim.SGD(stacked.values(), lr=self.schedule.inner_lr)
+        stacked = {name: p.detach().expand(t, *p.shape).clone() for name, p in self.parameters.items()}
         loss = torch.zeros(t)
         for batch in self._batches([task.support for task in self.tasks], self.schedule.inner_steps, rng):
-            loss = self._losses(stacked, batch)
-            optimizer.zero_grad()
-            loss.sum().backward()
-            optimizer.step()
-        return {name: p.detach() for name, p in stacked.items()}, loss.mean().item()
+            loss, *gradients = self.inner(stacked, batch)
+            # A step is each model's own, so one over the stack is T of them.
+            for p, gradient in zip(stacked.values(), gradients, strict=True):
+                if gradient is not None:
+                    p.add_(gradient, alpha=-self.schedule.inner_lr)
+        return stacked, loss.mean()
 
-    def _learn(self, adapted: dict[str, Tensor], weights: Tensor, rng: np.random.Generator) -> float:
-        """Outer steps (Eq. 4): g on the weighted query losses of the adapted phi_i.
+    def _inner_gradients(self, stacked: dict[str, Tensor], batch: "_Batch") -> tuple[Tensor | None, ...]:
+        """The loss of each model, [T], then the gradients of their parameters; None for one that no loss looks at."""
+        own = {name: p.detach().requires_grad_() for name, p in stacked.items()}
+        losses = self._losses(own, batch)
+        return losses.detach(), *torch.autograd.grad(losses.sum(), list(own.values()), allow_unused=True)
+
+    def _learn(self, adapted: dict[str, Tensor], weights: Tensor, rng: np.random.Generator) -> Tensor:
+        """Outer steps (Eq. 4): g on the weighted query losses of the adapted phi_i; the last of them.
 
         First order: the displacement phi_i - g of an epoch is held constant while g moves.
         """
         shift = {name: adapted[name] - p.detach() for name, p in self.parameters.items()}
         loss = torch.zeros(())
         for batch in self._batches([task.query for task in self.tasks], self.schedule.outer_steps, rng):
-            moved = {name: p + shift[name] for name, p in self.parameters.items()}
-            loss = (weights * self._losses(moved, batch)).sum()
-            self.optimizer.zero_grad()
-            loss.backward()
+            given = {name: p.detach() for name, p in self.parameters.items()}
+            loss, *gradients = self.outer(given, shift, weights, batch)
+            for p, gradient in zip(self.parameters.values(), gradients, strict=True):
+                p.grad = gradient
             torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.schedule.clip)
             self.optimizer.step()
-        return loss.item()
+        return loss
 
-    def _weigh(self, adapted: dict[str, Tensor]) -> tuple[Tensor, float | None]:
+    def _outer_gradients(
+        self, parameters: dict[str, Tensor], shift: dict[str, Tensor], weights: Tensor, batch: "_Batch"
+    ) -> tuple[Tensor | None, ...]:
+        """The weighted query loss, then its gradients by g's parameters; None for one that no loss looks at."""
+        own = {name: p.detach().requires_grad_() for name, p in parameters.items()}
+        moved = {name: p + shift[name] for name, p in own.items()}
+        loss = (weights * self._losses(moved, batch)).sum()
+        return loss.detach(), *torch.autograd.grad(loss, list(own.values()), allow_unused=True)
+
+    def _weigh(self, adapted: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
         """w_i: uniform before epoch K; then from psi's predictions (Eqs. 6, 7)."""
         t = len(self.tasks)
         uniform = torch.full((t,), 1 / t)
@@ -131,16 +152,15 @@ class CDL:
     def _watch(self, adapted: dict[str, Tensor]) -> Tensor:
         """Scores of the watched samples by each phi_i, in units of the margin, float [samples, T]."""
         parts = []
-        for start in range(0, len(self.watched.rows), 3 * self.schedule.batch):
-            features = self.read(self.watched.rows[start : start + 3 * self.schedule.batch])
-            heads = vmap(self._call, in_dims=(0, None))(adapted, features)
+        for places in self._watched_places.split(3 * self.schedule.batch):
+            heads = vmap(self._call, in_dims=(0, None))(adapted, self.samples.at(places))
             parts.append((self.base.total(heads) - self.mu) / self.sigma)
         return torch.cat(parts, dim=1).T / MARGIN
 
     def _losses(self, stacked: dict[str, Tensor], batch: "_Batch") -> Tensor:
         """The loss of each model: its heads' mean losses on the groups they learn from, added. float [T]."""
         heads = vmap(self._call)(stacked, batch.features).take_along_dim(batch.places, dim=1)  # [T, B, heads]
-        mask = torch.tensor(self.base.trains_on).T[batch.group].float()  # [B, heads]
+        mask = self._trains_on[batch.group]  # [B, heads]
         losses = self.base.losses(heads, batch.group, self.mu, self.sigma) * mask
         return (losses.sum(1) / mask.sum(0).clamp_min(1)).sum(1)
 
@@ -148,11 +168,20 @@ class CDL:
         return functional_call(self.base, parameters, (features,), {"prepared": True})
 
     def _batches(self, sets: Sequence[Groups], steps: int, rng: np.random.Generator) -> Iterator["_Batch"]:
-        for rows, group in draws(sets, steps, self.schedule.batch, rng):
-            known, places, times = _distinct(rows)
-            features = {name: f.unflatten(0, known.shape) for name, f in self.read(known.ravel()).items()}
-            features[TIMES] = torch.from_numpy(times).to(self.device)
-            yield _Batch(features, torch.from_numpy(places)[..., None].to(self.device), torch.tensor(group))
+        """The batches of all steps, drawn and sent to the device in one go."""
+        if not steps:
+            return
+        rows, groups = zip(*draws(sets, steps, self.schedule.batch, rng), strict=True)
+        known, places, times = _distinct(np.stack(rows), _most(sets, self.schedule.batch))
+        group = self._sent(groups[0])
+        for step in zip(self._sent(self.samples.places(known)), self._sent(places), self._sent(times), strict=True):
+            features = {**self.samples.at(step[0]), TIMES: step[2]}
+            yield _Batch(features, step[1].unsqueeze(-1), group)
+
+    def _sent(self, array: NDArray[np.generic]) -> Tensor:
+        """On the device, without waiting for what it has to compute first."""
+        tensor = torch.from_numpy(array)
+        return tensor if self.device.type == "cpu" else tensor.pin_memory().to(self.device, non_blocking=True)
 
     def state_dict(self) -> dict[str, object]:
         """All that ``load_state_dict`` needs to go on after the last whole epoch."""
@@ -172,8 +201,7 @@ class CDL:
             getattr(self, name).load_state_dict(state[name])
 
 
-@dataclass(frozen=True)
-class _Batch:
+class _Batch(NamedTuple):
     """One batch of each of T models.
 
     `features`: of its B' different samples, each [T, B', ...], and how often they are in it; of few seen anomalies most
@@ -194,8 +222,8 @@ class _Watched:
     unseen: Tensor  # bool [samples, T]
 
     @classmethod
-    def draw(cls, tasks: Sequence[Task], most: int, rng: np.random.Generator) -> "_Watched":
-        """At most ``most`` query samples per group, of all tasks."""
+    def draw(cls, tasks: Sequence[Task], most: int, rng: np.random.Generator, device: torch.device) -> "_Watched":
+        """At most ``most`` query samples per group, of all tasks; tensors on the device."""
         rows, group = [], []
         for g in (NORMAL, SEEN, PSEUDO):
             candidates = np.unique(np.concatenate([task.query[g] for task in tasks]))
@@ -205,23 +233,24 @@ class _Watched:
         all_rows = np.concatenate(rows)
         supports = [np.concatenate(task.support) for task in tasks]
         unseen = np.stack([~np.isin(all_rows, s) for s in supports], axis=1)
-        return cls(all_rows, torch.tensor(group), torch.from_numpy(unseen))
-
-    def to(self, device: torch.device) -> "_Watched":
-        """Its tensors there."""
-        return replace(self, group=self.group.to(device), unseen=self.unseen.to(device))
+        return cls(all_rows, torch.tensor(group, device=device), torch.from_numpy(unseen).to(device))
 
 
 def draws(
     sets: Sequence[Groups], steps: int, batch: int, rng: np.random.Generator
 ) -> Iterator[tuple[Rows, NDArray[np.int64]]]:
     """``steps`` batches: rows [T, B] and their groups [B], alike for all T; equal shares of the groups."""
-    present = [g for g in (NORMAL, SEEN, PSEUDO) if all(len(s[g]) for s in sets)]
-    shares = np.array_split(np.arange(batch), len(present))
-    group = np.repeat(present, [len(share) for share in shares])
+    shares = _shares(sets, batch)
+    group = np.repeat(list(shares), list(shares.values()))
     for _ in range(steps):
-        each = [[_draw(s[g], len(share), rng) for g, share in zip(present, shares, strict=True)] for s in sets]
+        each = [[_draw(s[g], share, rng) for g, share in shares.items()] for s in sets]
         yield np.stack([np.concatenate(parts) for parts in each]), group
+
+
+def _shares(sets: Sequence[Groups], batch: int) -> dict[int, int]:
+    """How many of a batch come from each group of which all sets have samples."""
+    present = [g for g in (NORMAL, SEEN, PSEUDO) if all(len(s[g]) for s in sets)]
+    return {g: len(share) for g, share in zip(present, np.array_split(np.arange(batch), len(present)), strict=True)}
 
 
 def _draw(rows: Rows, n: int, rng: np.random.Generator) -> Rows:
@@ -230,14 +259,23 @@ def _draw(rows: Rows, n: int, rng: np.random.Generator) -> Rows:
     return np.concatenate([rng.permutation(rows) for _ in range(repeats)])[:n]
 
 
-def _distinct(rows: Rows) -> tuple[Rows, NDArray[np.int64], NDArray[np.float32]]:
-    """Rows [T, B] to the different ones of each task [T, B'], their places in them [T, B], how often each is [T, B'].
+def _most(sets: Sequence[Groups], batch: int) -> int:
+    """Different samples that a batch of a set has at most."""
+    shares = _shares(sets, batch)
+    return max(sum(min(share, len(np.unique(s[g]))) for g, share in shares.items()) for s in sets)
 
-    Where a task has fewer of them than another its last is there again, 0 times.
+
+def _distinct(rows: Rows, most: int) -> tuple[Rows, NDArray[np.int64], NDArray[np.float32]]:
+    """Rows [..., B] to the different ones of each batch [..., B'], their places in them [..., B], and how often each is
+    there [..., B'].
+
+    B' is ``most``, so that all steps have one shape: where a batch has fewer its last is there again, 0 times.
     """
-    found = [np.unique(own, return_inverse=True, return_counts=True) for own in rows]
-    shape = len(rows), max(len(own) for own, _, _ in found)
-    known, times = np.empty(shape, rows.dtype), np.zeros(shape, np.float32)
-    for i, (own, _, counts) in enumerate(found):
-        known[i, : len(own)], known[i, len(own) :], times[i, : len(own)] = own, own[-1], counts
-    return known, np.stack([places for _, places, _ in found]), times
+    flat = rows.reshape(-1, rows.shape[-1])
+    shape = (*rows.shape[:-1], most)
+    known, times = np.empty((len(flat), most), rows.dtype), np.zeros((len(flat), most), np.float32)
+    places = np.empty_like(flat)
+    for i, own in enumerate(flat):
+        different, places[i], counts = np.unique(own, return_inverse=True, return_counts=True)
+        known[i], known[i, : len(different)], times[i, : len(different)] = different[-1], different, counts
+    return known.reshape(shape), places.reshape(rows.shape), times.reshape(shape)

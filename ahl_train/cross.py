@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
+from ahl_train import accelerator
 from ahl_train.config import TrainConfig
 from ahl_train.features import Extractor, FeatureStore
 from ahl_train.images import load
@@ -45,7 +46,8 @@ def score_folds(
         learn(base, config, dealt, store, chosen.ahl, own, progress, without=frozenset(fold))
         model = Unified(extractor, base.to(store.device))
         pixels = (torch.from_numpy(load(dealt.train_normal[i]).copy())[None].to(store.device) for i in fold)
-        scores = [model.score(p)[0].item() for p in pixels]
+        with accelerator.ieee():
+            scores = [model.score(p)[0].item() for p in pixels]
         own.save_json(SCORES, {"normals": fold, "scores": scores})
         (own.path / "checkpoint.pt").unlink(missing_ok=True)  # large, and of no use any more
         folder.log({"event": "fold", "fold": k, "seconds": round(perf_counter() - started, 3)})

@@ -22,15 +22,15 @@ class Psi(nn.Module):
         return history[:, -1] + self.out(self.lstm(history)[0][:, -1])
 
 
-def train_step(psi: Psi, optimizer: torch.optim.Optimizer, scores: Tensor, steps: int = 20) -> float:
-    """Fit psi to predict the newest of float [K + 1, samples, T] from the K before it; returns the last MSE."""
+def train_step(psi: Psi, optimizer: torch.optim.Optimizer, scores: Tensor, steps: int = 20) -> Tensor:
+    """Fit psi to predict the newest of float [K + 1, samples, T] from the K before it; the last MSE, float []."""
     history, target = scores[:-1].transpose(0, 1), scores[-1]
     for _ in range(steps):
         loss = nn.functional.mse_loss(psi(history), target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return float(loss.detach())
+    return loss.detach()
 
 
 def generalisation_error(predicted: Tensor, group: Tensor, unseen: Tensor) -> Tensor:

@@ -12,8 +12,7 @@ from ahl_train.cdl import CDL, Groups, Task
 from ahl_train.config import TrainConfig
 from ahl_train.datasets import Sample
 from ahl_train.features import FeatureStore, Item
-from ahl_train.heads.base import PSEUDO, Base, Features
-from ahl_train.prepared import Rows
+from ahl_train.heads.base import PSEUDO, Base
 from ahl_train.protocol import Split
 from ahl_train.run import RunFolder
 
@@ -36,6 +35,34 @@ def learn(
 
     ``without``: indices of train normals that the base shall not see, not even as donors of pseudo anomalies.
     """
+    cdl, rng = begin(base, config, dealt, store, ahl, progress, without)
+    schedule = cdl.schedule
+    if folder and (state := folder.load("checkpoint.pt")):
+        cdl.load_state_dict(state)
+    task = progress.add_task("epochs", total=schedule.epochs, completed=cdl.epoch) if progress else None
+    while cdl.epoch < schedule.epochs and any(p.requires_grad for p in base.parameters()):
+        started = perf_counter()
+        log = cdl.run_epoch()
+        if folder:
+            folder.log({**asdict(log), "seconds": round(perf_counter() - started, 3)})
+            folder.save("checkpoint.pt", cdl.state_dict())
+        if progress and task is not None:
+            progress.update(task, advance=1, description=f"epochs, query loss {log.query_loss:.3f}")
+    balanced = store.read(_balanced(cdl.tasks, rng), base.inputs)
+    base.fit_norms({name: values.to(store.device) for name, values in balanced.items()})
+    return base.eval().cpu()
+
+
+def begin(
+    base: Base,
+    config: TrainConfig,
+    dealt: Split,
+    store: FeatureStore,
+    ahl: bool,
+    progress: Progress | None = None,
+    without: Collection[int] = (),
+) -> tuple[CDL, np.random.Generator]:
+    """All of ``learn`` before its first epoch: features, the base's densities, HADG; and the state of its generator."""
     memory.keep()
     rng = np.random.default_rng([config.seed, 3])
     kept = np.array([i for i in range(len(dealt.train_normal)) if i not in without])
@@ -64,25 +91,8 @@ def learn(
     if not ahl:
         tasks, schedule = [_pooled(tasks)], replace(schedule, inner_steps=0)
 
-    read = store.reader(base.inputs)
-
-    def there(rows: Rows) -> Features:
-        return {name: values.to(store.device) for name, values in read(rows).items()}
-
-    cdl = CDL(base.to(store.device), tasks, there, schedule, config.seed, plus=config.importance)
-    if folder and (state := folder.load("checkpoint.pt")):
-        cdl.load_state_dict(state)
-    task = progress.add_task("epochs", total=schedule.epochs, completed=cdl.epoch) if progress else None
-    while cdl.epoch < schedule.epochs and any(p.requires_grad for p in base.parameters()):
-        started = perf_counter()
-        log = cdl.run_epoch()
-        if folder:
-            folder.log({**asdict(log), "seconds": round(perf_counter() - started, 3)})
-            folder.save("checkpoint.pt", cdl.state_dict())
-        if progress and task is not None:
-            progress.update(task, advance=1, description=f"epochs, query loss {log.query_loss:.3f}")
-    base.fit_norms(there(_balanced(tasks, rng)))
-    return base.eval().cpu()
+    cdl = CDL(base.to(store.device), tasks, store.reader(base.inputs), schedule, config.seed, plus=config.importance)
+    return cdl, rng
 
 
 def _learns_from(base: Base, group: int) -> bool:

@@ -5,25 +5,55 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ahl_train.heads.base import Base, Features
 
 Rows = NDArray[np.int64]
 Read = Callable[[Rows], Features]  # what it gives may be written over by its next call
 _CHUNK = 64  # samples
+_RESIDENT = 4 << 30  # bytes of features that a GPU keeps at most, of the samples that an epoch draws from
 
 
-@torch.no_grad()
-def prepared(base: Base, read: Read, rows: Rows) -> Read:
-    """Reads what ``base.prepare`` makes of features, of these rows alone; it lies in memory."""
-    if type(base).prepare is Base.prepare:
-        return read
-    known = np.unique(rows)
-    parts = [base.prepare(read(chunk)) for chunk in np.array_split(known, -(-len(known) // _CHUNK))]
-    table = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+class Samples:
+    """The samples of some rows, on the base's device, each at its place among them.
 
-    def look_up(wanted: Rows) -> Features:
-        places = torch.from_numpy(np.searchsorted(known, wanted))
-        return {name: values[places] for name, values in table.items()}
+    They lie there as a table where ``base.prepare`` makes them small, and on a GPU that has room for them; otherwise
+    they are read anew for each batch.
+    """
 
-    return look_up
+    @torch.no_grad()
+    def __init__(self, base: Base, read: Read, rows: Rows, device: torch.device) -> None:
+        self._known, self._read, self._device = np.unique(rows), read, device
+        self._table: Features | None = None
+        prepares = type(base).prepare is not Base.prepare
+        if prepares or (device.type == "cuda" and self._size() <= _RESIDENT):
+            chunks = np.array_split(self._known, -(-len(self._known) // _CHUNK))
+            found = (self._there(chunk, copy=True) for chunk in chunks)
+            parts = [base.prepare(widened(features)) if prepares else features for features in found]
+            self._table = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def places(self, rows: Rows) -> Rows:
+        """The place of each row; of rows that were given to begin with."""
+        return np.searchsorted(self._known, rows)
+
+    def at(self, places: Tensor) -> Features:
+        """Float features of the samples at int [...] places, each [..., ...]."""
+        flat = places.flatten()
+        if self._table is None:
+            found = self._there(self._known[flat.cpu().numpy()])
+        else:
+            found = {name: values[flat] for name, values in self._table.items()}
+        return {name: values.unflatten(0, places.shape) for name, values in widened(found).items()}
+
+    def _there(self, rows: Rows, copy: bool = False) -> Features:
+        return {name: values.to(self._device, copy=copy) for name, values in self._read(rows).items()}
+
+    def _size(self) -> int:
+        one = self._read(self._known[:1])
+        return len(self._known) * sum(values.nbytes for values in one.values())
+
+
+def widened(features: Features) -> Features:
+    """Half floats, as which maps are kept, to float32; others as they are."""
+    return {name: values.float() if values.dtype == torch.float16 else values for name, values in features.items()}

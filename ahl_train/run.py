@@ -90,6 +90,13 @@ class RunFolder:
                 f"{self.path} was made with other weights of {spec.name} than {given}: bring those back, or train again"
             )
 
+    def require_precision(self, wanted: str) -> str:
+        """That of the run's features; RunError where another is wanted than "auto"."""
+        recorded = str(self.read_json("run.json").get("precision", "float32"))  # runs of before it could be chosen
+        if wanted not in ("auto", recorded):
+            raise RunError(f"{self.path} holds a run on {recorded} features, {wanted} asked: choose another --out")
+        return recorded
+
     def read_json(self, name: str) -> dict[str, Any]:
         """A JSON file of the folder; RunError if it is missing or broken."""
         file = self.path / name

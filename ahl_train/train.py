@@ -31,14 +31,17 @@ def train(
     resume: bool = False,
     cache: Path | None = None,
     device: str = "auto",
+    precision: str = "auto",
     report: Callable[[str], None] = lambda line: None,
 ) -> Run:
     """Train g into the run folder ``out``; with ``resume``, go on after its last whole epoch.
 
-    ``device``: one of ``accelerator.DEVICES``. TrainError for anything that the data, the weights, the settings, the
-    device or the folder make impossible.
+    ``device``: one of ``accelerator.DEVICES``; ``precision``: of the backbone where features are extracted, one of
+    ``accelerator.PRECISIONS``, and the run's own where it is resumed. TrainError for anything that the data, the
+    weights, the settings, the device or the folder make impossible.
     """
     there = accelerator.device(device)
+    chosen_precision = accelerator.precision(precision, there)
     folder = RunFolder(out)
     chosen = system(config.system)
     spec = BackboneSpec(config.backbone, config.backbone_weights)
@@ -47,6 +50,7 @@ def train(
     if resume and (out / "run.json").exists():
         folder.require_same(config)
         folder.require_weights(spec)
+        chosen_precision = folder.require_precision(precision)
         dealt, supersample = folder.load_split(), folder.read_json("run.json")["supersample"]
         extractor = Extractor(spec, supersample)
     else:
@@ -63,10 +67,16 @@ def train(
             report(f"feedback: {marked['good']} normals and {marked['anomaly']} anomalies more to train on")
         supersample = choose_supersample((load(s).shape[:2] for s in dealt.train_normal[:_SIZED]), FINE)
         extractor = Extractor(spec, supersample)
-        extra = {"supersample": supersample, "backbone_digest": digest, "left_out": left_out, "device": str(there)}
+        extra = {
+            "supersample": supersample,
+            "backbone_digest": digest,
+            "left_out": left_out,
+            "device": str(there),
+            "precision": chosen_precision,
+        }
         folder.create(config, dealt, {**extra, **({"feedback": marked} if marked else {})})
 
-    store = FeatureStore(cache or default_cache(), extractor.to(there))
+    store = FeatureStore(cache or default_cache(), extractor.to(there), half=chosen_precision == "float16")
     with Progress(transient=True) as progress:
         if config.calibrate == "cross":
             score_folds(config, dealt, extractor, store, folder, progress)

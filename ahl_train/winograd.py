@@ -34,7 +34,6 @@ def _toom_cook() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.f
 
 
 _RESULT, _FILTER, _DATA = (torch.from_numpy(m) for m in _toom_cook())
-_RESULT2 = torch.kron(_RESULT, _RESULT)  # of both dimensions at once
 
 
 def conv3x3(maps: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
@@ -42,7 +41,7 @@ def conv3x3(maps: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
 
     In float32 to 1e-3, in values around 1.
     """
-    result, filters = (m.to(weight.device, weight.dtype) for m in (_RESULT2, _FILTER))
+    result, filters = _matrices(weight.device, weight.dtype)
     out, channels = weight.shape[:2]
     tiles = [_data(m) for m in maps]
     rows = filters @ weight.permute(2, 3, 1, 0).reshape(3, -1)
@@ -55,7 +54,7 @@ def conv3x3(maps: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
 def _data(maps: Tensor) -> Tensor:
     """[N, C, h, w] to [81, down right N, C]: of each tile what the products take."""
     n, c, h, w = maps.shape
-    rows, columns = (_band(side).to(maps.device, maps.dtype) for side in (h, w))
+    rows, columns = (_band(side, maps.device, maps.dtype) for side in (h, w))
     found = rows @ maps.permute(2, 3, 0, 1).reshape(h, -1)
     found = columns @ found.view(-1, w, n * c)
     tiles = found.view(_tiles(h), _IN, _tiles(w), _IN, n, c)
@@ -75,9 +74,15 @@ def _tiles(side: int) -> int:
 
 
 @cache
-def _band(side: int) -> Tensor:
+def _matrices(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Of results, in both dimensions at once, and of filters; sent to a device once."""
+    return torch.kron(_RESULT, _RESULT).to(device, dtype), _FILTER.to(device, dtype)
+
+
+@cache
+def _band(side: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """What makes the data of all tiles along a side, with the zeros beyond it: [tiles 9, side]."""
     band = torch.zeros(_tiles(side), _IN, _tiles(side) * _OUT + 2, dtype=_DATA.dtype)
     for tile in range(_tiles(side)):
         band[tile, :, tile * _OUT : tile * _OUT + _IN] = _DATA
-    return band[:, :, 1 : side + 1].flatten(0, 1)
+    return band[:, :, 1 : side + 1].flatten(0, 1).to(device, dtype)

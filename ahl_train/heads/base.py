@@ -29,6 +29,12 @@ class Base(nn.Module):
     trains_on: ClassVar[tuple[tuple[bool, bool, bool], ...]]
     negated: ClassVar[tuple[bool, ...]]
     inputs: ClassVar[tuple[str, ...]]  # the features that it reads
+    sign: Tensor  # of each head in the total, float [heads], where the parameters are
+
+    def __init__(self) -> None:
+        super().__init__()
+        signs = torch.tensor([-1.0 if negated else 1.0 for negated in self.negated])
+        self.register_buffer("sign", signs, persistent=False)
 
     def fit_normals(self, features: Features) -> None:
         """Fit the buffers on normal features, each [N, ...]."""
@@ -62,13 +68,12 @@ class Base(nn.Module):
 
         The deviation loss, unless the base brings its own. Which losses count is ``trains_on``'s to say.
         """
-        anomalous = (group != NORMAL)[:, None] ^ torch.tensor(self.negated)
+        anomalous = (group != NORMAL)[:, None] ^ (self.sign < 0)
         return deviation_loss(heads, anomalous, mu, sigma)
 
     def total(self, heads: Tensor) -> Tensor:
         """float [..., heads] to the score, float [...]: heads added up, normality negated."""
-        signs = heads.new_tensor([-1.0 if n else 1.0 for n in self.negated])
-        return (heads * signs).sum(-1)
+        return (heads * self.sign).sum(-1)
 
     def forward(self, features: Features, prepared: bool = False) -> Tensor:
         """Features, or what ``prepare`` made of them, each [N, ...], to float [N, heads]."""

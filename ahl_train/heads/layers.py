@@ -111,8 +111,8 @@ def map_of_scales(score: Callable[[Tensor], Tensor], features: Features) -> Tens
 
 
 def pool_statistics(maps: Tensor) -> Tensor:
-    """float [N, C, h, w] to [N, 3 C]: mean, standard deviation and maximum over the positions."""
-    flat = maps.flatten(2)
+    """float [N, C, h, w] to [N, 3 C]: mean, standard deviation and maximum over the positions; float32 of float16."""
+    flat = (maps.float() if maps.dtype == torch.float16 else maps).flatten(2)
     mean = flat.mean(2)
     # Written out, since exporters disagree about the correction that torch.std applies.
     std = (flat - mean.unsqueeze(2)).square().mean(2).clamp_min(1e-12).sqrt()

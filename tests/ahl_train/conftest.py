@@ -1,7 +1,7 @@
 """Small stand-ins that several tests share: random features, an extractor without a network."""
 
 import hashlib
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -52,9 +52,20 @@ class ToyExtractor(nn.Module):
         self.spec = SimpleNamespace(name="toy", digest=hashlib.sha256(weights.encode()).hexdigest())
         self.supersample, self.seen = supersample, 0
 
+    device = torch.device("cpu")
+    shapes = MappingProxyType(
+        {"fine": (CHANNELS, 14, 14), "coarse": (CHANNELS, 7, 7), "middle": (MIDDLE, 14, 14), "pooled": (3 * BEFORE,)}
+    )
+
     def forward(self, image):
-        self.seen += len(image)
+        return self.of_scales(*self.preprocess(image))
+
+    def preprocess(self, image):
         level = image.float().mean((1, 2)) / 255  # [N, 3]
+        return level, level
+
+    def of_scales(self, level, _):
+        self.seen += len(level)
         coarse = level[:, :, None, None] + torch.arange(49.0).view(1, 1, 7, 7) / 49
         fine = nn.functional.interpolate(coarse, scale_factor=2)
         return {

@@ -78,11 +78,12 @@ class Store:
 def learner(base, tasks, store, schedule, **switches):
     """A CDL that keeps in ``store.batches`` which rows it learns from."""
     cdl = CDL(base, tasks, store, schedule, seed=0, **switches)
-    read, batches, asked = cdl.read, cdl._batches, []
+    at, batches, asked = cdl.samples.at, cdl._batches, []
+    everything = np.unique(np.concatenate([rows for t in tasks for rows in (*t.support, *t.query)]))
 
-    def reading(rows):
-        asked.append(np.array(rows))
-        return read(rows)
+    def reading(places):
+        asked.append(everything[places.numpy()])
+        return at(places)
 
     def batching(*which):
         for batch in batches(*which):
@@ -91,7 +92,7 @@ def learner(base, tasks, store, schedule, **switches):
             store.batches.append(np.take_along_axis(known, places, axis=1))
             yield batch
 
-    cdl.read, cdl._batches = reading, batching
+    cdl.samples.at, cdl._batches = reading, batching
     return cdl
 
 

@@ -135,7 +135,7 @@ def test_rows_are_read_in_the_order_asked_and_only_the_named_features(samples, c
 def test_means_are_those_of_the_coarse_maps_chunk_by_chunk(samples, cache, toy_extractor, monkeypatch):
     store = FeatureStore(cache, toy_extractor())
     rows = store.rows(items(samples))
-    monkeypatch.setattr("ahl_train.features._CHUNK", 2)
+    monkeypatch.setattr("ahl_train.features.store._CHUNK", 2)
     wanted = store.read(rows[::-1].copy(), ("coarse",))["coarse"].mean((-2, -1)).numpy()
     np.testing.assert_array_equal(store.means(rows[::-1].copy()), wanted)
 

@@ -1,0 +1,45 @@
+"""The frames whose features are wanted, and the key by which each is found again."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ahl_train.augment import AUGMENTATIONS
+from ahl_train.images import Sample, load
+
+
+@dataclass(frozen=True)
+class Item:
+    """A frame whose features are wanted: a sample as it is, or made a pseudo anomaly with a donor's help."""
+
+    sample: Sample
+    augmentation: str | None = None
+    donor: Sample | None = None
+    seed: int = 0
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """uint8 [H, W, 3]; the same for the same item. DataError if a file cannot be read."""
+        image = load(self.sample)
+        if self.augmentation is None or self.donor is None:
+            return image
+        seed = [self.seed, int(_file_digest(self.sample.path)[:16], 16)]
+        return AUGMENTATIONS[self.augmentation](image, np.random.default_rng(seed), load(self.donor))[0]
+
+    def key(self) -> str:
+        """64 hex digits of what decides its pixels: the bytes of its files, crops, augmentation and seed."""
+        parts = [_file_digest(self.sample.path), str(self.sample.crop)]
+        if self.augmentation is not None and self.donor is not None:
+            parts += [self.augmentation, _file_digest(self.donor.path), str(self.donor.crop), str(self.seed)]
+        return hashlib.sha256("|".join(parts).encode()).hexdigest()
+
+
+_digests: dict[Path, str] = {}
+
+
+def _file_digest(path: Path) -> str:
+    if path not in _digests:
+        _digests[path] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return _digests[path]
