@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo figures export-figures bench guard soak test tools lint install clean
+.PHONY: demo figures export-figures bench guard gpu gpu-pack gpu-page soak test tools lint install clean
 
 demo: $(READY)
 	$(BIN)/ahl demo --out demo
@@ -26,6 +26,18 @@ guard: build/guard.ahl
 build/guard.ahl: | $(READY)
 	$(BIN)/ahl train --data elpv --epochs 1 --out build/guard
 	$(BIN)/ahl export build/guard --out $@
+
+# On a machine with a GPU, six minutes; ARGS: options of the check. In .venv where that is, else by python3 and build/gpu.
+ARGS ?= --out benchmarks/gpu.json
+gpu:
+	tests/gpu/check $(ARGS)
+
+# What a machine without a network lacks, into build/gpu: to be taken along with the checkout.
+gpu-pack: $(READY)
+	$(BIN)/python tests/gpu/pack.py
+
+gpu-page: $(READY)
+	$(BIN)/python tests/gpu/page.py benchmarks/gpu.json docs/gpu.md README.md
 
 # A line under three sources for 15 minutes; shorter: make soak MINUTES=2
 MINUTES ?= 15

@@ -1,0 +1,1 @@
+"""What is measured, a file each; a section runs in a process of its own and fails alone."""

@@ -1,0 +1,104 @@
+"""Frames a second from decoded pixels and from files, against batches of one and the CPU; what float16 changes."""
+
+import tempfile
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import CPU, Ask, Result, bar, decoded, open_extractor, peak, profiled, seconds, wait
+from torch import Tensor
+
+from ahl_train.augment import AUGMENTATIONS
+from ahl_train.features import Extractor, FeatureStore, Item
+from ahl_train.features.extraction import Extraction, Feed
+from ahl_train.features.extractor import KEPT
+
+_ALIKE = 1e-3  # of float32 features on two devices, root mean square over the spread
+_ALIKE_HALF = 0.03  # of float16 ones
+
+
+def measure(ask: Ask) -> Result:
+    """Figures by name, in frames a second; differences by feature; the ten kernels that take longest."""
+    dataset, extractor = open_extractor(ask.data, ask.device)
+    samples = dataset.samples
+    count = 8 if ask.small else 2048
+    frames = decoded(samples, count)
+    own = Feed.of(ask.device)
+    single = Feed(1, own.pixels, 0)
+    found: Result = {"feed": vars(own), "frames": count, "shape": list(frames[0].shape)}
+    rates: dict[str, float] = {}
+    with peak(ask.device, found):
+        rates["float16"] = _rate(Extraction(extractor, half=True), frames[: 4 if ask.small else count])
+        rates["float32"] = _rate(Extraction(extractor), frames)
+        rates["float32, one at a time"] = _rate(Extraction(extractor, feed=single), frames[:128])
+    if ask.on_gpu:
+        torch.backends.cudnn.benchmark = True
+        rates["float16, cuDNN's choice by trial"] = _rate(Extraction(extractor, half=True), frames)
+        torch.backends.cudnn.benchmark = False
+        slow = frames[:64]
+        rates["the CPU beside it, float32"] = _rate(Extraction(_copy(extractor).to(CPU)), slow)
+    files: dict[str, float] = {}
+    half = ask.on_gpu
+    items = [Item(sample) for sample in samples[:count]]
+    some = items[: 8 if ask.small else 256]
+    pairs = zip(some, items[1:], cycle(AUGMENTATIONS), strict=False)
+    pseudo = [Item(item.sample, name, donor.sample) for item, donor, name in pairs]
+    files["into the store"] = _files(extractor, items, half, own)
+    files["into the store, decoded by the process itself"] = _files(
+        extractor, some, half, Feed(own.batch, own.pixels, 0)
+    )
+    files["pseudo anomalies, into the store"] = _files(extractor, pseudo, half, own)
+    found["decoded"], found["files"] = rates, files
+    few = frames[: 2 if ask.small else 32]
+    expected = _features(Extraction(_copy(extractor).to(CPU)), few)
+    found["differences"] = {
+        name: _differences(_features(Extraction(extractor, half=h), few), expected)
+        for name, h in (("float32", False), ("float16", True))
+    }
+    whole = Extraction(extractor, half=half)
+    found["profile"] = profiled(ask.device, lambda: list(whole.of_frames(frames[: 4 * own.batch])))
+    found["bars"] = [
+        bar("float32 features, difference", max(found["differences"]["float32"].values()), _ALIKE),
+        bar("float16 features, difference", max(found["differences"]["float16"].values()), _ALIKE_HALF),
+    ]
+    if ask.on_gpu:
+        found["bars"] += [
+            bar("frames a second from decoded pixels", max(rates["float16"], rates["float32"]), 1000, least=True),
+            bar("frames a second from files", files["into the store"], 400, least=True),
+            bar("GB of the GPU", found["peak_gb"], 8),
+        ]
+    return found
+
+
+def _rate(extraction: Extraction, frames: list[Tensor]) -> float:
+    """Frames a second, after two batches."""
+    list(extraction.of_frames(frames[: 2 * extraction.feed.batch]))
+    return round(len(frames) / seconds(extraction.device, lambda: list(extraction.of_frames(frames))), 1)
+
+
+def _files(extractor: Extractor, items: list[Item], half: bool, feed: Feed) -> float:
+    """Items a second, decoded, extracted and written."""
+    with tempfile.TemporaryDirectory() as cache:
+        store = FeatureStore(Path(cache), extractor, half=half)
+        store._extraction.feed = feed
+        wait(extractor.device)
+        return round(len(items) / seconds(extractor.device, lambda: store.rows(items)), 1)
+
+
+def _copy(extractor: Extractor) -> Extractor:
+    return Extractor(extractor.spec, extractor.supersample).eval()
+
+
+def _features(extraction: Extraction, frames: list[Tensor]) -> dict[str, Tensor]:
+    blocks = list(extraction.of_frames(frames))
+    order = torch.tensor([place for places, _ in blocks for place in places]).argsort()
+    return {name: torch.cat([kept[name].float() for _, kept in blocks])[order] for name in KEPT}
+
+
+def _differences(found: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, Any]:
+    """Root mean square over the expected ones' spread."""
+    return {
+        name: round(((found[name] - expected[name]).square().mean().sqrt() / expected[name].std()).item(), 6)
+        for name in expected
+    }

@@ -1,0 +1,89 @@
+"""The road on a GPU: ahl train, ahl export, and the bundle's scores beside those of a run that a CPU trained."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import Ask, Result, bar, command, few, subset
+from sklearn.metrics import roc_auc_score
+
+from ahl_runtime.bundle import open_bundle
+from ahl_runtime.scoring import Scorer
+from ahl_train import accelerator
+from ahl_train.datasets import load_dataset
+from ahl_train.images import load
+from ahl_train.run import Run, load_run
+
+_SMALL = ("--epochs", 1, "--calibration", 20)
+_TESTED = 48  # frames
+_EXPORTED = 1e-3  # in spreads of normals' scores: the bundle against its own model
+_TRAINED = 0.5  # the same, a run of a GPU on float16 features against one of a CPU on float32
+_AUROC = 0.005
+
+
+def measure(ask: Ask) -> Result:
+    """Seconds of both commands, differences, AUROC of both runs on the test frames; `bars`."""
+    data = ask.data
+    if ask.small:
+        data = subset(few(load_dataset(ask.data), 60, 10), ask.folder / "cells")
+    found: Result = {}
+    runs = {}
+    for device in (str(ask.device), "cpu"):
+        out = ask.folder / ("device" if device == str(ask.device) and "device" not in runs else "cpu")
+        started = time.perf_counter()
+        _train(data, device, out, ask)
+        found[f"train_{out.name}_s"] = round(time.perf_counter() - started, 2)
+        runs[out.name] = load_run(out)
+    started = time.perf_counter()
+    # A small run has too few normals for a guarantee: a model of their tail promises then.
+    command("ahl_export.cli", "export", ask.folder / "device", "--out", ask.folder / "device.ahl", "--tail")
+    found["export_s"] = round(time.perf_counter() - started, 2)
+    return found | _compare(runs, ask)
+
+
+def _train(data: str, device: str, out: Path, ask: Ask) -> None:
+    words = ["--data", data, "--device", device, "--shots", 4 if ask.small else 10, "--out", out]
+    words += ["--cache", ask.folder / f"cache-{out.name}", *(_SMALL if ask.small else [])]
+    command("ahl_export.cli", "train", *words)
+
+
+def _compare(runs: dict[str, Run], ask: Ask) -> Result:
+    own = runs["device"]
+    normal = [sample for sample in own.split.test if not sample.label]
+    broken = [sample for sample in own.split.test if sample.label]
+    samples = [*normal[: _TESTED // 2], *broken[: _TESTED // 2]]
+    frames = [load(sample) for sample in samples]
+    labels = np.array([sample.label for sample in samples])
+    scorer = Scorer(open_bundle(ask.folder / "device.ahl"), "onnxruntime")
+    bundle = np.array([scorer.score(frame).score for frame in frames])
+    on_cpu = _scores(own, frames, torch.device("cpu"))
+    on_device = _scores(own, frames, ask.device)
+    by_cpu = _scores(runs["cpu"], frames, torch.device("cpu"))
+    spread = on_cpu[labels == 0].std()
+
+    def differ(a: np.ndarray, b: np.ndarray) -> float:
+        return float(np.abs(a - b).max() / spread)
+
+    aurocs = {name: round(float(roc_auc_score(labels, s)), 4) for name, s in (("device", on_cpu), ("cpu", by_cpu))}
+    return {
+        "precision": own.record["precision"],
+        "frames": len(frames),
+        "auroc": aurocs,
+        "bars": [
+            bar(
+                "bundle on the CPU against its model on the CPU, in spreads of normals",
+                differ(bundle, on_cpu),
+                _EXPORTED,
+            ),
+            bar("model on the device against itself on the CPU, the same", differ(on_device, on_cpu), _EXPORTED),
+            bar("trained there against trained on the CPU, the same", differ(on_cpu, by_cpu), _TRAINED),
+            bar("AUROC of the two, difference", abs(aurocs["device"] - aurocs["cpu"]), _AUROC),
+        ],
+    }
+
+
+def _scores(run: Run, frames: list[np.ndarray], device: torch.device) -> np.ndarray:
+    model = run.model.to(device)
+    with accelerator.ieee():
+        return np.array([model.score(torch.from_numpy(f.copy())[None].to(device))[0].item() for f in frames])
