@@ -1,9 +1,11 @@
 """Frames to features in batches: decoded ahead by workers, copied and computed while the last batch is written."""
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,7 +18,7 @@ from ahl_train.features.items import Item
 from ahl_train.heads.base import Features
 
 _EACH = 16  # items, below which one more worker is not worth its start
-_AHEAD = 4  # frames that a worker decodes ahead
+_AHEAD = 2  # frames that a worker decodes ahead
 Found = tuple[list[int], Features]  # places among the frames given, and their features as kept, each [N, ...], in RAM
 
 
@@ -26,7 +28,7 @@ class Feed:
 
     batch: int  # frames that the backbone sees at once
     pixels: int  # of a batch's frames, at most, unless one frame alone has more
-    workers: int  # processes that decode; 0: the one that extracts decodes too
+    workers: int  # processes that decode, at most; 0: the one that extracts decodes too
 
     @classmethod
     def of(cls, device: torch.device) -> "Feed":
@@ -158,6 +160,8 @@ def _decoded(items: Sequence[Item], workers: int, pinned: bool) -> Iterator[Tens
     """The frames of items, in their order; ``pinned``: in memory that a GPU copies from by itself."""
     frames = _Frames(items)
     workers = min(workers, len(items) // _EACH)
+    if workers:
+        workers = min(workers, _room_for(frames[0]) // _AHEAD)
     ahead = {"num_workers": workers, "prefetch_factor": _AHEAD} if workers else {}
     found = iter(DataLoader(frames, batch_size=None, pin_memory=pinned, **ahead))
     while True:
@@ -166,7 +170,15 @@ def _decoded(items: Sequence[Item], workers: int, pinned: bool) -> Iterator[Tens
         except StopIteration:
             return
         except RuntimeError as error:  # torch's, for a worker that the system ended
-            raise RunError(f"decoding failed ({error}): free memory, then --resume".splitlines()[0]) from error
+            raise RunError(f"decoding failed ({error}): free memory, and run it again".splitlines()[0]) from error
         if isinstance(frame, DataError):
             raise frame
         yield frame
+
+
+def _room_for(frame: Tensor | DataError) -> int:
+    """How many such frames fit into half of the memory that processes share: a container has little of it."""
+    shared = Path("/dev/shm")
+    if isinstance(frame, DataError) or not shared.is_dir():
+        return 0
+    return shutil.disk_usage(shared).free // (2 * frame.nbytes)

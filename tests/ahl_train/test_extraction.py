@@ -1,8 +1,11 @@
 """Extraction in batches: the features of one frame at a time, decoded by workers, in half precision, within memory."""
 
 import os
+import shutil
 import signal
 from collections.abc import Iterable
+from multiprocessing import Process
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -103,6 +106,20 @@ def test_a_file_that_cannot_be_read_is_named_in_one_line_and_what_came_before_it
     extractor = toy_extractor()
     FeatureStore(tmp_path / "cache", extractor).rows(items[:2])
     assert extractor.seen == 0
+
+
+@pytest.mark.parametrize(("room", "workers"), [(1 << 30, 2), (6 * 24 * 32 * 3, 1), (1000, 0)])
+def test_workers_take_no_more_than_processes_can_share(items, toy_extractor, monkeypatch, room, workers):
+    """A container's 64 MB: one that writes past them is killed."""
+    monkeypatch.setattr("ahl_train.features.extraction._EACH", 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=room))
+    expected = one_by_one(toy_extractor(), (torch.from_numpy(item.pixels().copy()) for item in items))
+    started = []
+    start = Process.start
+    monkeypatch.setattr(Process, "start", lambda process: (started.append(process), start(process)))
+    found = gathered(Extraction(toy_extractor(), feed=Feed(4, 1 << 20, 2)).of_items(items))
+    assert len(started) == workers
+    assert_alike(found, expected, atol=1e-3, rtol=1e-3)
 
 
 class Killed(Item):

@@ -325,6 +325,25 @@ def test_a_finished_run_is_refused_without_resume_and_unchanged_by_it(cells, cac
 
 
 @pytest.mark.slow
+def test_a_run_keeps_its_precision(cells, cache, whole, tmp_path):
+    """On features of its own, near those of float32; whoever resumes it need not say so, and cannot change it."""
+    config, out = settings(cells, epochs=1, augmentations=()), tmp_path / "half"
+    half = train(config, out, cache=cache, precision="float16")
+    assert (half.record["precision"], whole.record["precision"]) == ("float16", "float32")
+    assert_same(train(config, out, resume=True, cache=cache), half)
+    with pytest.raises(RunError, match="a run on float16 features, float32 asked: choose another --out"):
+        train(config, out, resume=True, cache=cache, precision="float32")
+    near = train(config, tmp_path / "near", cache=cache).model.base.state_dict()
+    for name, tensor in half.model.base.state_dict().items():
+        assert not torch.equal(tensor, near[name])
+        torch.testing.assert_close(tensor, near[name], atol=0.05, rtol=0.05)
+
+
+def test_a_run_of_before_precision_could_be_chosen_is_one_of_float32(folder):
+    assert folder.require_precision("auto") == "float32"
+
+
+@pytest.mark.slow
 def test_a_run_is_dealt_and_read_back(cells, whole):
     dealt = whole.split
     groups = [{s.path for s in group} for group in (dealt.train_normal, dealt.calibration_normal, dealt.train_anomaly)]
