@@ -76,7 +76,7 @@ class CDL:
         self.history = torch.empty(0, len(self.watched.rows), len(tasks), device=self.device)
 
     def run_epoch(self) -> EpochLog:
-        """Adapt the base models, weigh them, step g (Algorithm 1, lines 4 to 13). A GPU is waited for at its end."""
+        """Adapt the base models, weigh them, step g (Algorithm 1, lines 4 to 13). It waits for a GPU at its end."""
         self.base.train()
         rng = np.random.default_rng([self.seed, self.epoch])
         with self._there:
@@ -102,7 +102,7 @@ class CDL:
         return stacked, loss.mean()
 
     def _inner_gradients(self, stacked: dict[str, Tensor], batch: "_Batch") -> tuple[Tensor | None, ...]:
-        """The loss of each model, [T], then the gradients of their parameters; None for one that no loss looks at."""
+        """The loss of each model, [T], then the gradients of their parameters; None for an unused parameter."""
         own = {name: p.detach().requires_grad_() for name, p in stacked.items()}
         losses = self._losses(own, batch)
         return losses.detach(), *torch.autograd.grad(losses.sum(), list(own.values()), allow_unused=True)
@@ -126,7 +126,7 @@ class CDL:
     def _outer_gradients(
         self, parameters: dict[str, Tensor], shift: dict[str, Tensor], weights: Tensor, batch: "_Batch"
     ) -> tuple[Tensor | None, ...]:
-        """The weighted query loss, then its gradients by g's parameters; None for one that no loss looks at."""
+        """The weighted query loss, then the gradients of g's parameters; None for an unused parameter."""
         own = {name: p.detach().requires_grad_() for name, p in parameters.items()}
         moved = {name: p + shift[name] for name, p in own.items()}
         loss = (weights * self._losses(moved, batch)).sum()
@@ -168,7 +168,7 @@ class CDL:
         return functional_call(self.base, parameters, (features,), {"prepared": True})
 
     def _batches(self, sets: Sequence[Groups], steps: int, rng: np.random.Generator) -> Iterator["_Batch"]:
-        """The batches of all steps, drawn and sent to the device in one go."""
+        """The batches of all steps. They are drawn first and sent to the device in one go."""
         if not steps:
             return
         rows, groups = zip(*draws(sets, steps, self.schedule.batch, rng), strict=True)
@@ -179,7 +179,7 @@ class CDL:
             yield _Batch(features, step[1].unsqueeze(-1), group)
 
     def _sent(self, array: NDArray[np.generic]) -> Tensor:
-        """On the device, without waiting for what it has to compute first."""
+        """The array on the device, without waiting for the device's earlier work."""
         tensor = torch.from_numpy(array)
         return tensor if self.device.type == "cpu" else tensor.pin_memory().to(self.device, non_blocking=True)
 
@@ -266,10 +266,9 @@ def _most(sets: Sequence[Groups], batch: int) -> int:
 
 
 def _distinct(rows: Rows, most: int) -> tuple[Rows, NDArray[np.int64], NDArray[np.float32]]:
-    """Rows [..., B] to the different ones of each batch [..., B'], their places in them [..., B], and how often each is
-    there [..., B'].
+    """Rows [..., B] to each batch's different rows [..., B'], their places among those [..., B], and counts [..., B'].
 
-    B' is ``most``, so that all steps have one shape: where a batch has fewer its last is there again, 0 times.
+    B' is ``most``, so that all steps have one shape: a batch with fewer repeats its last row, with a count of 0.
     """
     flat = rows.reshape(-1, rows.shape[-1])
     shape = (*rows.shape[:-1], most)

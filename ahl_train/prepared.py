@@ -12,14 +12,14 @@ from ahl_train.heads.base import Base, Features
 Rows = NDArray[np.int64]
 Read = Callable[[Rows], Features]  # what it gives may be written over by its next call
 _CHUNK = 64  # samples
-_RESIDENT = 4 << 30  # bytes of features that a GPU keeps at most, of the samples that an epoch draws from
+_RESIDENT = 4 << 30  # bytes of samples that are kept on a GPU, at most
 
 
 class Samples:
-    """The samples of some rows, on the base's device, each at its place among them.
+    """The samples of some rows, on the base's device. A sample's place is its index among the sorted rows.
 
-    They lie there as a table where ``base.prepare`` makes them small, and on a GPU that has room for them; otherwise
-    they are read anew for each batch.
+    They are kept as a table if ``base.prepare`` makes them small, or if a GPU has room for them. Otherwise each batch
+    reads its own.
     """
 
     @torch.no_grad()
@@ -34,11 +34,11 @@ class Samples:
             self._table = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def places(self, rows: Rows) -> Rows:
-        """The place of each row; of rows that were given to begin with."""
+        """The place of each row. The rows must be among those that the samples were made of."""
         return np.searchsorted(self._known, rows)
 
     def at(self, places: Tensor) -> Features:
-        """Float features of the samples at int [...] places, each [..., ...]."""
+        """Features of the samples at ``places``, int [...]: float [..., C, h, w], or as ``base.prepare`` gives them."""
         flat = places.flatten()
         if self._table is None:
             found = self._there(self._known[flat.cpu().numpy()])
@@ -55,5 +55,5 @@ class Samples:
 
 
 def widened(features: Features) -> Features:
-    """Half floats, as which maps are kept, to float32; others as they are."""
+    """float16 features, as the store keeps maps, converted to float32; others unchanged."""
     return {name: values.float() if values.dtype == torch.float16 else values for name, values in features.items()}

@@ -1,4 +1,4 @@
-"""A function of tensors as one CUDA graph: hundreds of small kernels for the price of one launch."""
+"""Runs a function of tensors as one CUDA graph, so that hundreds of small kernels cost one launch."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,20 +6,21 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-_WARM_UP = 2  # calls before the capture, in which libraries allocate what they need once
+_WARM_UP = 2  # calls before the capture: libraries allocate their workspaces in them
 
 
 class Replay:
-    """Calls ``function``; on a GPU it is captured at its first call and replayed from then on.
+    """Calls ``function``. On a GPU the first call captures it as a CUDA graph, and later calls replay that graph.
 
-    It takes and gives tensors, in dicts, lists and tuples; those on a GPU keep shape and dtype from call to call. What
-    it gives is written over by its next call. It must not wait for the GPU, nor draw random numbers.
+    ``function`` takes tensors, in dicts, lists and tuples too, and returns a sequence of tensors. On a GPU the tensors
+    must have the same shapes and dtypes in every call, and ``function`` must not wait for the GPU or draw random
+    numbers. The next call overwrites the returned tensors.
     """
 
     def __init__(self, function: Callable[..., Sequence[Tensor]]) -> None:
         self._function = function
         self._graph: torch.cuda.CUDAGraph | None = None
-        self.refused: str | None = None  # why it could not be captured: it is called then
+        self.refused: str | None = None  # why the capture failed; ``function`` is then called as it is
 
     def __call__(self, *inputs: object) -> Sequence[Tensor]:
         given = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
@@ -28,9 +29,8 @@ class Replay:
         if self._graph is None:
             try:
                 self._capture(inputs)
-            except RuntimeError as error:  # a library that waits for the GPU, or has no memory left
+            except RuntimeError as error:  # something waits for the GPU, or its memory is full
                 self.refused = str(error).splitlines()[0]
-                self._graph = None
                 return self._function(*inputs)
         torch._foreach_copy_(self._inputs, given)
         self._graph.replay()
@@ -45,7 +45,9 @@ class Replay:
             for _ in range(_WARM_UP):
                 self._function(*own)
         torch.cuda.current_stream(device).wait_stream(beside)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        graph = torch.cuda.CUDAGraph()
+        # The warm-up's stream, where libraries have their workspaces. Other threads may use the GPU meanwhile.
+        with torch.cuda.graph(graph, stream=beside, capture_error_mode="thread_local"):
             self._outputs = self._function(*own)
+        self._graph = graph
         self._inputs = [leaf for leaf in pytree.tree_leaves(own) if isinstance(leaf, Tensor)]

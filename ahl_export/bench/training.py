@@ -117,9 +117,7 @@ def _fitted(name: str, extractor: Extractor) -> tuple[Base, Memory]:
     """A system's base, fitted on random features in memory."""
     torch.manual_seed(0)
     base = system(name).base(extractor, SHOTS)
-    c, d, e = extractor.channels, extractor.before_channels, extractor.middle_channels
-    shapes = {"fine": (c, 14, 14), "coarse": (c, 7, 7), "middle": (e, 14, 14), "pooled": (3 * d,)}
-    memory = Memory({key: shapes[key] for key in base.inputs}, *_MEMORY)
+    memory = Memory({key: extractor.shapes[key] for key in base.inputs}, *_MEMORY)
     normals, seen = (memory(memory.groups[g]) for g in (0, 1))
     base.fit_normals(normals)
     base.fit_seen(normals, seen)

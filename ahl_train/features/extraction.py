@@ -1,4 +1,4 @@
-"""Frames to features in batches: decoded ahead by workers, copied and computed while the last batch is written."""
+"""Frames to features in batches: workers decode ahead, and the device computes one batch while the last is written."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ from ahl_train.heads.base import Features
 
 _EACH = 16  # items, below which one more worker is not worth its start
 _AHEAD = 2  # frames that a worker decodes ahead
-Found = tuple[list[int], Features]  # places among the frames given, and their features as kept, each [N, ...], in RAM
+Found = tuple[list[int], Features]  # indices of N of the given frames, and their features, each [N, ...], in RAM
 
 
 @dataclass(frozen=True)
@@ -27,25 +27,25 @@ class Feed:
     """How a device is fed."""
 
     batch: int  # frames that the backbone sees at once
-    pixels: int  # of a batch's frames, at most, unless one frame alone has more
-    workers: int  # processes that decode, at most; 0: the one that extracts decodes too
+    pixels: int  # of all frames of a batch, at most; a larger frame is a batch of its own
+    workers: int  # processes that decode, at most; with 0 the extracting process decodes
 
     @classmethod
     def of(cls, device: torch.device) -> "Feed":
-        """What was found best for the kind of device."""
+        """The best settings that were found for this kind of device."""
         if device.type == "cuda":
             return cls(batch=64, pixels=64 << 20, workers=_workers())
         return cls(batch=4, pixels=8 << 20, workers=0)
 
 
 def _workers() -> int:
-    return min(len(os.sched_getaffinity(0)), 16) if sys.platform == "linux" else 0  # elsewhere processes do not fork
+    return min(len(os.sched_getaffinity(0)), 16) if sys.platform == "linux" else 0  # other systems do not fork
 
 
 class Extraction:
-    """Features of many frames on the extractor's device.
+    """Extracts the features of many frames on the extractor's device.
 
-    ``half``: the backbone computes in float16, the preprocessing before it and the statistics behind it in float32.
+    ``half``: the backbone computes in float16. The preprocessing and the pooled statistics stay in float32.
     """
 
     def __init__(self, extractor: Extractor, *, half: bool = False, feed: Feed | None = None) -> None:
@@ -55,17 +55,17 @@ class Extraction:
         memory.keep()
 
     def of_items(self, items: Sequence[Item]) -> Iterator[Found]:
-        """Of items, decoded ahead. DataError for one that cannot be read, RunError where memory does not do."""
+        """Features of items, which workers decode. DataError if one cannot be read; RunError as in ``of_frames``."""
         return self.of_frames(_decoded(items, self.feed.workers, pinned=self._copying is not None))
 
     def of_frames(self, frames: Iterable[Tensor]) -> Iterator[Found]:
-        """Of decoded frames, uint8 [H, W, 3] each, of any sizes; frames of one size are preprocessed together.
+        """Features of decoded frames, each uint8 [H, W, 3], of any sizes, as ``KEPT`` says, batch by batch.
 
-        RunError where a frame does not fit into the device's memory, or its features are not finite.
+        RunError if a frame does not fit into the device's memory, or if features are not finite.
         """
         computing: list[Callable[[], Found]] = []
         for batch in self._batches(enumerate(frames)):
-            # Launched before the last batch is waited for: a GPU computes the one while the other is written.
+            # First launch this batch, then wait for the last: a GPU computes while the caller writes.
             launched = self._launch(batch)
             yield from (wait() for wait in computing)
             computing = launched
@@ -85,7 +85,7 @@ class Extraction:
             yield batch
 
     def _launch(self, batch: list[tuple[int, Tensor]]) -> list[Callable[[], Found]]:
-        """Start a batch; what waits for its end, in parts where the device's memory does not take it whole."""
+        """Start a batch. Each returned function waits for a part of it; there are several if memory was too small."""
         try:
             return [self._compute(batch)]
         except torch.OutOfMemoryError as error:
@@ -129,7 +129,7 @@ class Extraction:
         return wait
 
     def _there(self, frames: list[Tensor]) -> Tensor:
-        """Frames of one size as a batch on the device, copied beside what it computes."""
+        """Frames of one size as a batch on the device. On a GPU the copy runs beside the computation."""
         if self._copying is None:
             return torch.stack(frames)
         computing = torch.cuda.current_stream(self.device)
@@ -141,7 +141,7 @@ class Extraction:
 
 
 class _Frames(Dataset[Tensor | DataError]):
-    """The frames of items, or why one cannot be had: a worker's exception would come with its traceback as message."""
+    """The frames of items. An error is returned, not raised: torch would put the worker's traceback in its message."""
 
     def __init__(self, items: Sequence[Item]) -> None:
         self._items = items
@@ -157,7 +157,7 @@ class _Frames(Dataset[Tensor | DataError]):
 
 
 def _decoded(items: Sequence[Item], workers: int, pinned: bool) -> Iterator[Tensor]:
-    """The frames of items, in their order; ``pinned``: in memory that a GPU copies from by itself."""
+    """The frames of items, in their order. ``pinned``: in page-locked memory, from which a GPU copies by itself."""
     frames = _Frames(items)
     workers = min(workers, len(items) // _EACH)
     if workers:
@@ -169,15 +169,16 @@ def _decoded(items: Sequence[Item], workers: int, pinned: bool) -> Iterator[Tens
             frame = next(found)
         except StopIteration:
             return
-        except RuntimeError as error:  # torch's, for a worker that the system ended
-            raise RunError(f"decoding failed ({error}): free memory, and run it again".splitlines()[0]) from error
+        except (RuntimeError, OSError, EOFError) as error:  # the system ended a worker: its end or its frame is missed
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise RunError(f"decoding failed ({reason}): free memory, and run it again") from error
         if isinstance(frame, DataError):
             raise frame
         yield frame
 
 
 def _room_for(frame: Tensor | DataError) -> int:
-    """How many such frames fit into half of the memory that processes share: a container has little of it."""
+    """How many such frames fit into half of the shared memory. A container may have 64 MB of it."""
     shared = Path("/dev/shm")
     if isinstance(frame, DataError) or not shared.is_dir():
         return 0
