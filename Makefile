@@ -28,7 +28,6 @@ build/guard.ahl: | $(READY)
 	$(BIN)/ahl export build/guard --out $@
 
 # On a machine with a GPU, six minutes; ARGS: options of the check. In .venv where that is, else by python3 and build/gpu.
-ARGS ?= --out benchmarks/gpu.json
 gpu:
 	tests/gpu/check $(ARGS)
 

@@ -13,6 +13,7 @@ from torch.func import functional_call, vmap
 
 from ahl_train import importance
 from ahl_train.config import Schedule
+from ahl_train.errors import DataError
 from ahl_train.heads.base import NORMAL, PSEUDO, SEEN, TIMES, Base, Features
 from ahl_train.loss import MARGIN, prior
 from ahl_train.prepared import Read, Rows, Samples
@@ -250,6 +251,8 @@ def draws(
 def _shares(sets: Sequence[Groups], batch: int) -> dict[int, int]:
     """How many of a batch come from each group of which all sets have samples."""
     present = [g for g in (NORMAL, SEEN, PSEUDO) if all(len(s[g]) for s in sets)]
+    if not present:
+        raise DataError("the distributions have no group of samples in common: add normal images")
     return {g: len(share) for g, share in zip(present, np.array_split(np.arange(batch), len(present)), strict=True)}
 
 

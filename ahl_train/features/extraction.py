@@ -1,15 +1,22 @@
 """Frames to features in batches: workers decode ahead, and the device computes one batch while the last is written."""
 
+import ctypes
 import os
-import shutil
+import signal
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from pathlib import Path
+from itertools import islice
+from multiprocessing import get_context
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from ahl_train import accelerator, memory
 from ahl_train.errors import DataError, RunError
@@ -19,6 +26,7 @@ from ahl_train.heads.base import Features
 
 _EACH = 16  # items, below which one more worker is not worth its start
 _AHEAD = 2  # frames that a worker decodes ahead
+_PR_SET_PDEATHSIG = 1  # of prctl(2)
 Found = tuple[list[int], Features]  # indices of N of the given frames, and their features, each [N, ...], in RAM
 
 
@@ -61,7 +69,8 @@ class Extraction:
     def of_frames(self, frames: Iterable[Tensor]) -> Iterator[Found]:
         """Features of decoded frames, each uint8 [H, W, 3], of any sizes, as ``KEPT`` says, batch by batch.
 
-        RunError if a frame does not fit into the device's memory, or if features are not finite.
+        DataError for a frame of another dtype or shape; RunError if one does not fit into the device's memory, or if
+        features are not finite.
         """
         computing: list[Callable[[], Found]] = []
         for batch in self._batches(enumerate(frames)):
@@ -75,6 +84,8 @@ class Extraction:
         batch: list[tuple[int, Tensor]] = []
         pixels = 0
         for place, frame in frames:
+            if frame.dtype != torch.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
+                raise DataError(f"frame {place} is {frame.dtype} {list(frame.shape)}, expected uint8 [H, W, 3]")
             size = frame.shape[0] * frame.shape[1]
             if batch and (len(batch) >= self.feed.batch or pixels + size > self.feed.pixels):
                 yield batch
@@ -140,46 +151,35 @@ class Extraction:
         return batch
 
 
-class _Frames(Dataset[Tensor | DataError]):
-    """The frames of items. An error is returned, not raised: torch would put the worker's traceback in its message."""
-
-    def __init__(self, items: Sequence[Item]) -> None:
-        self._items = items
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __getitem__(self, place: int) -> Tensor | DataError:
-        try:
-            return torch.from_numpy(self._items[place].pixels().copy())
-        except DataError as error:
-            return error
-
-
 def _decoded(items: Sequence[Item], workers: int, pinned: bool) -> Iterator[Tensor]:
     """The frames of items, in their order. ``pinned``: in page-locked memory, from which a GPU copies by itself."""
-    frames = _Frames(items)
     workers = min(workers, len(items) // _EACH)
-    if workers:
-        workers = min(workers, _room_for(frames[0]) // _AHEAD)
-    ahead = {"num_workers": workers, "prefetch_factor": _AHEAD} if workers else {}
-    found = iter(DataLoader(frames, batch_size=None, pin_memory=pinned, **ahead))
-    while True:
-        try:
-            frame = next(found)
-        except StopIteration:
-            return
-        except (RuntimeError, OSError, EOFError) as error:  # the system ended a worker: its end or its frame is missed
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise RunError(f"decoding failed ({reason}): free memory, and run it again") from error
-        if isinstance(frame, DataError):
-            raise frame
-        yield frame
+    for pixels in _by_workers(items, workers) if workers else map(Item.pixels, items):
+        frame = torch.from_numpy(pixels.copy())
+        yield frame.pin_memory() if pinned else frame
 
 
-def _room_for(frame: Tensor | DataError) -> int:
-    """How many such frames fit into half of the shared memory. A container may have 64 MB of it."""
-    shared = Path("/dev/shm")
-    if isinstance(frame, DataError) or not shared.is_dir():
-        return 0
-    return shutil.disk_usage(shared).free // (2 * frame.nbytes)
+def _by_workers(items: Sequence[Item], workers: int) -> Iterator[NDArray[np.uint8]]:
+    """Pixels of items, in their order. At most ``_AHEAD`` frames a worker are decoded ahead."""
+    pool = ProcessPoolExecutor(workers, get_context("fork"), initializer=_begin_worker)
+    wanted = iter(items)
+    ahead = deque(pool.submit(_pixels, item) for item in islice(wanted, workers * _AHEAD))
+    try:
+        while ahead:
+            yield ahead.popleft().result()
+            ahead.extend(pool.submit(_pixels, item) for item in islice(wanted, 1))
+    except BrokenProcessPool as error:
+        raise RunError("a process that decodes images was ended: free memory, and run it again") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    """One core for each worker; Ctrl-C is for the process that extracts, and the end of that is the worker's end."""
+    threadpool_limits(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _pixels(item: Item) -> NDArray[np.uint8]:
+    return item.pixels()

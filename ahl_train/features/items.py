@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ahl_train.augment import AUGMENTATIONS
+from ahl_train.errors import DataError
 from ahl_train.images import Sample, load
 
 
@@ -41,5 +42,8 @@ _digests: dict[Path, str] = {}
 
 def _file_digest(path: Path) -> str:
     if path not in _digests:
-        _digests[path] = hashlib.sha256(path.read_bytes()).hexdigest()
+        try:
+            _digests[path] = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise DataError(f"{path} cannot be read ({error.strerror}): bring it back, or leave it out") from error
     return _digests[path]

@@ -128,7 +128,8 @@ class FeatureStore:
             yield
         except OSError as error:
             raise RunError(
-                f"the feature cache {self._dir} cannot be written ({error.strerror}): free space, or set AHL_CACHE"
+                f"the feature cache {self._dir} cannot be written ({error.strerror}): "
+                "free space, or choose another by --cache or AHL_CACHE"
             ) from error
 
     @contextmanager

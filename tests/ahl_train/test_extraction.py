@@ -1,11 +1,13 @@
 """Extraction in batches: the features of one frame at a time, decoded by workers, in half precision, within memory."""
 
 import os
-import shutil
 import signal
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Iterable
-from multiprocessing import Process
-from types import SimpleNamespace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,18 +110,68 @@ def test_a_file_that_cannot_be_read_is_named_in_one_line_and_what_came_before_it
     assert extractor.seen == 0
 
 
-@pytest.mark.parametrize(("room", "workers"), [(1 << 30, 2), (6 * 24 * 32 * 3, 1), (1000, 0)])
-def test_workers_take_no_more_than_processes_can_share(items, toy_extractor, monkeypatch, room, workers):
-    """A container's 64 MB: one that writes past them is killed."""
+def children():
+    """This process's."""
+    return Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
+
+
+@pytest.mark.parametrize("end", ["error", "closed", "whole"])
+def test_no_worker_outlives_its_extraction(items, toy_extractor, monkeypatch, end):
     monkeypatch.setattr("ahl_train.features.extraction._EACH", 1)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=room))
-    expected = one_by_one(toy_extractor(), (torch.from_numpy(item.pixels().copy()) for item in items))
-    started = []
-    start = Process.start
-    monkeypatch.setattr(Process, "start", lambda process: (started.append(process), start(process)))
-    found = gathered(Extraction(toy_extractor(), feed=Feed(4, 1 << 20, 2)).of_items(items))
-    assert len(started) == workers
-    assert_alike(found, expected, atol=1e-3, rtol=1e-3)
+    before = children()
+    if end == "error":
+        items[1].sample.path.unlink()
+    found = Extraction(toy_extractor(), feed=Feed(1, 1 << 20, 2)).of_items(items)
+    kept = None
+    try:
+        next(found)
+        if end == "whole":
+            list(found)
+        else:
+            found.close()
+    except DataError as error:
+        kept = error  # with its traceback, and so with the frames of the generators
+    assert (kept is not None) == (end == "error")
+    assert children() == before
+
+
+_PARENT = """
+import os, sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from conftest import ToyExtractor
+from ahl_train.datasets import Sample
+from ahl_train.features import Item, extraction
+extraction._EACH = 1
+items = [Item(Sample(Path(path), 0, "good")) for path in sys.argv[2:]]
+found = extraction.Extraction(ToyExtractor(), feed=extraction.Feed(1, 1 << 20, 2)).of_items(items)
+next(found)
+print(*Path(f"/proc/self/task/{os.getpid()}/children").read_text().split(), flush=True)
+time.sleep(60)
+"""
+
+
+def test_workers_end_with_the_process_that_extracts_when_that_is_killed(items):
+    paths = [str(item.sample.path) for item in items[: len(SIZES)]]
+    parent = subprocess.Popen(
+        [sys.executable, "-c", _PARENT, str(Path(__file__).parent), *paths], stdout=subprocess.PIPE, text=True
+    )
+    workers = parent.stdout.readline().split()
+    parent.kill()
+    parent.wait()
+    assert len(workers) == 2
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    "frame", [torch.zeros(8, 8, dtype=torch.uint8), torch.zeros(8, 8, 4, dtype=torch.uint8), torch.zeros(8, 8, 3)]
+)
+def test_what_is_no_frame_is_told(toy_extractor, frame):
+    with pytest.raises(DataError, match=r"frame 1 is torch\..*, expected uint8 \[H, W, 3\]"):
+        list(Extraction(toy_extractor(), feed=FEED).of_frames([frames()[0], frame]))
 
 
 class Killed(Item):
@@ -132,7 +184,7 @@ class Killed(Item):
 def test_a_worker_that_is_killed_is_an_error_with_a_way_out(items, toy_extractor, monkeypatch):
     monkeypatch.setattr("ahl_train.features.extraction._EACH", 1)
     extraction = Extraction(toy_extractor(), feed=Feed(2, 1 << 20, 2))
-    with pytest.raises(RunError, match=r"decoding failed .*: free memory"):
+    with pytest.raises(RunError, match="a process that decodes images was ended: free memory"):
         list(extraction.of_items([*items, Killed(items[0].sample)]))
 
 

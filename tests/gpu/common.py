@@ -130,7 +130,8 @@ def cores() -> int:
 
 
 def subset(samples: Sequence[Sample], folder: Path) -> str:
-    """Copies of ELPV's cells in its own layout; the ``--data`` that names them."""
+    """Copies of ELPV's cells in its own layout; the ``--data`` that names them. What the folder held is gone."""
+    shutil.rmtree(folder, ignore_errors=True)
     (folder / "images").mkdir(parents=True)
     lines = []
     for sample in samples:

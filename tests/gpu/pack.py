@@ -7,6 +7,7 @@ import argparse
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from common import CARRIED, ROOT, subset
@@ -50,10 +51,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=CARRIED)
     asked = parser.parse_args()
     wheels, images = asked.folder / "wheels", asked.folder / "elpv"
-    for folder in (wheels, images, asked.folder / "site"):
-        shutil.rmtree(folder, ignore_errors=True)
-    for name in _LACKING:
-        download(name, wheels)
+    with tempfile.TemporaryDirectory() as new:
+        for name in _LACKING:
+            download(name, Path(new))
+        for folder in (wheels, asked.folder / "site"):
+            shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(new, wheels)
     room = asked.mib * 2**20 - _size(wheels) - _LABELS
     dataset = elpv.read()
     # Every k-th of both, so that the part is mixed as the whole is.

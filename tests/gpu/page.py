@@ -1,8 +1,9 @@
 """Writes what tests/gpu/check measured into docs/gpu.md, and its few figures into the README.
 
-python tests/gpu/page.py gpu.json docs/gpu.md README.md
+python tests/gpu/page.py benchmarks/gpu.json docs/gpu.md README.md
 """
 
+import argparse
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -156,8 +157,25 @@ def _table(head: Row, rows: Iterable[Row]) -> list[str]:
     return [f"| {' | '.join(map(str, row))} |" for row in (head, ["---"] * len(head), *rows)]
 
 
-if __name__ == "__main__":
-    measured, *pages = sys.argv[1:]
-    found = json.loads(Path(measured).read_text())
-    for target, text, markers in zip(map(Path, pages), (page(found), summary(found)), (PAGE, README), strict=True):
+def main() -> int:
+    """The exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("figures", "page", "readme"):
+        parser.add_argument(name, type=Path)
+    asked = parser.parse_args()
+    try:
+        found = json.loads(asked.figures.read_text())
+        texts = page(found), summary(found)
+    except OSError as error:
+        sys.stderr.write(f"error: {asked.figures} cannot be read ({error.strerror}): make it with make gpu\n")
+        return 2
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        sys.stderr.write(f"error: {asked.figures} does not hold figures of tests/gpu/check ({error!r})\n")
+        return 2
+    for target, text, markers in zip((asked.page, asked.readme), texts, (PAGE, README), strict=True):
         write_into(target, text, markers)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

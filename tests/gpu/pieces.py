@@ -3,12 +3,15 @@
 python tests/gpu/pieces.py onnxruntime-gpu==1.28.0      into build/gpu/pieces, 48 MiB each, with a list of all
 """
 
+import argparse
 import hashlib
 import json
-import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+
+from common import CARRIED
 
 _PIECE = 48 << 20  # bytes
 _LIST = "pieces.json"  # file name of a wheel: {"sha256", "pieces": how many}
@@ -59,12 +62,19 @@ def _listed(folder: Path) -> dict[str, dict[str, object]]:
     return json.loads(file.read_text()) if file.exists() else {}
 
 
-if __name__ == "__main__":
-    from common import CARRIED
+def main() -> None:
+    """Download, then cut: pieces of before stay where the network fails."""
     from pack import download
 
-    shutil.rmtree(CARRIED / "pieces", ignore_errors=True)
-    for requirement in sys.argv[1:]:
-        for found in download(requirement, CARRIED / "whole"):
-            cut(found, CARRIED / "pieces")
-    shutil.rmtree(CARRIED / "whole", ignore_errors=True)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("requirement", nargs="+", help="NAME==VERSION")
+    parser.add_argument("--folder", type=Path, default=CARRIED / "pieces")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as whole:
+        for requirement in asked.requirement:
+            for wheel in download(requirement, Path(whole)):
+                cut(wheel, asked.folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """Runs the sections, each in a process of its own and within its time, and writes gpu.json after each.
 
-    tests/gpu/check [--small] [--only SECTION]... [--out gpu.json] [--minutes 6]
+    tests/gpu/check [--small] [--only SECTION]... [--out benchmarks/gpu.json] [--minutes 6]
 
 One that fails, or is too slow, says so; the others go on. Exit code 1 if a section failed or a bar does not hold.
 """
@@ -36,35 +36,74 @@ _PACKAGES = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "numpy", "pi
 
 
 def main() -> int:
-    """The exit code."""
+    """The exit code: 0, 1 where a section failed or a bar does not hold, 2 where it could not begin."""
     parser = argparse.ArgumentParser(prog="tests/gpu/check", description=__doc__.splitlines()[0])
     parser.add_argument("--small", action="store_true", help="On the CPU, with small sizes: what CI runs.")
     parser.add_argument("--only", action="append", choices=list(SECTIONS), help="This section; several times for more.")
-    parser.add_argument("--out", type=Path, default=Path("gpu.json"), help="Figures of other sections stay in it.")
+    parser.add_argument("--out", type=Path, help="benchmarks/gpu.json, or build/gpu-small.json with --small.")
     parser.add_argument("--minutes", type=float, help="Of all sections, at most: 6, or 60 with --small.")
-    parser.add_argument("--data", default=default_data(), help="As for ahl train.")
+    parser.add_argument("--data", default=default_data(), help="elpv, or elpv:DIR, as for ahl train.")
     parser.add_argument("--folder", type=Path, help="For what sections write; kept. A temporary one otherwise.")
     asked = parser.parse_args()
-    if not asked.small and not torch.cuda.is_available():
-        sys.stderr.write("error: there is no CUDA device here: --small runs every section on the CPU\n")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        if not asked.small and not torch.cuda.is_available():
+            raise RefusedError("there is no CUDA device here: --small runs every section on the CPU")
+        if not asked.data.startswith("elpv"):
+            raise RefusedError(f"--data is {asked.data!r}: the sections know ELPV alone, give elpv or elpv:DIR")
+        device = "cpu" if asked.small else "cuda"
+        out = asked.out or ROOT / ("build/gpu-small.json" if asked.small else "benchmarks/gpu.json")
+        found = _begin(out, {"machine": _machine(device), "small": asked.small, "sections": {}}, bool(asked.only))
+        if asked.folder:
+            return _sections(asked, device, found, out, asked.folder.resolve())
+        with tempfile.TemporaryDirectory(prefix="ahl-gpu-", ignore_cleanup_errors=True) as folder:
+            return _sections(asked, device, found, out, Path(folder))
+    except RefusedError as error:
+        sys.stderr.write(f"error: {error}\n")
         return 2
-    device = "cpu" if asked.small else "cuda"
-    folder = asked.folder or Path(tempfile.mkdtemp(prefix="ahl-gpu-"))
-    end = time.monotonic() + 60 * (asked.minutes or (60 if asked.small else 6))
-    found: Result = {"machine": _machine(device), "small": asked.small, "sections": {}}
-    if asked.only and asked.out.exists():
-        earlier = json.loads(asked.out.read_text())
-        if earlier["machine"] == found["machine"] and earlier["small"] == asked.small:
-            found = earlier
-    for name in asked.only or SECTIONS:
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: sections that were done are kept\n")
+        return 128 + signal.SIGINT
+
+
+class RefusedError(Exception):
+    """What keeps the check from beginning, and the way out."""
+
+
+def _begin(out: Path, new: Result, some: bool) -> Result:
+    """The figures that sections are added to: with ``some`` those of the file. It is seen that they can be written."""
+    found = new
+    if some and out.exists():
+        try:
+            found = json.loads(out.read_text())
+            made = {key: found[key] for key in ("machine", "small")}
+            found["sections"].keys()
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise RefusedError(
+                f"{out} does not hold figures of this check ({error!r}): choose another --out"
+            ) from error
+        if made != {key: new[key] for key in made}:
+            raise RefusedError(f"{out} holds figures of another machine, other versions or sizes: choose another --out")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.touch() if out.exists() else _write(out, found)
+    except OSError as error:
+        raise RefusedError(f"{out} cannot be written ({error.strerror}): choose another --out") from error
+    return found
+
+
+def _sections(asked: argparse.Namespace, device: str, found: Result, out: Path, folder: Path) -> int:
+    """Run them into ``found`` and ``out``; the exit code."""
+    minutes = asked.minutes if asked.minutes is not None else 60 if asked.small else 6
+    end = time.monotonic() + 60 * minutes
+    wanted = dict.fromkeys(asked.only or SECTIONS)
+    for name in wanted:
         limit = min(_SMALL if asked.small else SECTIONS[name], end - time.monotonic())
         found["sections"][name] = result = _run(name, asked, device, folder / name, limit)
-        _write(asked.out, found)
+        _write(out, found)
         sys.stdout.write(_told(name, result))
         sys.stdout.flush()
-    if not asked.folder:
-        shutil.rmtree(folder, ignore_errors=True)
-    ran = [found["sections"][name] for name in asked.only or SECTIONS]
+    ran = [found["sections"][name] for name in wanted]
     return int(any("failed" in one or not all(b["holds"] for b in one["bars"]) for one in ran))
 
 

@@ -2,9 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,9 +25,11 @@ def run(*words, **env):
     )
 
 
-def script(name, *words):
+def script(name, *words, code=0):
     call = [sys.executable, str(GPU / f"{name}.py"), *map(str, words)]
-    return subprocess.run(call, capture_output=True, text=True, check=True).stdout
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    return done.stderr if code else done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +110,89 @@ def test_without_a_gpu_it_says_what_runs_here(tmp_path):
     assert not (tmp_path / "gpu.json").exists()
 
 
+def test_data_that_the_sections_do_not_know_is_refused(tmp_path):
+    done = run("--small", "--data", str(tmp_path), "--out", tmp_path / "gpu.json")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "the sections know ELPV alone" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{broken", "does not hold figures of this check"),
+        ("{}", "does not hold figures of this check"),
+        ('{"machine": {}, "small": true, "sections": {}}', "holds figures of another machine, other versions or sizes"),
+    ],
+)
+def test_other_figures_are_not_added_to(tmp_path, content, said):
+    out = tmp_path / "gpu.json"
+    out.write_text(content)
+    done = run("--small", "--only", "cdl", "--out", out)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert said in done.stderr
+    assert out.read_text() == content
+
+
+def test_a_file_that_cannot_be_written_is_known_before_anything_is_measured(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    done = run("--small", "--out", tmp_path / "file" / "gpu.json")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "cannot be written" in done.stderr
+
+
+def test_no_time_is_no_time(tmp_path):
+    out = tmp_path / "deeper" / "gpu.json"
+    assert run("--small", "--only", "cdl", "--minutes", 0, "--out", out).returncode == 1
+    assert json.loads(out.read_text())["sections"]["cdl"]["failed"] == "no time was left"
+
+
+def test_a_python_without_torch_is_told(tmp_path):
+    done = run("--small", PYTHON=str(tmp_path / "python"))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "has no torch: make install" in done.stderr
+
+
+def processes(word):
+    """Of which the command line holds the word."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it ended meanwhile
+            if word in file.read_text(errors="replace"):
+                found.append(file.parent.name)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("end", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_check_leaves_nothing_behind(tmp_path, end, code):
+    """In `grid`, which starts processes of its own."""
+    out = tmp_path / "gpu.json"
+    running = subprocess.Popen(
+        [str(GPU / "check"), "--small", "--only", "grid", "--out", str(out)],
+        env={**os.environ, "PYTHON": sys.executable, "TMPDIR": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    deadline = time.monotonic() + 60
+    while not any("benchmark" in Path(f"/proc/{p}/cmdline").read_text() for p in processes(f"{tmp_path}/ahl-gpu-")):
+        assert time.monotonic() < deadline and running.poll() is None
+        time.sleep(0.05)
+    running.send_signal(end)
+    said = running.communicate(timeout=30)[1]
+    assert running.returncode == code
+    assert "Traceback" not in said
+    assert processes(f"{tmp_path}/ahl-gpu-") == []
+    assert list(tmp_path.glob("ahl-gpu-*")) == []
+
+
+def test_the_page_tells_what_it_cannot_read(tmp_path):
+    pages = tmp_path / "gpu.md", tmp_path / "README.md"
+    assert "make it with make gpu" in script("page", tmp_path / "none.json", *pages, code=2)
+    (tmp_path / "gpu.json").write_text("{}")
+    assert "does not hold figures" in script("page", tmp_path / "gpu.json", *pages, code=2)
+
+
 # What is taken along
 
 
@@ -148,6 +236,16 @@ def test_a_wheel_that_lacks_a_piece_or_has_another_is_left_out_with_the_reason(p
     _, left_out = pieces.join(folder, tmp_path / "site")
     assert left_out[wheel.name].startswith("1 of ")
     assert not (tmp_path / "site").exists()
+
+
+def test_another_wheels_pieces_stay(pieces, wheel, tmp_path):
+    other = tmp_path / "other-1.0-py3-none-any.whl"
+    other.write_bytes(b"\0" * 250)
+    for path in (wheel, other):
+        pieces.cut(path, tmp_path / "pieces")
+    brought, left_out = pieces.join(tmp_path / "pieces", tmp_path / "site")
+    assert brought == [wheel.name]
+    assert list(left_out) == [other.name]  # all its pieces came, but it is no wheel
 
 
 def test_without_pieces_there_is_nothing_to_join(pieces, tmp_path):

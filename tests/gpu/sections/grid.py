@@ -1,7 +1,5 @@
 """The paper's systems on the paper's schedule, as many cells of ELPV's grid as time allows; a later call goes on."""
 
-import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -43,11 +41,11 @@ def measure(ask: Ask) -> Result:
     ]
     call = [sys.executable, "-m", "ahl_export.cli", "benchmark", *words, "--jobs", str(jobs)]
     started = time.perf_counter()
-    running = subprocess.Popen(call, start_new_session=True, stdout=sys.stderr, stderr=sys.stderr)
+    running = subprocess.Popen(call, stdout=sys.stderr, stderr=sys.stderr)  # its processes end with the section's
     try:
         code = running.wait(max(1.0, ask.seconds - _END))
     except subprocess.TimeoutExpired:
-        os.killpg(running.pid, signal.SIGKILL)
+        running.kill()
         running.wait()
         code = None
     if code:
