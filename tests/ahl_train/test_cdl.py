@@ -11,6 +11,7 @@ from torch import nn
 
 from ahl_train.cdl import CDL, Task
 from ahl_train.config import Schedule
+from ahl_train.errors import DataError
 from ahl_train.heads.base import TIMES
 from ahl_train.heads.devnet import DevNet
 from ahl_train.heads.dra import DRA
@@ -337,6 +338,14 @@ def test_a_group_without_samples_leaves_its_share_to_the_others(kind, features, 
     assert len(batches) == 8 * 5 * 3
     for batch in batches:
         assert (np.isin(batch, NORMAL).sum(), np.isin(batch, PSEUDO).sum()) == (3, 3)
+
+
+def test_tasks_without_samples_are_refused(features):
+    none = np.array([], np.int64)
+    empty = [Task((none, none, none), (none, np.array([20]), none))] * 2
+    cdl = CDL(make_base(DevNet, features), empty, Store(features, DevNet.inputs), SCHEDULE, seed=0)
+    with pytest.raises(DataError, match="no group of samples in common: add normal images"):
+        cdl.run_epoch()
 
 
 def test_learning_lowers_the_query_loss(setting, tasks):

@@ -13,7 +13,7 @@ from PIL import Image
 from ahl_train.augment import AUGMENTATIONS
 from ahl_train.backbone import BackboneSpec
 from ahl_train.datasets import Sample
-from ahl_train.errors import RunError
+from ahl_train.errors import DataError, RunError
 from ahl_train.features import Extractor, FeatureStore, Item
 
 NAMES = ("fine", "coarse", "middle", "pooled")
@@ -215,6 +215,12 @@ def test_a_full_disk_is_an_error_of_one_line_and_leaves_the_store_whole(samples,
     store.rows(items(samples))
     assert extractor.seen == 4
     assert_holds(store, extractor, items(samples))
+
+
+def test_a_file_that_went_is_named(samples, cache, toy_extractor):
+    samples[1].path.unlink()
+    with pytest.raises(DataError, match=r"1\.png cannot be read \(No such file or directory\)"):
+        FeatureStore(cache, toy_extractor()).rows(items(samples))
 
 
 def test_a_cache_that_cannot_be_made_is_named(samples, tmp_path, toy_extractor):

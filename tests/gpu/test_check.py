@@ -76,8 +76,8 @@ def test_the_page_and_the_readme_hold_its_figures(checked, tmp_path):
     for system in checked[1]["sections"]["cdl"]["systems"].values():
         assert f"| {system['title']} | {system['epoch_s']:.3f}" in page
         assert f"| An epoch of {system['title']} | {system['epoch_s']:.2f} s" in readme
-    assert "Not measured yet" not in page + readme
-    assert page.count("### ") == len(SECTIONS)
+    assert "not measured yet" not in (page + readme).lower()
+    assert page.partition("## Figures")[2].count("### ") == len(SECTIONS)
     assert all(len(row.split("|")) > 3 for row in page.splitlines() if row.startswith("| "))
 
 
