@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -94,6 +96,15 @@ def _share_arena() -> None:
     ort.create_and_register_allocator(place, ort.OrtArenaCfg({"arena_extend_strategy": 1}))
 
 
+def _load_cuda() -> None:
+    """Load CUDA and cuDNN from pip's packages, where the system's loader does not look for them."""
+    import onnxruntime
+
+    if hasattr(onnxruntime, "preload_dlls"):  # since 1.21
+        with redirect_stdout(sys.stderr):  # it prints what it does not find; on stdout may be JSON lines
+            onnxruntime.preload_dlls()
+
+
 def session(model: bytes, threads: int, on_cuda: bool, chosen: SessionOptions) -> Any:
     """An onnxruntime.InferenceSession of any ONNX file's bytes. EngineError."""
     try:
@@ -118,6 +129,7 @@ def session(model: bytes, threads: int, on_cuda: bool, chosen: SessionOptions) -
     if on_cuda:
         # TF32 has a mantissa of 10 bits: scores would leave the bounds that the bundle was proven in.
         providers.insert(0, ("CUDAExecutionProvider", {"use_tf32": "0"}))
+        _load_cuda()
     try:
         session = onnxruntime.InferenceSession(model, options, providers=providers)
     except Exception as error:  # ONNX Runtime's errors have no common base below Exception

@@ -1,13 +1,15 @@
 """ONNX Runtime runs a real graph at any size and batch; what is wrong is said in one line."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from ahl_runtime.decode import decode
-from ahl_runtime.engines.ort import OrtEngine
+from ahl_runtime.engines.ort import CUDA, OrtEngine
 from ahl_runtime.errors import EngineError
 
 
@@ -74,3 +76,15 @@ def test_a_score_that_is_no_number_is_refused(model: bytes) -> None:
 def test_threads() -> None:
     with pytest.raises(EngineError, match="threads is 0"):
         OrtEngine(b"", threads=0)
+
+
+def test_cuda_from_pips_packages_is_loaded_and_what_it_prints_stays_off_stdout(
+    model: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The system's loader does not look into site-packages; on stdout may be JSON lines."""
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("no libcublas"))  # noqa: T201
+    with suppress(EngineError):  # there may be no GPU
+        OrtEngine(model, name=CUDA)
+    assert capsys.readouterr() == ("", "no libcublas\n")
+    OrtEngine(model)
+    assert capsys.readouterr() == ("", "")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
 from common import CARRIED, Ask, Result, bar, command, few, subset
 from pieces import join
 
@@ -22,7 +23,12 @@ _PACKAGES = {
 def measure(ask: Ask) -> Result:
     """By engine its package, or that it is not there; what `ahl-runtime check` says of each engine; `bars`."""
     brought, left_out = join(CARRIED / "pieces", CARRIED / "engines")
-    env = {"PYTHONPATH": os.pathsep.join([str(CARRIED / "engines"), os.environ.get("PYTHONPATH", "")])}
+    # Torch's CUDA and cuDNN: a package that was brought looks for them beside itself.
+    libraries = Path(torch.__file__).parents[1].glob("nvidia/*/lib")
+    env = {
+        "PYTHONPATH": _path(CARRIED / "engines", also=os.environ.get("PYTHONPATH")),
+        "LD_LIBRARY_PATH": _path(*libraries, also=os.environ.get("LD_LIBRARY_PATH")),
+    }
     packages = {engine: _version(package, env) for engine, package in _PACKAGES.items()}
     bundle = _bundle(ask, trt=packages["tensorrt"] != _MISSING)
     # It fails where an engine's scores differ: its words are wanted all the same.
@@ -34,6 +40,10 @@ def measure(ask: Ask) -> Result:
     differ = sum(one["passed"] is False for one in checks)
     bars = [bar("engines whose scores are not the bundle's", differ, 0)]
     return {"brought": brought, "left_out": left_out, "packages": packages, "checks": checks, "bars": bars}
+
+
+def _path(*folders: Path, also: str | None) -> str:
+    return os.pathsep.join([*map(str, folders), *([also] if also else [])])
 
 
 def _version(package: str, env: dict[str, str]) -> str:
