@@ -24,11 +24,10 @@ from ahl_train.config import Calibrate, TrainConfig
 from ahl_train.cross import deal_folds
 from ahl_train.datasets import Dataset, Sample
 from ahl_train.errors import TrainError
-from ahl_train.features import FINE, Extractor, FeatureStore, Item, default_cache
+from ahl_train.features import Extractor, FeatureStore, Item, default_cache, supersample_for
 from ahl_train.heads.base import Base
-from ahl_train.images import load, load_dataset, verify
+from ahl_train.images import load_dataset, verify
 from ahl_train.learn import learn
-from ahl_train.preprocess import choose_supersample
 from ahl_train.protocol import Split, split
 from ahl_train.systems import system
 from calibration.simulate import write_between
@@ -37,7 +36,6 @@ ALPHAS = (0.05, 0.01)
 CONFIDENCES = (0.95, 0.5)  # the default; and where the promise is that of the plain split-conformal quantile
 FEWER = (100, 300)  # calibration normals, beside all that are held out
 _CHUNK = 64  # frames scored at once
-_SIZED = 32  # frames looked at to choose the supersampling
 
 Scores = NDArray[np.float64]
 
@@ -94,7 +92,7 @@ class Bench:
         dataset = load_dataset(config.data)
         readable, _ = verify(dataset.samples)
         self.dataset: Dataset = replace(dataset, samples=tuple(readable))
-        supersample = choose_supersample((load(s).shape[:2] for s in self.dataset.normals[:_SIZED]), FINE)
+        supersample = supersample_for(self.dataset.normals)
         self.extractor = Extractor(BackboneSpec(config.backbone, config.backbone_weights), supersample)
         self.store = FeatureStore(cache, self.extractor)
 

@@ -24,12 +24,11 @@ from ahl_train.benchmark_results import Cell
 from ahl_train.config import TrainConfig
 from ahl_train.datasets import Dataset, Sample
 from ahl_train.datasets.elpv import doubtful
-from ahl_train.features import FINE, Extractor, FeatureStore, Item, default_cache
+from ahl_train.features import Extractor, FeatureStore, Item, default_cache, supersample_for
 from ahl_train.heads.plus import Plus
-from ahl_train.images import load, load_dataset
+from ahl_train.images import load_dataset
 from ahl_train.learn import learn
 from ahl_train.page import insert, write_into
-from ahl_train.preprocess import choose_supersample
 from ahl_train.protocol import split
 
 MARKERS = ("<!-- ablation: written by python -m ahl_train.ablation -->", "<!-- /ablation -->")
@@ -117,7 +116,7 @@ def main() -> None:
     asked = parser.parse_args()
     insert(asked.document, "", MARKERS)  # before the minutes: is there a place for it?
     dataset = load_dataset("elpv")
-    extractor = Extractor(BackboneSpec(), choose_supersample((load(s).shape[:2] for s in dataset.normals[:32]), FINE))
+    extractor = Extractor(BackboneSpec(), supersample_for(dataset.normals))
     store = FeatureStore(asked.cache or default_cache(), extractor)
     chosen: Figures = defaultdict(list)
     tested: Figures = defaultdict(list)

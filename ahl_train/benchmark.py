@@ -20,16 +20,14 @@ from ahl_train.benchmark_spread import by_processes, by_ray
 from ahl_train.config import TrainConfig
 from ahl_train.datasets import Dataset, Sample
 from ahl_train.errors import ConfigError, DataError, RunError, TrainError
-from ahl_train.features import FINE, Extractor, FeatureStore, Item, default_cache
+from ahl_train.features import Extractor, FeatureStore, Item, default_cache, supersample_for
 from ahl_train.heads.base import Base
-from ahl_train.images import load, load_dataset, verify
-from ahl_train.preprocess import choose_supersample
+from ahl_train.images import load_dataset, verify
 from ahl_train.protocol import Split, split
 from ahl_train.systems import DEFAULT_SYSTEM, SYSTEMS, system
 from ahl_train.train import learn
 
 _CHUNK = 64  # test samples scored at once
-_SIZED = 32  # frames looked at to choose the supersampling
 
 
 @dataclass(frozen=True)
@@ -140,9 +138,9 @@ def auroc(base: Base, store: FeatureStore, samples: Sequence[Sample]) -> float:
     """AUROC of the total scores, computed where the store's extractor is."""
     rows, there = store.rows([Item(s) for s in samples]), base.to(store.device)
     scores = []
-    for start in range(0, len(rows), _CHUNK):
-        features = store.read(rows[start : start + _CHUNK], base.inputs)
-        with accelerator.ieee():
+    with accelerator.ieee():
+        for start in range(0, len(rows), _CHUNK):
+            features = store.read(rows[start : start + _CHUNK], base.inputs)
             scores.append(base.total(there({name: values.to(store.device) for name, values in features.items()})))
     return float(roc_auc_score([s.label for s in samples], torch.cat(scores).cpu().numpy()))
 
@@ -221,4 +219,4 @@ def _check(grid: Grid, dataset: Dataset, cells: Sequence[Cell], report: Callable
 def _supersample(dataset: Dataset) -> int:
     """One for all cells, so that they share features; of the frames' sizes alone, of train normals."""
     train = split(dataset, shots=0, seed=0, calibration=0).train_normal
-    return choose_supersample((load(s).shape[:2] for s in train[:_SIZED]), FINE)
+    return supersample_for(train)

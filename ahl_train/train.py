@@ -13,15 +13,12 @@ from ahl_train.backbone import BackboneSpec
 from ahl_train.config import TrainConfig
 from ahl_train.cross import score_folds
 from ahl_train.errors import DataError
-from ahl_train.features import FINE, Extractor, FeatureStore, default_cache
-from ahl_train.images import load, load_dataset, verify
+from ahl_train.features import Extractor, FeatureStore, default_cache, supersample_for
+from ahl_train.images import load_dataset, verify
 from ahl_train.learn import learn
-from ahl_train.preprocess import choose_supersample
 from ahl_train.protocol import Split, split
 from ahl_train.run import Run, RunFolder, load_run
 from ahl_train.systems import system
-
-_SIZED = 32  # frames looked at to choose the supersampling
 
 
 def train(
@@ -65,7 +62,7 @@ def train(
             for line in marked["left_out"]:
                 report(f"left out of the feedback: {line}")
             report(f"feedback: {marked['good']} normals and {marked['anomaly']} anomalies more to train on")
-        supersample = choose_supersample((load(s).shape[:2] for s in dealt.train_normal[:_SIZED]), FINE)
+        supersample = supersample_for(dealt.train_normal)
         extractor = Extractor(spec, supersample)
         extra = {
             "supersample": supersample,

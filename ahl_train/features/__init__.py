@@ -1,7 +1,7 @@
 """Frames to features: the extractor, the frames asked for, extraction in batches, and the store that keeps them."""
 
-from ahl_train.features.extractor import FINE, Extractor
+from ahl_train.features.extractor import FINE, Extractor, supersample_for
 from ahl_train.features.items import Item
 from ahl_train.features.store import FeatureStore, default_cache
 
-__all__ = ["FINE", "Extractor", "FeatureStore", "Item", "default_cache"]
+__all__ = ["FINE", "Extractor", "FeatureStore", "Item", "default_cache", "supersample_for"]

@@ -1,5 +1,7 @@
 """The extractor: preprocessing and the frozen backbone at both scales, the part of the graph before the heads."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,12 +9,19 @@ from torch import Tensor, nn
 from ahl_train.backbone import Backbone, BackboneSpec
 from ahl_train.heads.base import Features
 from ahl_train.heads.layers import pool_statistics
-from ahl_train.preprocess import Preprocess
+from ahl_train.images import Sample, load
+from ahl_train.preprocess import Preprocess, choose_supersample
 
 VERSION = 2  # raise it when the numbers that this file, preprocess.py or augment.py give would change
 FINE = 448  # px, the paper's larger scale; the coarse one is half of it
 # How features are kept and handed on: maps in half precision, statistics whole.
 KEPT = {"fine": torch.float16, "coarse": torch.float16, "middle": torch.float16, "pooled": torch.float32}
+_SIZED = 32  # frames looked at to choose the supersampling
+
+
+def supersample_for(samples: Sequence[Sample]) -> int:
+    """An extractor's supersampling for frames of the samples' size. DataError if one of the first cannot be read."""
+    return choose_supersample((load(sample).shape[:2] for sample in samples[:_SIZED]), FINE)
 
 
 class Extractor(nn.Module):

@@ -1,11 +1,10 @@
 """What the sections share: what they are asked, the images, and how a device is timed and profiled."""
 
-import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -19,9 +18,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from ahl_train.backbone import BackboneSpec
 from ahl_train.datasets import Dataset, Sample, load_dataset
-from ahl_train.features import FINE, Extractor
+from ahl_train.features import Extractor, supersample_for
 from ahl_train.images import load
-from ahl_train.preprocess import choose_supersample
 
 ROOT = Path(__file__).parents[2]
 CARRIED = ROOT / "build" / "gpu"
@@ -63,7 +61,7 @@ def few(dataset: Dataset, normals: int, anomalies: int) -> tuple[Sample, ...]:
 def open_extractor(data: str, device: torch.device) -> tuple[Dataset, Extractor]:
     """The images, and the default extractor for their size."""
     dataset = load_dataset(data)
-    supersample = choose_supersample((load(s).shape[:2] for s in dataset.normals[:32]), FINE)
+    supersample = supersample_for(dataset.normals)
     return dataset, Extractor(BackboneSpec(), supersample).eval().to(device)
 
 
@@ -126,11 +124,6 @@ def profiled(device: torch.device, work: Callable[[], object]) -> Result:
     }
 
 
-def cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 def subset(samples: Sequence[Sample], folder: Path) -> str:
     """Copies of ELPV's cells in its own layout; the ``--data`` that names them. What the folder held is gone."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -145,13 +138,10 @@ def subset(samples: Sequence[Sample], folder: Path) -> str:
     return f"elpv:{folder}"
 
 
-def command(module: str, *words: object, env: Mapping[str, str] | None = None, within: float = 600) -> str:
-    """Run ``python -m module``; what it wrote to stdout. RuntimeError with its last line where it fails."""
-    call = [sys.executable, "-m", module, *map(str, words)]
-    done = subprocess.run(
-        call, capture_output=True, text=True, env={**os.environ, **(env or {})}, timeout=within, check=False
-    )
+def ahl(*words: object) -> None:
+    """Run the command line. RuntimeError with its last line where it fails."""
+    call = [sys.executable, "-m", "ahl_export.cli", *map(str, words)]
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip() or "nothing was said").splitlines()[-1]
-        raise RuntimeError(f"{module} {words[0]} ended with code {done.returncode}: {said}")
-    return done.stdout
+        raise RuntimeError(f"ahl {words[0]} ended with code {done.returncode}: {said}")

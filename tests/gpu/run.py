@@ -20,7 +20,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
-from common import ROOT, Result, cores, default_data
+from common import ROOT, Result, default_data
+
+from ahl_runtime.engines.base import cores
+from ahl_train.errors import RunError
+from ahl_train.page import write
 
 SECTIONS = {  # seconds at most
     "extraction": 70,
@@ -86,9 +90,12 @@ def _begin(out: Path, new: Result, some: bool) -> Result:
             raise RefusedError(f"{out} holds figures of another machine, other versions or sizes: choose another --out")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.touch() if out.exists() else _write(out, found)
-    except OSError as error:
-        raise RefusedError(f"{out} cannot be written ({error.strerror}): choose another --out") from error
+        if out.exists():
+            out.touch()
+        else:
+            _save(found, out)
+    except (OSError, RunError) as error:
+        raise RefusedError(f"{out} cannot be written ({error}): choose another --out") from error
     return found
 
 
@@ -100,7 +107,7 @@ def _sections(asked: argparse.Namespace, device: str, found: Result, out: Path, 
     for name in wanted:
         limit = min(_SMALL if asked.small else SECTIONS[name], end - time.monotonic())
         found["sections"][name] = result = _run(name, asked, device, folder / name, limit)
-        _write(out, found)
+        _save(found, out)
         sys.stdout.write(_told(name, result))
         sys.stdout.flush()
     ran = [found["sections"][name] for name in wanted]
@@ -152,7 +159,7 @@ def _end(section: subprocess.Popen[bytes]) -> None:
 
 def _machine(device: str) -> Result:
     """Of figures on a page: the card, its driver, the processor's cores, versions."""
-    found: Result = {"cores": cores(), "python": platform.python_version()}
+    found: Result = {"cores": cores(None), "python": platform.python_version()}
     for package in _PACKAGES:
         try:
             found[package] = version(package)
@@ -179,10 +186,8 @@ def _told(name: str, result: Result) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _write(target: Path, found: Result) -> None:
-    aside = target.with_name(f".{target.name}.part")
-    aside.write_text(json.dumps(found, indent=1) + "\n")
-    aside.replace(target)
+def _save(found: Result, out: Path) -> None:
+    write(out, json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

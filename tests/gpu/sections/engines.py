@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
-from common import CARRIED, Ask, Result, bar, command, few, subset
+from common import CARRIED, Ask, Result, ahl, bar, few, subset
 from pieces import join
 
 from ahl_train.datasets import load_dataset
@@ -57,7 +57,7 @@ def _bundle(ask: Ask, trt: bool) -> Path:
     """Of a run of one epoch: weights are no matter here."""
     data = subset(few(load_dataset(ask.data), 60, 10), ask.folder / "cells")
     words = ["--device", ask.device, "--cache", ask.folder / "cache", "--shots", 4, "--epochs", 1, "--calibration", 20]
-    command("ahl_export.cli", "train", "--data", data, "--out", ask.folder / "run", *words)
+    ahl("train", "--data", data, "--out", ask.folder / "run", *words)
     bundle = ask.folder / "engines.ahl"
-    command("ahl_export.cli", "export", ask.folder / "run", "--out", bundle, "--tail", *(["--trt"] if trt else []))
+    ahl("export", ask.folder / "run", "--out", bundle, "--tail", *(["--trt"] if trt else []))
     return bundle

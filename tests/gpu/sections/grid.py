@@ -6,8 +6,9 @@ import sys
 import time
 from collections import defaultdict
 
-from common import Ask, Result, cores, few, subset
+from common import Ask, Result, few, subset
 
+from ahl_runtime.engines.base import cores
 from ahl_train.benchmark import Grid
 from ahl_train.benchmark_results import Cell, read_results
 from ahl_train.datasets import load_dataset
@@ -23,23 +24,13 @@ def measure(ask: Ask) -> Result:
     data, systems, words = ask.data, _PAPER, ["--schedule", "paper"]
     if ask.small:
         data = subset(few(load_dataset(ask.data), 48, 12), ask.folder / "cells")
-        systems, words = (
-            ("devnet", "ahl-devnet"),
-            ["--setting", "general", "--shots", "2", "--seeds", "1", "--epochs", "1"],
-        )
-    jobs = max(1, min(6, cores() // 2)) if ask.on_gpu else 1
+        systems = ("devnet", "ahl-devnet")
+        words = ["--setting", "general", "--shots", "2", "--seeds", "1", "--epochs", "1"]
+    jobs = max(1, min(6, cores(None) // 2)) if ask.on_gpu else 1
     out = ask.folder / "grid"
-    words += [
-        "--systems",
-        ",".join(systems),
-        "--data",
-        data,
-        "--out",
-        str(out),
-        "--cache",
-        str(ask.folder / "features"),
-    ]
-    call = [sys.executable, "-m", "ahl_export.cli", "benchmark", *words, "--jobs", str(jobs)]
+    words += ["--systems", ",".join(systems), "--data", data, "--jobs", str(jobs)]
+    words += ["--out", str(out), "--cache", str(ask.folder / "features")]
+    call = [sys.executable, "-m", "ahl_export.cli", "benchmark", *words]
     started = time.perf_counter()
     running = subprocess.Popen(call, stdout=sys.stderr, stderr=sys.stderr)  # its processes end with the section's
     try:
@@ -62,9 +53,10 @@ def measure(ask: Ask) -> Result:
         rows[f"{SYSTEMS[cell.system].title}, {where}, {cell.shots} shots"].append(line["auroc"])
     settings = ("general",) if ask.small else ("general", "hard")
     grid = Grid(data, settings, (2,) if ask.small else (1, 10), systems, 1 if ask.small else 3)
+    dataset = load_dataset(data)
     return {
-        "data": "ELPV" if data == "elpv" else f"a part of ELPV, {len(load_dataset(data).samples)} images",
-        "cells": len(grid.cells(load_dataset(data))),
+        "data": "ELPV" if data == "elpv" else f"a part of ELPV, {len(dataset.samples)} images",
+        "cells": len(grid.cells(dataset)),
         "done": len(lines),
         "jobs": jobs,
         "seconds": round(taken, 1),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import Ask, Result, bar, command, few, subset
+from common import CPU, Ask, Result, ahl, bar, few, subset
 from sklearn.metrics import roc_auc_score
 
 from ahl_runtime.bundle import open_bundle
@@ -29,23 +29,22 @@ def measure(ask: Ask) -> Result:
         data = subset(few(load_dataset(ask.data), 60, 10), ask.folder / "cells")
     found: Result = {}
     runs = {}
-    for device in (str(ask.device), "cpu"):
-        out = ask.folder / ("device" if device == str(ask.device) and "device" not in runs else "cpu")
+    for name, device in (("device", ask.device), ("cpu", CPU)):
         started = time.perf_counter()
-        _train(data, device, out, ask)
-        found[f"train_{out.name}_s"] = round(time.perf_counter() - started, 2)
-        runs[out.name] = load_run(out)
+        _train(data, device, ask.folder / name, ask)
+        found[f"train_{name}_s"] = round(time.perf_counter() - started, 2)
+        runs[name] = load_run(ask.folder / name)
     started = time.perf_counter()
     # A small run has too few normals for a guarantee: a model of their tail promises then.
-    command("ahl_export.cli", "export", ask.folder / "device", "--out", ask.folder / "device.ahl", "--tail")
+    ahl("export", ask.folder / "device", "--out", ask.folder / "device.ahl", "--tail")
     found["export_s"] = round(time.perf_counter() - started, 2)
     return found | _compare(runs, ask)
 
 
-def _train(data: str, device: str, out: Path, ask: Ask) -> None:
+def _train(data: str, device: torch.device, out: Path, ask: Ask) -> None:
     words = ["--data", data, "--device", device, "--shots", 4 if ask.small else 10, "--out", out]
     words += ["--cache", ask.folder / f"cache-{out.name}", *(_SMALL if ask.small else [])]
-    command("ahl_export.cli", "train", *words)
+    ahl("train", *words)
 
 
 def _compare(runs: dict[str, Run], ask: Ask) -> Result:
@@ -57,9 +56,9 @@ def _compare(runs: dict[str, Run], ask: Ask) -> Result:
     labels = np.array([sample.label for sample in samples])
     scorer = Scorer(open_bundle(ask.folder / "device.ahl"), "onnxruntime")
     bundle = np.array([scorer.score(frame).score for frame in frames])
-    on_cpu = _scores(own, frames, torch.device("cpu"))
+    on_cpu = _scores(own, frames, CPU)
     on_device = _scores(own, frames, ask.device)
-    by_cpu = _scores(runs["cpu"], frames, torch.device("cpu"))
+    by_cpu = _scores(runs["cpu"], frames, CPU)
     spread = on_cpu[labels == 0].std()
 
     def differ(a: np.ndarray, b: np.ndarray) -> float:
