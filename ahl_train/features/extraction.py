@@ -1,21 +1,14 @@
 """Frames to features in batches: workers decode ahead, and the device computes one batch while the last is written."""
 
-import ctypes
 import os
-import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
-from multiprocessing import get_context
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from ahl_train import accelerator, memory
@@ -24,9 +17,7 @@ from ahl_train.features.extractor import KEPT, Extractor
 from ahl_train.features.items import Item
 from ahl_train.heads.base import Features
 
-_EACH = 16  # items, below which one more worker is not worth its start
-_AHEAD = 2  # frames that a worker decodes ahead
-_PR_SET_PDEATHSIG = 1  # of prctl(2)
+_AHEAD = 4  # frames that are decoded ahead for each worker
 Found = tuple[list[int], Features]  # indices of N of the given frames, and their features, each [N, ...], in RAM
 
 
@@ -36,7 +27,7 @@ class Feed:
 
     batch: int  # frames that the backbone sees at once
     pixels: int  # of all frames of a batch, at most; a larger frame is a batch of its own
-    workers: int  # processes that decode, at most; with 0 the extracting process decodes
+    workers: int  # threads that decode; with 0 the extracting one does
 
     @classmethod
     def of(cls, device: torch.device) -> "Feed":
@@ -47,7 +38,8 @@ class Feed:
 
 
 def _workers() -> int:
-    return min(len(os.sched_getaffinity(0)), 16) if sys.platform == "linux" else 0  # other systems do not fork
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return min(cores, 8)  # more do not decode faster: Python's lock
 
 
 class Extraction:
@@ -121,7 +113,9 @@ class Extraction:
             fine, coarse = (torch.cat(parts) for parts in zip(*scales, strict=True))
             with torch.autocast(self.device.type, torch.float16, enabled=self.half):
                 found = self.extractor.of_scales(fine, coarse)
-        kept = {name: value.to(KEPT[name]).to("cpu", non_blocking=True) for name, value in found.items()}
+        kept = {name: value.to(KEPT[name]) for name, value in found.items()}
+        finite = torch.stack([value.isfinite().all() for value in kept.values()]).all().to("cpu", non_blocking=True)
+        kept = {name: value.to("cpu", non_blocking=True) for name, value in kept.items()}
         copied = torch.cuda.Event() if self._copying else None
         if copied:
             copied.record()
@@ -130,7 +124,7 @@ class Extraction:
         def wait() -> Found:
             if copied:
                 copied.synchronize()
-            if not all(value.isfinite().all() for value in kept.values()):
+            if not finite:
                 raise RunError(
                     "the backbone gives features that are not finite: "
                     + ("choose --precision float32" if self.half else "use other --backbone-weights")
@@ -152,34 +146,28 @@ class Extraction:
 
 
 def _decoded(items: Sequence[Item], workers: int, pinned: bool) -> Iterator[Tensor]:
-    """The frames of items, in their order. ``pinned``: in page-locked memory, from which a GPU copies by itself."""
-    workers = min(workers, len(items) // _EACH)
-    for pixels in _by_workers(items, workers) if workers else map(Item.pixels, items):
-        frame = torch.from_numpy(pixels.copy())
-        yield frame.pin_memory() if pinned else frame
+    """The frames of items, in their order; at most ``_AHEAD`` for each worker are decoded ahead.
 
-
-def _by_workers(items: Sequence[Item], workers: int) -> Iterator[NDArray[np.uint8]]:
-    """Pixels of items, in their order. At most ``_AHEAD`` frames a worker are decoded ahead."""
-    pool = ProcessPoolExecutor(workers, get_context("fork"), initializer=_begin_worker)
+    ``pinned``: in page-locked memory, from which a GPU copies by itself.
+    """
+    if not workers:
+        yield from (_frame(item, pinned) for item in items)
+        return
+    # Threads, not processes: most of the work of decoding is done without Python's lock, and a frame that another
+    # process decoded takes longer to arrive than to decode.
+    pool = ThreadPoolExecutor(workers)
     wanted = iter(items)
-    ahead = deque(pool.submit(_pixels, item) for item in islice(wanted, workers * _AHEAD))
+    ahead = deque(pool.submit(_frame, item, pinned) for item in islice(wanted, workers * _AHEAD))
     try:
         while ahead:
             yield ahead.popleft().result()
-            ahead.extend(pool.submit(_pixels, item) for item in islice(wanted, 1))
-    except BrokenProcessPool as error:
-        raise RunError("a process that decodes images was ended: free memory, and run it again") from error
+            ahead.extend(pool.submit(_frame, item, pinned) for item in islice(wanted, 1))
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _begin_worker() -> None:
-    """One core for each worker; Ctrl-C is for the process that extracts, and the end of that is the worker's end."""
-    threadpool_limits(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _pixels(item: Item) -> NDArray[np.uint8]:
-    return item.pixels()
+def _frame(item: Item, pinned: bool) -> Tensor:
+    pixels = item.pixels()
+    frame = torch.empty(pixels.shape, dtype=torch.uint8, pin_memory=pinned)
+    frame.numpy()[...] = pixels
+    return frame

@@ -1,13 +1,7 @@
 """Extraction in batches: the features of one frame at a time, decoded by workers, in half precision, within memory."""
 
-import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,8 +80,7 @@ def test_half_precision_is_near():
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_workers_decode_what_one_process_does(items, toy_extractor, workers, monkeypatch):
-    monkeypatch.setattr("ahl_train.features.extraction._EACH", 1)
+def test_workers_decode_what_one_process_does(items, toy_extractor, workers):
     expected = one_by_one(toy_extractor(), (torch.from_numpy(item.pixels().copy()) for item in items))
     found = Extraction(toy_extractor(), feed=Feed(4, 1 << 20, workers)).of_items(items)
     assert_alike(gathered(found), expected, atol=1e-3, rtol=1e-3)
@@ -95,9 +88,8 @@ def test_workers_decode_what_one_process_does(items, toy_extractor, workers, mon
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_file_that_cannot_be_read_is_named_in_one_line_and_what_came_before_it_is_kept(
-    items, tmp_path, toy_extractor, workers, monkeypatch
+    items, tmp_path, toy_extractor, workers
 ):
-    monkeypatch.setattr("ahl_train.features.extraction._EACH", 1)
     store = FeatureStore(tmp_path / "cache", toy_extractor())
     store._extraction.feed = Feed(2, 1 << 20, workers)
     items[5].sample.path.write_bytes(b"no image")
@@ -110,15 +102,9 @@ def test_a_file_that_cannot_be_read_is_named_in_one_line_and_what_came_before_it
     assert extractor.seen == 0
 
 
-def children():
-    """This process's."""
-    return Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
-
-
 @pytest.mark.parametrize("end", ["error", "closed", "whole"])
-def test_no_worker_outlives_its_extraction(items, toy_extractor, monkeypatch, end):
-    monkeypatch.setattr("ahl_train.features.extraction._EACH", 1)
-    before = children()
+def test_no_worker_outlives_its_extraction(items, toy_extractor, end):
+    before = set(threading.enumerate())
     if end == "error":
         items[1].sample.path.unlink()
     found = Extraction(toy_extractor(), feed=Feed(1, 1 << 20, 2)).of_items(items)
@@ -132,38 +118,7 @@ def test_no_worker_outlives_its_extraction(items, toy_extractor, monkeypatch, en
     except DataError as error:
         kept = error  # with its traceback, and so with the frames of the generators
     assert (kept is not None) == (end == "error")
-    assert children() == before
-
-
-_PARENT = """
-import os, sys, time
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from conftest import ToyExtractor
-from ahl_train.datasets import Sample
-from ahl_train.features import Item, extraction
-extraction._EACH = 1
-items = [Item(Sample(Path(path), 0, "good")) for path in sys.argv[2:]]
-found = extraction.Extraction(ToyExtractor(), feed=extraction.Feed(1, 1 << 20, 2)).of_items(items)
-next(found)
-print(*Path(f"/proc/self/task/{os.getpid()}/children").read_text().split(), flush=True)
-time.sleep(60)
-"""
-
-
-def test_workers_end_with_the_process_that_extracts_when_that_is_killed(items):
-    paths = [str(item.sample.path) for item in items[: len(SIZES)]]
-    parent = subprocess.Popen(
-        [sys.executable, "-c", _PARENT, str(Path(__file__).parent), *paths], stdout=subprocess.PIPE, text=True
-    )
-    workers = parent.stdout.readline().split()
-    parent.kill()
-    parent.wait()
-    assert len(workers) == 2
-    deadline = time.monotonic() + 10
-    while any(Path(f"/proc/{worker}").exists() for worker in workers):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    assert set(threading.enumerate()) <= before
 
 
 @pytest.mark.parametrize(
@@ -172,20 +127,6 @@ def test_workers_end_with_the_process_that_extracts_when_that_is_killed(items):
 def test_what_is_no_frame_is_told(toy_extractor, frame):
     with pytest.raises(DataError, match=r"frame 1 is torch\..*, expected uint8 \[H, W, 3\]"):
         list(Extraction(toy_extractor(), feed=FEED).of_frames([frames()[0], frame]))
-
-
-class Killed(Item):
-    """Ends the process that asks for its pixels, as the system does where memory is short."""
-
-    def pixels(self):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_a_worker_that_is_killed_is_an_error_with_a_way_out(items, toy_extractor, monkeypatch):
-    monkeypatch.setattr("ahl_train.features.extraction._EACH", 1)
-    extraction = Extraction(toy_extractor(), feed=Feed(2, 1 << 20, 2))
-    with pytest.raises(RunError, match="a process that decodes images was ended: free memory"):
-        list(extraction.of_items([*items, Killed(items[0].sample)]))
 
 
 def test_a_batch_that_memory_does_not_take_is_halved_from_then_on(toy_extractor):
@@ -234,7 +175,6 @@ def test_half_and_whole_features_are_kept_apart(items, tmp_path, toy_extractor):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("half", [False, True])
 def test_a_gpu_extracts_what_the_cpu_does(items, half, monkeypatch):
-    monkeypatch.setattr("ahl_train.features.extraction._EACH", 1)
     extractor = Extractor(BackboneSpec()).eval()
     expected = one_by_one(extractor, (torch.from_numpy(item.pixels().copy()) for item in items))
     found = gathered(Extraction(extractor.cuda(), half=half, feed=Feed(4, 1 << 20, 2)).of_items(items))

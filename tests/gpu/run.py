@@ -27,10 +27,10 @@ from ahl_train.errors import RunError
 from ahl_train.page import write
 
 SECTIONS = {  # seconds at most
-    "extraction": 70,
+    "extraction": 60,
     "cdl": 90,
-    "equality": 60,
-    "train": 90,
+    "equality": 90,
+    "train": 120,
     "tests": 60,
     "engines": 60,
     "grid": 3600,  # what is left

@@ -41,7 +41,7 @@ def measure(ask: Ask) -> Result:
 def _compare(name: str, ask: Ask, dataset: Dataset, here: Extractor, there: Extractor) -> Result:
     shots = 4
     dealt = split(dataset, shots=shots, seed=0, calibration=0)
-    config = TrainConfig(ask.data, system=name, shots=shots, schedule="short", epochs=1 if ask.small else 8)
+    config = TrainConfig(ask.data, system=name, shots=shots, schedule="short", epochs=1 if ask.small else 3)
     labels = np.array([sample.label for sample in dealt.test])
     losses, scores = [], []
     for extractor in (here, there):
