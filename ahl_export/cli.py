@@ -285,7 +285,9 @@ def benchmark(
     out: Annotated[Path | None, typer.Option(help="The bench's folder; what it holds is not run again.")] = None,
     setting: Annotated[str, typer.Option(help="general, hard, or both with a comma.")] = "general,hard",
     shots: Annotated[str, typer.Option(help="Numbers of labelled anomalies, with commas.")] = "1,10",
-    systems: Annotated[str, typer.Option(help="all, default, or names with commas.")] = "default",
+    systems: Annotated[
+        str, typer.Option(help="Names and groups with commas: all, default, rivals (patchcore,padim; extra [rivals]).")
+    ] = "default",
     seeds: Annotated[int, typer.Option(help="How many: 0, 1, ...")] = 3,
     schedule: Annotated[
         str, typer.Option(help="auto: the system's own, light or short; or paper: the full one.")

@@ -52,7 +52,7 @@ class Backbone(nn.Module):
 
     def __init__(self, spec: BackboneSpec, stages: tuple[int, ...]) -> None:
         super().__init__()
-        net = _load(spec)
+        net = load_network(spec)
         config = resolve_model_data_config(net)
         self.mean, self.std = tuple(config["mean"]), tuple(config["std"])
         infos = net.feature_info
@@ -67,7 +67,7 @@ class Backbone(nn.Module):
         return self.net.forward_intermediates(x, indices=list(self.stages), stop_early=True, intermediates_only=True)
 
 
-def _load(spec: BackboneSpec) -> nn.Module:
+def load_network(spec: BackboneSpec) -> nn.Module:
     """The architecture with its weights, or a WeightsError that names both ways to get them: never random weights."""
     try:
         if spec.file is None:

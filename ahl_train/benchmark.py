@@ -13,7 +13,7 @@ import torch
 from rich.progress import Progress
 from sklearn.metrics import roc_auc_score
 
-from ahl_train import accelerator
+from ahl_train import accelerator, rivals
 from ahl_train.backbone import DEFAULT, BackboneSpec
 from ahl_train.benchmark_results import RESULTS, Cell, Result, open_results
 from ahl_train.benchmark_spread import by_processes, by_ray
@@ -24,6 +24,7 @@ from ahl_train.features import Extractor, FeatureStore, Item, default_cache, sup
 from ahl_train.heads.base import Base
 from ahl_train.images import load_dataset, verify
 from ahl_train.protocol import Split, split
+from ahl_train.rivals import RIVALS, Rivals
 from ahl_train.systems import DEFAULT_SYSTEM, SYSTEMS, system
 from ahl_train.train import learn
 
@@ -48,7 +49,7 @@ class Grid:
         if not (self.settings and self.shots and self.systems and self.seeds >= 1):
             raise ConfigError("the grid is empty: give one setting, number of shots, system and seed, or more")
         for name, setting, shots in product(self.systems, self.settings, self.shots):
-            system(name)
+            rivals.require() if name in RIVALS else system(name)
             self.config(Cell(name, setting, "any", shots, 0))
 
     def config(self, cell: Cell) -> TrainConfig:
@@ -78,11 +79,15 @@ class Grid:
 
 
 def choose_systems(wanted: str) -> tuple[str, ...]:
-    """Names from `all`, `default` or a list with commas; ConfigError, naming the choices, for an unknown one."""
-    groups = {"all": tuple(SYSTEMS), "default": (DEFAULT_SYSTEM,)}
-    names = groups.get(wanted) or tuple(dict.fromkeys(name.strip() for name in wanted.split(",")))
-    if unknown := [name for name in names if name not in SYSTEMS]:
-        choices = ", ".join((*groups, *SYSTEMS))
+    """Names and the groups `all`, `default` and `rivals`, with commas; ConfigError, naming the choices, for any other.
+
+    `all` are the paper's systems and ours.
+    """
+    groups = {"all": tuple(SYSTEMS), "default": (DEFAULT_SYSTEM,), "rivals": tuple(RIVALS)}
+    parts = [name.strip() for name in wanted.split(",")]
+    names = tuple(dict.fromkeys(name for part in parts for name in groups.get(part, (part,))))
+    if unknown := [name for name in names if name not in {*SYSTEMS, *RIVALS}]:
+        choices = ", ".join((*groups, *SYSTEMS, *RIVALS))
         raise ConfigError(f"unknown systems {', '.join(map(repr, unknown))}: choose among {choices}")
     return names
 
@@ -164,26 +169,42 @@ class _Work:
         return {**made, "backbone": self.grid.backbone, "backbone_digest": self.spec.digest}
 
     def open(self) -> Callable[[Cell], Result]:
-        """What runs a cell in this process; the features of all images come first, since all cells share them."""
+        """What runs a cell in this process; our systems' features of all images come first, since cells share them."""
         there = accelerator.device()
+        ours = self._ours(there) if any(name in SYSTEMS for name in self.grid.systems) else None
+        return partial(self._run, ours, Rivals(self.spec, there))
+
+    def _ours(self, there: torch.device) -> tuple[Extractor, FeatureStore]:
         extractor = Extractor(self.spec, self.supersample).to(there)
         store = FeatureStore(self.cache, extractor, half=accelerator.precision("auto", there) == "float16")
         with Progress(transient=True) as progress:
             store.rows([Item(s) for s in self.dataset.samples], progress)
-        return partial(self._run, extractor, store)
+        return extractor, store
 
-    def _run(self, extractor: Extractor, store: FeatureStore, cell: Cell) -> Result:
+    def _run(self, ours: tuple[Extractor, FeatureStore] | None, those: Rivals, cell: Cell) -> Result:
         """Train a cell and test it: its line of results."""
         with _naming(cell):
             started = perf_counter()
-            dealt, chosen = deal(cell, self.dataset), system(cell.system)
-            torch.manual_seed(cell.seed)
-            base = chosen.base(extractor, cell.shots)
-            learn(base, self.grid.config(cell), dealt, store, chosen.ahl)
-            score = auroc(base, store, dealt.test)
+            dealt = deal(cell, self.dataset)
+            score = (
+                self._of_ours(*ours, cell, dealt) if ours and cell.system in SYSTEMS else self._of(those, cell, dealt)
+            )
             measured = {"auroc": score, "seconds": round(perf_counter() - started, 3)}
         where = {"data": self.grid.data, "dataset": self.dataset.name, "classes": len(self.grid.classes(self.dataset))}
         return {**asdict(cell), **measured, **where, **self.made()}
+
+    def _of_ours(self, extractor: Extractor, store: FeatureStore, cell: Cell, dealt: Split) -> float:
+        """AUROC of one of our systems."""
+        chosen = system(cell.system)
+        torch.manual_seed(cell.seed)
+        base = chosen.base(extractor, cell.shots)
+        learn(base, self.grid.config(cell), dealt, store, chosen.ahl)
+        return auroc(base, store, dealt.test)
+
+    def _of(self, those: Rivals, cell: Cell, dealt: Split) -> float:
+        """AUROC of a rival."""
+        scores = those.scores(cell.system, cell.seed, dealt.train_normal, self.dataset.samples)
+        return float(roc_auc_score([s.label for s in dealt.test], [scores[s] for s in dealt.test]))
 
 
 @contextmanager

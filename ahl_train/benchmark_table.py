@@ -16,8 +16,10 @@ from ahl_train.benchmark_results import SAME, Result, read_results
 from ahl_train.datasets import READERS
 from ahl_train.errors import RunError
 from ahl_train.page import write, write_into
+from ahl_train.rivals import RIVALS, SAID
 from ahl_train.systems import SYSTEMS
 
+TITLES = {name: one.title for name, one in (*SYSTEMS.items(), *RIVALS.items())}  # in the tables' order
 MEAN = "mean"  # the hard setting's row over its classes
 UNKNOWN = "–"
 MARKERS = ("<!-- table: written by ahl benchmark table -->", "<!-- /table -->")
@@ -120,7 +122,7 @@ def tabulate(results: Sequence[Result]) -> Table:
         ours = Figure(fmean(by_seed.values()), pstdev(by_seed.values()))
         theirs = paper_figure(paper, row, column, classes.get(row.data, ()))
         entries[row, column] = Entry(ours, len(by_seed), theirs)
-    order = list(SYSTEMS)  # the tables' order
+    order = list(TITLES)
     rows = sorted({row for row, _ in scores}, key=lambda r: (*r[:3], r.seen_class == MEAN, r.seen_class))
     columns = sorted(
         {c for _, c in scores}, key=lambda c: (c.shots, order.index(c.system) if c.system in order else len(order))
@@ -227,6 +229,7 @@ def _explained(table: Table) -> list[str]:
         f"and ours less the paper's. {UNKNOWN}: not run, or not in the paper.",
         "",
         f"Ours: schedule {made['schedule']}{epochs}, backbone {made['backbone']}. The paper's: ResNet-18.",
+        *(("", SAID) if any(name in RIVALS for name in table.systems) else ()),
     ]
 
 
@@ -239,7 +242,7 @@ def _shots(shots: int) -> str:
 
 
 def _title(name: str) -> str:
-    return SYSTEMS[name].title if name in SYSTEMS else name
+    return TITLES.get(name, name)
 
 
 def _line(cells: Iterable[str]) -> str:

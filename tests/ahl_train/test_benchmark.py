@@ -69,6 +69,13 @@ def test_an_interrupted_bench_goes_on_where_it_was(cells, cache, tmp_path):
 
 
 @pytest.mark.slow
+def test_no_shots_for_any_system(cells, cache, tmp_path):
+    run_grid(grid(cells, systems=tuple(SYSTEMS), shots=(0,), seeds=1), tmp_path, cache=cache)
+    assert {cell.system for cell in aurocs(tmp_path)} == set(SYSTEMS)
+    assert all(0 <= score <= 1 for score in aurocs(tmp_path).values())
+
+
+@pytest.mark.slow
 def test_processes_append_every_cell(cells, cache, tmp_path):
     run_grid(grid(cells, systems=("devnet",)), tmp_path, cache=cache, jobs=2)
     assert {cell.seed for cell in aurocs(tmp_path)} == {0, 1}
@@ -137,7 +144,11 @@ def test_systems_by_name():
     assert choose_systems("all") == tuple(SYSTEMS)
     assert choose_systems("default") == ("ahl-plus",)
     assert choose_systems("dra, ahl-dra,dra") == ("dra", "ahl-dra")
-    with pytest.raises(ConfigError, match=r"unknown systems 'nope': choose among all, default, .*ahl-plus"):
+    assert choose_systems("rivals") == ("patchcore", "padim")
+    assert choose_systems("all,patchcore,dra,padim") == (*SYSTEMS, "patchcore", "padim")
+    with pytest.raises(
+        ConfigError, match=r"unknown systems 'nope': choose among all, default, rivals, .*ahl-plus, patch"
+    ):
         choose_systems("dra,nope")
 
 

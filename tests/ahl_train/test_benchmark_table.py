@@ -56,6 +56,22 @@ def test_mean_spread_and_difference(tmp_path):
     assert {f.name for f in tmp_path.iterdir()} == {"results.jsonl", "table.md", "table.html", "table.csv"}
 
 
+def test_rivals_come_last_and_are_explained(tmp_path):
+    write(
+        tmp_path, [line(0.9, system="padim"), line(0.8, system="patchcore"), line(0.7), line(0.95, system="ahl-plus")]
+    )
+    write_tables(tmp_path)
+    markdown = (tmp_path / "table.md").read_text()
+    assert "| dataset | setting | seen class | AHL(DRA) | AHL+ | PatchCore | PaDiM |" in markdown
+    assert "0.800 ± 0.000<br>–<br>– | 0.900 ± 0.000<br>–<br>– |" in markdown
+    said = "PatchCore (a coreset of 10% of the patches) and PaDiM (100 channels): anomalib's"
+    assert said in markdown
+    assert said in (tmp_path / "table.html").read_text().replace("&#x27;", "'")
+    write(tmp_path, [line(0.7)])
+    write_tables(tmp_path)
+    assert "anomalib" not in (tmp_path / "table.md").read_text()
+
+
 def test_the_hard_mean_is_over_the_classes_of_whole_seeds():
     lines = [
         line(0.70, 0, "hard", "mono"), line(0.80, 0, "hard", "poly"),
