@@ -293,6 +293,13 @@ def benchmark(
         str, typer.Option(help="auto: the system's own, light or short; or paper: the full one.")
     ] = "auto",
     epochs: Annotated[int | None, typer.Option(help="Epochs, instead of the schedule's.")] = None,
+    epoch: Annotated[
+        str,
+        typer.Option(
+            help="last: AUROC after the last epoch; best: beside it that of the best epoch, chosen on the test images, "
+            "as the paper's code reports it. For comparison alone."
+        ),
+    ] = "last",
     backbone: Annotated[str, typer.Option(help="A timm network.")] = "tf_efficientnet_lite0",
     backbone_weights: Annotated[Path | None, typer.Option(help="A file of its weights.")] = None,
     jobs: Annotated[
@@ -319,6 +326,7 @@ def benchmark(
         seeds=seeds,
         schedule=schedule,
         epochs=epochs,
+        epoch=epoch,
         backbone=backbone,
         backbone_weights=backbone_weights,
     )

@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from ahl_train import accelerator, rivals
 from ahl_train.backbone import DEFAULT, BackboneSpec
-from ahl_train.benchmark_results import RESULTS, Cell, Result, open_results
+from ahl_train.benchmark_results import BEST, LAST, RESULTS, Cell, Result, open_results
 from ahl_train.benchmark_spread import by_processes, by_ray
 from ahl_train.config import TrainConfig
 from ahl_train.datasets import Dataset, Sample
@@ -42,12 +42,15 @@ class Grid:
     seeds: int = 3  # how many: 0, 1, 2
     schedule: str = "auto"
     epochs: int | None = None
+    epoch: str = LAST  # or BEST: beside the last epoch's AUROC that of the best one, chosen on the test images
     backbone: str = DEFAULT
     backbone_weights: Path | None = None
 
     def __post_init__(self) -> None:
         if not (self.settings and self.shots and self.systems and self.seeds >= 1):
             raise ConfigError("the grid is empty: give one setting, number of shots, system and seed, or more")
+        if self.epoch not in (LAST, BEST):
+            raise ConfigError(f"epoch is {self.epoch!r}, choose {LAST} or {BEST}")
         for name, setting, shots in product(self.systems, self.settings, self.shots):
             rivals.require() if name in RIVALS else system(name)
             self.config(Cell(name, setting, "any", shots, 0))
@@ -165,7 +168,7 @@ class _Work:
 
     def made(self) -> Result:
         """How the cells are made."""
-        made = {"schedule": self.grid.schedule, "epochs": self.grid.epochs}
+        made = {"schedule": self.grid.schedule, "epochs": self.grid.epochs, "epoch": self.grid.epoch}
         return {**made, "backbone": self.grid.backbone, "backbone_digest": self.spec.digest}
 
     def open(self) -> Callable[[Cell], Result]:
@@ -186,25 +189,35 @@ class _Work:
         with _naming(cell):
             started = perf_counter()
             dealt = deal(cell, self.dataset)
-            score = (
-                self._of_ours(*ours, cell, dealt) if ours and cell.system in SYSTEMS else self._of(those, cell, dealt)
+            found = (
+                self._of_ours(*ours, cell, dealt)
+                if ours and cell.system in SYSTEMS
+                else self._of_rival(those, cell, dealt)
             )
-            measured = {"auroc": score, "seconds": round(perf_counter() - started, 3)}
+            # The last epoch's is the result. What is chosen on test images stands beside it, and is used for nothing.
+            best = {"auroc_best": max(found)} if self.grid.epoch == BEST else {}
+            measured = {"auroc": found[-1], **best, "seconds": round(perf_counter() - started, 3)}
         where = {"data": self.grid.data, "dataset": self.dataset.name, "classes": len(self.grid.classes(self.dataset))}
         return {**asdict(cell), **measured, **where, **self.made()}
 
-    def _of_ours(self, extractor: Extractor, store: FeatureStore, cell: Cell, dealt: Split) -> float:
-        """AUROC of one of our systems."""
-        chosen = system(cell.system)
+    def _of_ours(self, extractor: Extractor, store: FeatureStore, cell: Cell, dealt: Split) -> list[float]:
+        """AUROC of one of our systems; before it those of its epochs, where the best is asked for."""
+        chosen, found = system(cell.system), []
         torch.manual_seed(cell.seed)
         base = chosen.base(extractor, cell.shots)
-        learn(base, self.grid.config(cell), dealt, store, chosen.ahl)
-        return auroc(base, store, dealt.test)
 
-    def _of(self, those: Rivals, cell: Cell, dealt: Split) -> float:
-        """AUROC of a rival."""
+        def test(learned: Base) -> None:
+            found.append(auroc(learned, store, dealt.test))
+
+        after_epoch = test if self.grid.epoch == BEST else None
+        learn(base, self.grid.config(cell), dealt, store, chosen.ahl, after_epoch=after_epoch)
+        test(base)
+        return found
+
+    def _of_rival(self, those: Rivals, cell: Cell, dealt: Split) -> list[float]:
+        """AUROC of a rival, which has no epochs."""
         scores = those.scores(cell.system, cell.seed, dealt.train_normal, self.dataset.samples)
-        return float(roc_auc_score([s.label for s in dealt.test], [scores[s] for s in dealt.test]))
+        return [float(roc_auc_score([s.label for s in dealt.test], [scores[s] for s in dealt.test]))]
 
 
 @contextmanager

@@ -12,9 +12,11 @@ from typing import Any, BinaryIO, Literal
 from ahl_train.errors import RunError
 
 RESULTS = "results.jsonl"
-SAME = ("schedule", "epochs", "backbone", "backbone_digest")  # one of each in a folder
+LAST, BEST = "last", "best"  # whose AUROC a line has: the last epoch's alone, or the best one's beside it
+SAME = ("schedule", "epochs", "epoch", "backbone", "backbone_digest")  # one of each in a folder
 
-_FIELDS = {"system", "setting", "seen_class", "shots", "seed", "auroc", "seconds", "data", "dataset", "classes", *SAME}
+_SINCE: dict[str, Any] = {"epoch": "last"}  # fields that older results lack, with what is true of those
+_NEEDED = {"system", "setting", "seen_class", "shots", "seed", "auroc", "seconds", "data", "dataset", "classes", *SAME}
 
 Result = dict[str, Any]
 
@@ -62,7 +64,7 @@ class Results:
     def require_same(self, made: Result) -> None:
         """RunError if a line was made otherwise: the cells of one table are comparable."""
         for line in self.lines:
-            other = [f"{k}: {line.get(k)!r} there, {made[k]!r} asked" for k in SAME if line.get(k) != made[k]]
+            other = [f"{k}: {line[k]!r} there, {made[k]!r} asked" for k in SAME if line[k] != made[k]]
             if other:
                 raise RunError(
                     f"{self.path} holds results of other settings ({'; '.join(other)}): choose another --out"
@@ -93,12 +95,16 @@ def open_results(folder: Path) -> Iterator[Results]:
         raise RunError(f"{file} cannot be written ({error.strerror}): free space, or choose another --out") from error
 
 
+def _is_complete(result: Result) -> bool:
+    return result.keys() >= _NEEDED and (result["epoch"] != BEST or "auroc_best" in result)
+
+
 def _parse(content: bytes, file: Path) -> list[Result]:
     lines = []
     for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
         try:
             result = json.loads(line)
-            complete = isinstance(result, dict) and result.keys() >= _FIELDS
+            complete = isinstance(result, dict) and _is_complete(result := {**_SINCE, **result})
         except ValueError:
             complete = False
         if not complete:

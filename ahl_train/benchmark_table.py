@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any, NamedTuple
 
-from ahl_train.benchmark_results import SAME, Result, read_results
+from ahl_train.benchmark_results import BEST, SAME, Result, read_results
 from ahl_train.datasets import READERS
 from ahl_train.errors import RunError
 from ahl_train.page import write, write_into
@@ -22,6 +22,11 @@ from ahl_train.systems import SYSTEMS
 TITLES = {name: one.title for name, one in (*SYSTEMS.items(), *RIVALS.items())}  # in the tables' order
 MEAN = "mean"  # the hard setting's row over its classes
 UNKNOWN = "–"
+BEST_HEAD = "best epoch, chosen on the test images"
+BEST_SAID = (
+    "Best epoch: of all epochs of a training the one with the highest AUROC on the test images, as the paper's code "
+    "reports it. It is chosen on the test images, and so higher than what a model reaches on images it has never met."
+)
 MARKERS = ("<!-- table: written by ahl benchmark table -->", "<!-- /table -->")
 # Our folders' names of what the paper's tables call otherwise; the rest differ in case and signs only.
 _ALIASES = {"barrettsshortsegment": "barrettsshortseg", "carpets": "carpet", "metalcontamination": "metal"}
@@ -64,13 +69,17 @@ class Entry:
         return None if self.paper is None else self.ours.mean - self.paper.mean
 
 
+Entries = dict[tuple[Row, Column], Entry]
+
+
 @dataclass(frozen=True)
 class Table:
     """All of it; a cell that has not been run has no entry."""
 
     rows: tuple[Row, ...]
     columns: tuple[Column, ...]
-    entries: dict[tuple[Row, Column], Entry]
+    entries: Entries
+    best: Entries  # of the best epoch on the test images, where that was asked for
     made: dict[str, Any]  # schedule, epochs, backbone
 
     @property
@@ -107,10 +116,22 @@ def tabulate(results: Sequence[Result]) -> Table:
     """Rows, columns and entries of the results. RunError if there are none."""
     if not results:
         raise RunError("the bench has no results yet: run ahl benchmark")
+    entries = _entries(results, "auroc")
+    best = _entries(results, "auroc_best") if results[0]["epoch"] == BEST else {}
+    order = list(TITLES)
+    rows = sorted({row for row, _ in entries}, key=lambda r: (*r[:3], r.seen_class == MEAN, r.seen_class))
+    columns = sorted(
+        {c for _, c in entries}, key=lambda c: (c.shots, order.index(c.system) if c.system in order else len(order))
+    )
+    return Table(tuple(rows), tuple(columns), entries, best, {key: results[0][key] for key in SAME})
+
+
+def _entries(results: Sequence[Result], figure: str) -> Entries:
+    """Over the seeds, of one figure of the lines."""
     scores: dict[tuple[Row, Column], dict[int, float]] = defaultdict(dict)
     for r in results:
         row = Row(r["data"], r["dataset"], r["setting"], r["seen_class"] or "")
-        scores[row, Column(r["shots"], r["system"])][r["seed"]] = r["auroc"]
+        scores[row, Column(r["shots"], r["system"])][r["seed"]] = r[figure]
     of_hard = {(r["data"], r["dataset"]): r["classes"] for r in results if r["setting"] == "hard"}
     scores |= {k: v for (data, name), count in of_hard.items() for k, v in _means(scores, data, name, count).items()}
     paper = load_paper()
@@ -122,12 +143,7 @@ def tabulate(results: Sequence[Result]) -> Table:
         ours = Figure(fmean(by_seed.values()), pstdev(by_seed.values()))
         theirs = paper_figure(paper, row, column, classes.get(row.data, ()))
         entries[row, column] = Entry(ours, len(by_seed), theirs)
-    order = list(TITLES)
-    rows = sorted({row for row, _ in scores}, key=lambda r: (*r[:3], r.seen_class == MEAN, r.seen_class))
-    columns = sorted(
-        {c for _, c in scores}, key=lambda c: (c.shots, order.index(c.system) if c.system in order else len(order))
-    )
-    return Table(tuple(rows), tuple(columns), entries, {key: results[0][key] for key in SAME})
+    return entries
 
 
 def paper_figure(paper: dict[str, Any], row: Row, column: Column, classes: Iterable[str] = ()) -> Figure | None:
@@ -142,55 +158,68 @@ def paper_figure(paper: dict[str, Any], row: Row, column: Column, classes: Itera
         if (_plain(row.dataset.removeprefix("mvtec/")), _plain(row.seen_class), column.shots) in _DOUBTFUL:
             return None
         block = _named(block, row.seen_class)
-    found = block.get(str(column.shots), {}).get(_title(column.system))
+    found = block.get(str(column.shots), {}).get(title(column.system))
     return Figure(*found) if found else None
 
 
 def to_markdown(table: Table) -> str:
-    """A table per number of shots: three lines in a cell."""
+    """A table per number of shots: three lines in a cell. A second one of the best epoch, where that was asked for."""
     lines = ["# Benchmark", "", *_explained(table)]
     for shots in table.shots:
         columns = [c for c in table.columns if c.shots == shots]
-        heads = ["dataset", "setting", "seen class", *(_title(c.system) for c in columns)]
-        lines += ["", f"## {_shots(shots)}", "", _line(heads), _line(["---"] * 3 + ["---:"] * len(columns))]
-        for row in table.rows:
-            entries = [table.entries.get((row, c)) for c in columns]
-            lines.append(_line([*row[1:], *("<br>".join(_parts(e, table.seeds)) for e in entries)]))
+        lines += ["", f"## {_shots(shots)}", "", *_lines(table, columns, table.entries)]
+        if table.best:
+            lines += ["", f"### {_shots(shots)}, {BEST_HEAD}", "", *_lines(table, columns, table.best)]
     return "\n".join(lines) + "\n"
+
+
+def _lines(table: Table, columns: Sequence[Column], entries: Entries) -> Iterator[str]:
+    heads = ["dataset", "setting", "seen class", *(title(c.system) for c in columns)]
+    yield line_of(heads)
+    yield line_of(["---"] * 3 + ["---:"] * len(columns))
+    for row in table.rows:
+        found = [entries.get((row, c)) for c in columns]
+        yield line_of([*row[1:], *("<br>".join(_parts(e, table.seeds)) for e in found)])
 
 
 def to_html(table: Table) -> str:
     """One page without any network."""
+    tables = [_html(table, table.entries)]
+    if table.best:
+        tables += [f"<h2>{escape(BEST_HEAD.capitalize())}</h2>", _html(table, table.best)]
+    return _PAGE.format(
+        explained="".join(f"<p>{escape(line)}</p>" for line in _explained(table) if line), tables="\n".join(tables)
+    )
+
+
+def _html(table: Table, entries: Entries) -> str:
     groups = "".join(f'<th colspan="{sum(c.shots == s for c in table.columns)}">{_shots(s)}</th>' for s in table.shots)
-    heads = "".join(f"<th>{escape(_title(c.system))}</th>" for c in table.columns)
+    heads = "".join(f"<th>{escape(title(c.system))}</th>" for c in table.columns)
     rows = []
     for row in table.rows:
         names = "".join(f"<th>{escape(name)}</th>" for name in row[1:])
-        cells = (_parts(table.entries.get((row, c)), table.seeds) for c in table.columns)
+        cells = (_parts(entries.get((row, c)), table.seeds) for c in table.columns)
         marked = "".join(f"<td><b>{first}</b>{''.join(f'<br>{r}' for r in rest)}</td>" for first, *rest in cells)
         rows.append(f"<tr>{names}{marked}</tr>")
-    return _PAGE.format(
-        explained="".join(f"<p>{escape(line)}</p>" for line in _explained(table) if line),
-        groups=groups,
-        heads=heads,
-        rows="\n".join(rows),
-    )
+    return _TABLE.format(groups=groups, heads=heads, rows="\n".join(rows))
 
 
 _CSV = ("dataset", "setting", "seen_class", "shots", "system", "mean", "std", "seeds")
 _CSV_PAPER = ("paper_mean", "paper_std", "difference")
+_CSV_BEST = ("best_on_test_mean", "best_on_test_std")
 
 
 def to_csv(table: Table) -> str:
     """A line per entry, with all digits."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*_CSV, *_CSV_PAPER])
+    writer.writerow([*_CSV, *_CSV_PAPER, *(_CSV_BEST if table.best else ())])
     for row in table.rows:
         for column in table.columns:
             if entry := table.entries.get((row, column)):
                 paper = (*entry.paper, entry.difference) if entry.paper else (UNKNOWN,) * 3
-                numbers = (*entry.ours, entry.seeds, *paper)
+                best = table.best[row, column].ours if table.best else ()
+                numbers = (*entry.ours, entry.seeds, *paper, *best)
                 writer.writerow([*row[1:], *column, *(round(n, 6) if isinstance(n, float) else n for n in numbers)])
     return out.getvalue()
 
@@ -222,14 +251,27 @@ def _parts(entry: Entry | None, seeds: int) -> list[str]:
 
 
 def _explained(table: Table) -> list[str]:
-    made = table.made
-    epochs = f" ({made['epochs']} epochs)" if made["epochs"] else ""
     return [
         f"AUROC on the test images, mean ± standard deviation over {table.seeds} seeds; under it the paper's figure, "
         f"and ours less the paper's. {UNKNOWN}: not run, or not in the paper.",
         "",
-        f"Ours: schedule {made['schedule']}{epochs}, backbone {made['backbone']}. The paper's: ResNet-18.",
+        f"{settings_of(table)} The paper's: ResNet-18.",
+        *notes(table),
+    ]
+
+
+def settings_of(table: Table) -> str:
+    """One sentence."""
+    made = table.made
+    epochs = f" ({made['epochs']} epochs)" if made["epochs"] else ""
+    return f"Ours: schedule {made['schedule']}{epochs}, backbone {made['backbone']}."
+
+
+def notes(table: Table) -> list[str]:
+    """What to know of rivals and of the best epoch, where they are there: paragraphs, each after an empty line."""
+    return [
         *(("", SAID) if any(name in RIVALS for name in table.systems) else ()),
+        *(("", BEST_SAID) if table.best else ()),
     ]
 
 
@@ -241,11 +283,13 @@ def _shots(shots: int) -> str:
     return f"{shots} shot{'s' if shots != 1 else ''}"
 
 
-def _title(name: str) -> str:
+def title(name: str) -> str:
+    """A system's name in the tables."""
     return TITLES.get(name, name)
 
 
-def _line(cells: Iterable[str]) -> str:
+def line_of(cells: Iterable[str]) -> str:
+    """A line of a Markdown table."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
@@ -276,7 +320,11 @@ td b {{ color: #1d2329; font-size: 15px; }}
 <body>
 <h1>Benchmark</h1>
 {explained}
-<table>
+{tables}
+</body>
+</html>
+"""
+_TABLE = """<table>
 <thead>
 <tr><th colspan="3"></th>{groups}</tr>
 <tr><th>dataset</th><th>setting</th><th>seen class</th>{heads}</tr>
@@ -284,7 +332,4 @@ td b {{ color: #1d2329; font-size: 15px; }}
 <tbody>
 {rows}
 </tbody>
-</table>
-</body>
-</html>
-"""
+</table>"""

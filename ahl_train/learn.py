@@ -1,6 +1,7 @@
 """From a split to a trained base: features, HADG, CDL."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from copy import deepcopy
 from dataclasses import asdict, replace
 from time import perf_counter
 
@@ -28,14 +29,18 @@ def learn(
     folder: RunFolder | None = None,
     progress: Progress | None = None,
     without: Collection[int] = (),
+    after_epoch: Callable[[Base], None] | None = None,
 ) -> Base:
     """Fit the base's densities, then its heads: by AHL, or plainly on all samples. Without a folder nothing is kept.
 
     The heads learn where the store's extractor is; what is returned is on the CPU.
 
     ``without``: indices of train normals that the base shall not see, not even as donors of pseudo anomalies.
+
+    ``after_epoch`` gets what would be returned if that epoch were the last: a copy, in which it may change anything.
     """
     cdl, rng = begin(base, config, dealt, store, ahl, progress, without)
+    balanced = _balanced(cdl.tasks, rng)
     schedule = cdl.schedule
     if folder and (state := folder.load("checkpoint.pt")):
         cdl.load_state_dict(state)
@@ -46,11 +51,11 @@ def learn(
         if folder:
             folder.log({**asdict(log), "seconds": round(perf_counter() - started, 3)})
             folder.save("checkpoint.pt", cdl.state_dict())
+        if after_epoch:
+            after_epoch(_finish(deepcopy(base), store, balanced))
         if progress and task is not None:
             progress.update(task, advance=1, description=f"epochs, query loss {log.query_loss:.3f}")
-    balanced = store.read(_balanced(cdl.tasks, rng), base.inputs)
-    base.fit_norms({name: values.to(store.device) for name, values in balanced.items()})
-    return base.eval().cpu()
+    return _finish(base, store, balanced)
 
 
 def begin(
@@ -93,6 +98,13 @@ def begin(
 
     cdl = CDL(base.to(store.device), tasks, store.reader(base.inputs), schedule, config.seed, plus=config.importance)
     return cdl, rng
+
+
+def _finish(base: Base, store: FeatureStore, balanced: np.ndarray) -> Base:
+    """The base as it scores, on the CPU: its batch norms' statistics are of the balanced rows."""
+    features = store.read(balanced, base.inputs)
+    base.fit_norms({name: values.to(store.device) for name, values in features.items()})
+    return base.eval().cpu()
 
 
 def _learns_from(base: Base, group: int) -> bool:

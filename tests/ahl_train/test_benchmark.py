@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -69,6 +70,26 @@ def test_an_interrupted_bench_goes_on_where_it_was(cells, cache, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_best_epoch_stands_beside_the_last_and_changes_nothing(cells, cache, tmp_path):
+    systems = ("devnet", "dra", "ahl-plus")  # dra has batch norms, whose statistics are set after an epoch
+    asked = grid(cells, systems=systems, seeds=1, epochs=4)
+    run_grid(asked, tmp_path / "last", cache=cache)
+    run_grid(replace(asked, epoch="best"), tmp_path / "best", cache=cache)
+    assert aurocs(tmp_path / "best") == aurocs(tmp_path / "last")
+    assert all("auroc_best" not in line and line["epoch"] == "last" for line in read_results(tmp_path / "last"))
+    by_epochs = [
+        read_results(run_grid(replace(asked, epochs=n), tmp_path / f"{n}", cache=cache).parent) for n in (1, 2, 3)
+    ]
+    for line in read_results(tmp_path / "best"):
+        cell = Cell.of(line)
+        # An epoch's figure is that of a training which ends there: the rate falls only after eight or more.
+        ends = [one["auroc"] for lines in by_epochs for one in lines if Cell.of(one) == cell]
+        assert line["auroc_best"] == max(*ends, line["auroc"])
+    with pytest.raises(RunError, match="epoch: 'last' there, 'best' asked"):
+        run_grid(replace(asked, epoch="best"), tmp_path / "last", cache=cache)
+
+
+@pytest.mark.slow
 def test_no_shots_for_any_system(cells, cache, tmp_path):
     run_grid(grid(cells, systems=tuple(SYSTEMS), shots=(0,), seeds=1), tmp_path, cache=cache)
     assert {cell.system for cell in aurocs(tmp_path)} == set(SYSTEMS)
@@ -103,10 +124,10 @@ def test_no_cluster_at_the_address(cells, cache, tmp_path):
 def test_a_failing_cell_is_named_and_the_finished_stay(cells, cache, tmp_path, monkeypatch):
     learn = benchmark.learn
 
-    def fails_later(base, config, *rest):
+    def fails_later(base, config, *rest, **named):
         if config.seed == 1:
             raise RuntimeError("out of memory")
-        return learn(base, config, *rest)
+        return learn(base, config, *rest, **named)
 
     monkeypatch.setattr(benchmark, "learn", fails_later)
     with pytest.raises(RunError, match="cell devnet, general, shots 2, seed 1 failed: RuntimeError: out of memory"):
@@ -158,6 +179,7 @@ def test_systems_by_name():
         ({"seeds": 0}, "grid is empty"),
         ({"shots": ()}, "grid is empty"),
         ({"settings": ("easy",)}, "choose general or hard"),
+        ({"epoch": "first"}, "epoch is 'first', choose last or best"),
         ({"schedule": "long"}, "choose auto, paper"),
         ({"systems": ("nope",)}, "unknown system"),
         ({"shots": (-1,)}, "shots is -1"),
@@ -181,9 +203,22 @@ def test_one_folder_holds_comparable_results_of_one_bench(tmp_path):
             pass
     with open_results(tmp_path) as again:
         assert isinstance(again, Results)
-        again.require_same(result(seed=1))
+        again.require_same(result(seed=1, epoch="last"))
         with pytest.raises(RunError, match="epochs: 12 there, 30 asked"):
-            again.require_same(result(epochs=30))
+            again.require_same(result(epochs=30, epoch="last"))
+
+
+def test_results_without_a_field_of_later_are_of_the_last_epoch(tmp_path):
+    (tmp_path / "results.jsonl").write_text(json.dumps(result()) + "\n")
+    assert [line["epoch"] for line in read_results(tmp_path)] == ["last"]
+    with open_results(tmp_path) as results:
+        results.require_same(result(epoch="last"))
+
+
+def test_a_line_of_the_best_epoch_needs_its_figure(tmp_path):
+    (tmp_path / "results.jsonl").write_text(json.dumps(result(epoch="best")) + "\n")
+    with pytest.raises(RunError, match="line 1 is not a result"):
+        read_results(tmp_path)
 
 
 def test_a_broken_line_is_named(tmp_path):

@@ -23,7 +23,7 @@ def line(auroc, seed=0, setting="general", seen_class=None, shots=10, system="ah
     return {
         "system": system, "setting": setting, "seen_class": seen_class, "shots": shots, "seed": seed, "auroc": auroc,
         "seconds": 1.0, "data": "elpv", "dataset": "elpv", "classes": 2, "schedule": "short", "epochs": 12,
-        "backbone": "b", "backbone_digest": "d", **other,
+        "epoch": "last", "backbone": "b", "backbone_digest": "d", **other,
     }  # fmt: skip
 
 
@@ -54,6 +54,29 @@ def test_mean_spread_and_difference(tmp_path):
     page = (tmp_path / "table.html").read_text()
     assert "<b>0.880 ± 0.020</b><br>0.850 ± 0.004<br>+0.030" in page
     assert {f.name for f in tmp_path.iterdir()} == {"results.jsonl", "table.md", "table.html", "table.csv"}
+
+
+def test_the_best_epoch_has_a_table_of_its_own(tmp_path):
+    best = {"epoch": "best", "shots": 10}
+    write(tmp_path, [line(0.86, 0, auroc_best=0.88, **best), line(0.90, 1, auroc_best=0.96, **best)])
+    write_tables(tmp_path)
+    markdown = (tmp_path / "table.md").read_text()
+    last, chosen = markdown.split("### 10 shots, best epoch, chosen on the test images")
+    assert "| elpv | general |  | 0.880 ± 0.020<br>0.850 ± 0.004<br>+0.030 |" in last
+    assert "| elpv | general |  | 0.920 ± 0.040<br>0.850 ± 0.004<br>+0.070 |" in chosen
+    assert "It is chosen on the test images" in last
+    (row,) = csv.DictReader((tmp_path / "table.csv").open())
+    assert [row[k] for k in ("mean", "best_on_test_mean", "best_on_test_std")] == ["0.88", "0.92", "0.04"]
+    page = (tmp_path / "table.html").read_text()
+    assert (
+        page.index("0.880 ± 0.020") < page.index("Best epoch, chosen on the test images") < page.index("0.920 ± 0.040")
+    )
+
+
+def test_without_it_no_word_of_the_best_epoch(tmp_path):
+    write(tmp_path, [line(0.86)])
+    write_tables(tmp_path)
+    assert not any("best" in (tmp_path / f"table.{kind}").read_text().lower() for kind in ("md", "html", "csv"))
 
 
 def test_rivals_come_last_and_are_explained(tmp_path):
