@@ -336,14 +336,22 @@ def benchmark(
 
 @benchmark_app.command("table")
 def benchmark_table(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The bench's folder.")],
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="The bench's folder, or several.")],
     page: Annotated[Path | None, typer.Option(help="A page to write the table into, between its markers.")] = None,
 ) -> None:
-    """Write table.md, table.html and table.csv: ours beside the paper's figures."""
+    """Of one bench, write table.md, table.html and table.csv: ours beside the paper's figures.
+
+    Of several, print one table of all sets as Markdown, or write it into the page: a row a set, a column a system.
+    """
     _require("benchmark table", "train")
+    if len(folders) > 1:
+        from ahl_train.benchmark_sets import gather, sets_to_markdown, write_sets
+
+        typer.echo(str(write_sets(folders, page)) if page else sets_to_markdown(gather(folders)), nl=page is not None)
+        return
     from ahl_train.benchmark_table import write_tables
 
-    for file in write_tables(folder, page):
+    for file in write_tables(folders[0], page):
         typer.echo(str(file))
 
 
