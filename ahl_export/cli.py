@@ -300,6 +300,7 @@ def benchmark(
             "as the paper's code reports it. For comparison alone."
         ),
     ] = "last",
+    pixel: Annotated[bool, typer.Option("--pixel", help="The maps' pixels too, where there are masks.")] = False,
     backbone: Annotated[str, typer.Option(help="A timm network.")] = "tf_efficientnet_lite0",
     backbone_weights: Annotated[Path | None, typer.Option(help="A file of its weights.")] = None,
     jobs: Annotated[
@@ -327,6 +328,7 @@ def benchmark(
         schedule=schedule,
         epochs=epochs,
         epoch=epoch,
+        pixel=pixel,
         backbone=backbone,
         backbone_weights=backbone_weights,
     )
@@ -336,7 +338,7 @@ def benchmark(
 
 @benchmark_app.command("table")
 def benchmark_table(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="The bench's folder, or several.")],
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR", help="The bench's folder, or several.")],
     page: Annotated[Path | None, typer.Option(help="A page to write the table into, between its markers.")] = None,
 ) -> None:
     """Of one bench, write table.md, table.html and table.csv: ours beside the paper's figures.

@@ -9,7 +9,9 @@ from itertools import product
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.progress import Progress
 from sklearn.metrics import roc_auc_score
 
@@ -20,15 +22,17 @@ from ahl_train.benchmark_spread import by_processes, by_ray
 from ahl_train.config import TrainConfig
 from ahl_train.datasets import Dataset, Sample
 from ahl_train.errors import ConfigError, DataError, RunError, TrainError
+from ahl_train.evaluate import pixels
 from ahl_train.features import Extractor, FeatureStore, Item, default_cache, supersample_for
-from ahl_train.heads.base import Base
-from ahl_train.images import load_dataset, verify
+from ahl_train.heads.base import Base, Features
+from ahl_train.images import load, load_dataset, load_mask, verify
 from ahl_train.protocol import Split, split
 from ahl_train.rivals import RIVALS, Rivals
 from ahl_train.systems import DEFAULT_SYSTEM, SYSTEMS, system
 from ahl_train.train import learn
 
 _CHUNK = 64  # test samples scored at once
+Maps = Callable[[Sequence[Sample]], list[NDArray[np.float32]]]  # of test samples, each [h, w]
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Grid:
     schedule: str = "auto"
     epochs: int | None = None
     epoch: str = LAST  # or BEST: beside the last epoch's AUROC that of the best one, chosen on the test images
+    pixel: bool = False  # the maps' pixels too, where there are masks
     backbone: str = DEFAULT
     backbone_weights: Path | None = None
 
@@ -144,13 +149,26 @@ def deal(cell: Cell, dataset: Dataset) -> Split:
 @torch.inference_mode()
 def auroc(base: Base, store: FeatureStore, samples: Sequence[Sample]) -> float:
     """AUROC of the total scores, computed where the store's extractor is."""
-    rows, there = store.rows([Item(s) for s in samples]), base.to(store.device)
-    scores = []
+    there = base.to(store.device)
     with accelerator.ieee():
-        for start in range(0, len(rows), _CHUNK):
-            features = store.read(rows[start : start + _CHUNK], base.inputs)
-            scores.append(base.total(there({name: values.to(store.device) for name, values in features.items()})))
+        scores = [there.total(there(features)) for features in _chunks(base, store, samples)]
     return float(roc_auc_score([s.label for s in samples], torch.cat(scores).cpu().numpy()))
+
+
+@torch.inference_mode()
+def anomaly_maps(base: Base, store: FeatureStore, samples: Sequence[Sample]) -> list[NDArray[np.float32]]:
+    """The samples' anomaly maps, each [h, w], computed where the store's extractor is."""
+    there = base.to(store.device)
+    with accelerator.ieee():
+        maps = [there.maps(features).float().cpu() for features in _chunks(base, store, samples)]
+    return list(torch.cat(maps).numpy())
+
+
+def _chunks(base: Base, store: FeatureStore, samples: Sequence[Sample]) -> Iterator[Features]:
+    rows = store.rows([Item(s) for s in samples])
+    for start in range(0, len(rows), _CHUNK):
+        features = store.read(rows[start : start + _CHUNK], base.inputs)
+        yield {name: values.to(store.device) for name, values in features.items()}
 
 
 @dataclass(frozen=True)
@@ -168,14 +186,14 @@ class _Work:
 
     def made(self) -> Result:
         """How the cells are made."""
-        made = {"schedule": self.grid.schedule, "epochs": self.grid.epochs, "epoch": self.grid.epoch}
-        return {**made, "backbone": self.grid.backbone, "backbone_digest": self.spec.digest}
+        made = {key: getattr(self.grid, key) for key in ("schedule", "epochs", "epoch", "pixel", "backbone")}
+        return {**made, "backbone_digest": self.spec.digest}
 
     def open(self) -> Callable[[Cell], Result]:
         """What runs a cell in this process; our systems' features of all images come first, since cells share them."""
         there = accelerator.device()
         ours = self._ours(there) if any(name in SYSTEMS for name in self.grid.systems) else None
-        return partial(self._run, ours, Rivals(self.spec, there))
+        return partial(self._run, ours, Rivals(self.spec, there, maps=self.grid.pixel))
 
     def _ours(self, there: torch.device) -> tuple[Extractor, FeatureStore]:
         extractor = Extractor(self.spec, self.supersample).to(there)
@@ -189,18 +207,19 @@ class _Work:
         with _naming(cell):
             started = perf_counter()
             dealt = deal(cell, self.dataset)
-            found = (
-                self._of_ours(*ours, cell, dealt)
-                if ours and cell.system in SYSTEMS
-                else self._of_rival(those, cell, dealt)
-            )
+            if ours and cell.system in SYSTEMS:
+                found, maps = self._of_ours(*ours, cell, dealt)
+            else:
+                found, maps = self._of_rival(those, cell, dealt)
             # The last epoch's is the result. What is chosen on test images stands beside it, and is used for nothing.
             best = {"auroc_best": max(found)} if self.grid.epoch == BEST else {}
             measured = {"auroc": found[-1], **best, "seconds": round(perf_counter() - started, 3)}
+            if self.grid.pixel:
+                measured |= _pixels(maps, dealt)
         where = {"data": self.grid.data, "dataset": self.dataset.name, "classes": len(self.grid.classes(self.dataset))}
         return {**asdict(cell), **measured, **where, **self.made()}
 
-    def _of_ours(self, extractor: Extractor, store: FeatureStore, cell: Cell, dealt: Split) -> list[float]:
+    def _of_ours(self, extractor: Extractor, store: FeatureStore, cell: Cell, dealt: Split) -> tuple[list[float], Maps]:
         """AUROC of one of our systems; before it those of its epochs, where the best is asked for."""
         chosen, found = system(cell.system), []
         torch.manual_seed(cell.seed)
@@ -212,12 +231,23 @@ class _Work:
         after_epoch = test if self.grid.epoch == BEST else None
         learn(base, self.grid.config(cell), dealt, store, chosen.ahl, after_epoch=after_epoch)
         test(base)
-        return found
+        return found, partial(anomaly_maps, base, store)
 
-    def _of_rival(self, those: Rivals, cell: Cell, dealt: Split) -> list[float]:
+    def _of_rival(self, those: Rivals, cell: Cell, dealt: Split) -> tuple[list[float], Maps]:
         """AUROC of a rival, which has no epochs."""
-        scores = those.scores(cell.system, cell.seed, dealt.train_normal, self.dataset.samples)
-        return [float(roc_auc_score([s.label for s in dealt.test], [scores[s] for s in dealt.test]))]
+        found = those.find(cell.system, cell.seed, dealt.train_normal, self.dataset.samples)
+        score = roc_auc_score([s.label for s in dealt.test], [found[s].score for s in dealt.test])
+        return [float(score)], lambda samples: [of for s in samples if (of := found[s].map) is not None]
+
+
+def _pixels(maps: Maps, dealt: Split) -> Result:
+    """AUROC and AUPRO of the pixels of test normals and of anomalies that have masks; nothing where none has."""
+    judged = [s for s in dealt.test if s.label == 0 or s.mask]
+    if not any(s.label for s in judged):
+        return {}
+    masks = (mask for s in judged if (mask := load_mask(s, load(s).shape[:2])) is not None)  # all of them have one
+    of_pixels, of_regions = pixels(maps(judged), masks)
+    return {"pixel_auroc": of_pixels, "pixel_aupro": of_regions}
 
 
 @contextmanager

@@ -13,9 +13,9 @@ from ahl_train.errors import RunError
 
 RESULTS = "results.jsonl"
 LAST, BEST = "last", "best"  # whose AUROC a line has: the last epoch's alone, or the best one's beside it
-SAME = ("schedule", "epochs", "epoch", "backbone", "backbone_digest")  # one of each in a folder
+SAME = ("schedule", "epochs", "epoch", "pixel", "backbone", "backbone_digest")  # one of each in a folder
 
-_SINCE: dict[str, Any] = {"epoch": "last"}  # fields that older results lack, with what is true of those
+_SINCE: dict[str, Any] = {"epoch": "last", "pixel": False}  # fields that older results lack, with what is true of those
 _NEEDED = {"system", "setting", "seen_class", "shots", "seed", "auroc", "seconds", "data", "dataset", "classes", *SAME}
 
 Result = dict[str, Any]

@@ -7,7 +7,6 @@ from statistics import fmean
 
 from ahl_train.benchmark_results import SAME, Cell, Result, read_results
 from ahl_train.benchmark_table import (
-    BEST_HEAD,
     MEAN,
     UNKNOWN,
     Column,
@@ -15,6 +14,7 @@ from ahl_train.benchmark_table import (
     Entry,
     Row,
     Table,
+    headline,
     line_of,
     notes,
     settings_of,
@@ -54,7 +54,7 @@ def gather(folders: Sequence[Path]) -> list[Result]:
 
 
 def sets_to_markdown(results: Sequence[Result]) -> str:
-    """One table; a second one of the best epoch, where that was asked for. RunError if there are no results."""
+    """One table; under it one for each of MORE that the results have. RunError if there are no results."""
     table = tabulate(results)
     lines = [
         f"AUROC on the test images, mean over {table.seeds} seeds; in the hard setting over the classes too. "
@@ -65,8 +65,8 @@ def sets_to_markdown(results: Sequence[Result]) -> str:
         "",
         *_lines(table, table.entries),
     ]
-    if table.best:
-        lines += ["", f"{BEST_HEAD.capitalize()}:", "", *_lines(table, table.best)]
+    for figure, entries in table.more.items():
+        lines += ["", f"{headline(figure)}:", "", *_lines(table, entries)]
     return "\n".join(lines) + "\n"
 
 

@@ -12,17 +12,23 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any, NamedTuple
 
-from ahl_train.benchmark_results import BEST, SAME, Result, read_results
+from ahl_train.benchmark_results import SAME, Result, read_results
 from ahl_train.datasets import READERS
 from ahl_train.errors import RunError
+from ahl_train.evaluate import FPR_LIMIT
 from ahl_train.page import write, write_into
 from ahl_train.rivals import RIVALS, SAID
 from ahl_train.systems import SYSTEMS
 
-TITLES = {name: one.title for name, one in (*SYSTEMS.items(), *RIVALS.items())}  # in the tables' order
+TITLES = {k: s.title for k, s in SYSTEMS.items()} | {k: r.title for k, r in RIVALS.items()}  # in the tables' order
 MEAN = "mean"  # the hard setting's row over its classes
 UNKNOWN = "–"
-BEST_HEAD = "best epoch, chosen on the test images"
+# Figures that a line may have beside its AUROC: their tables' heads, their names in the CSV.
+MORE = {
+    "auroc_best": ("best epoch, chosen on the test images", "best_on_test"),
+    "pixel_auroc": ("AUROC of the pixels", "pixel_auroc"),
+    "pixel_aupro": (f"AUPRO of the pixels, up to a false-positive rate of {FPR_LIMIT}", "pixel_aupro"),
+}
 BEST_SAID = (
     "Best epoch: of all epochs of a training the one with the highest AUROC on the test images, as the paper's code "
     "reports it. It is chosen on the test images, and so higher than what a model reaches on images it has never met."
@@ -30,6 +36,7 @@ BEST_SAID = (
 MARKERS = ("<!-- table: written by ahl benchmark table -->", "<!-- /table -->")
 # Our folders' names of what the paper's tables call otherwise; the rest differ in case and signs only.
 _ALIASES = {"barrettsshortsegment": "barrettsshortseg", "carpets": "carpet", "metalcontamination": "metal"}
+_OF_PAPER = ("auroc", "auroc_best")
 _DOUBTFUL = {("metalnut", "scratch", 1)}  # shifted in the source (the note in paper_tables.json)
 
 
@@ -79,7 +86,7 @@ class Table:
     rows: tuple[Row, ...]
     columns: tuple[Column, ...]
     entries: Entries
-    best: Entries  # of the best epoch on the test images, where that was asked for
+    more: dict[str, Entries]  # of those of MORE that the results have
     made: dict[str, Any]  # schedule, epochs, backbone
 
     @property
@@ -117,19 +124,19 @@ def tabulate(results: Sequence[Result]) -> Table:
     if not results:
         raise RunError("the bench has no results yet: run ahl benchmark")
     entries = _entries(results, "auroc")
-    best = _entries(results, "auroc_best") if results[0]["epoch"] == BEST else {}
+    more = {figure: found for figure in MORE if (found := _entries(results, figure))}
     order = list(TITLES)
     rows = sorted({row for row, _ in entries}, key=lambda r: (*r[:3], r.seen_class == MEAN, r.seen_class))
     columns = sorted(
         {c for _, c in entries}, key=lambda c: (c.shots, order.index(c.system) if c.system in order else len(order))
     )
-    return Table(tuple(rows), tuple(columns), entries, best, {key: results[0][key] for key in SAME})
+    return Table(tuple(rows), tuple(columns), entries, more, {key: results[0][key] for key in SAME})
 
 
 def _entries(results: Sequence[Result], figure: str) -> Entries:
-    """Over the seeds, of one figure of the lines."""
+    """Over the seeds, of one figure of those lines that have it. The paper's stand beside AUROC of images alone."""
     scores: dict[tuple[Row, Column], dict[int, float]] = defaultdict(dict)
-    for r in results:
+    for r in (r for r in results if figure in r):
         row = Row(r["data"], r["dataset"], r["setting"], r["seen_class"] or "")
         scores[row, Column(r["shots"], r["system"])][r["seed"]] = r[figure]
     of_hard = {(r["data"], r["dataset"]): r["classes"] for r in results if r["setting"] == "hard"}
@@ -141,7 +148,7 @@ def _entries(results: Sequence[Result], figure: str) -> Entries:
     entries = {}
     for (row, column), by_seed in scores.items():
         ours = Figure(fmean(by_seed.values()), pstdev(by_seed.values()))
-        theirs = paper_figure(paper, row, column, classes.get(row.data, ()))
+        theirs = paper_figure(paper, row, column, classes.get(row.data, ())) if figure in _OF_PAPER else None
         entries[row, column] = Entry(ours, len(by_seed), theirs)
     return entries
 
@@ -163,42 +170,41 @@ def paper_figure(paper: dict[str, Any], row: Row, column: Column, classes: Itera
 
 
 def to_markdown(table: Table) -> str:
-    """A table per number of shots: three lines in a cell. A second one of the best epoch, where that was asked for."""
+    """A table per number of shots: three lines in a cell. Under it one for each of MORE that the results have."""
     lines = ["# Benchmark", "", *_explained(table)]
     for shots in table.shots:
         columns = [c for c in table.columns if c.shots == shots]
-        lines += ["", f"## {_shots(shots)}", "", *_lines(table, columns, table.entries)]
-        if table.best:
-            lines += ["", f"### {_shots(shots)}, {BEST_HEAD}", "", *_lines(table, columns, table.best)]
+        lines += ["", f"## {_shots(shots)}", "", *_lines(table, columns, "auroc")]
+        for figure in table.more:
+            lines += ["", f"### {_shots(shots)}, {MORE[figure][0]}", "", *_lines(table, columns, figure)]
     return "\n".join(lines) + "\n"
 
 
-def _lines(table: Table, columns: Sequence[Column], entries: Entries) -> Iterator[str]:
+def _lines(table: Table, columns: Sequence[Column], figure: str) -> Iterator[str]:
     heads = ["dataset", "setting", "seen class", *(title(c.system) for c in columns)]
     yield line_of(heads)
     yield line_of(["---"] * 3 + ["---:"] * len(columns))
     for row in table.rows:
-        found = [entries.get((row, c)) for c in columns]
-        yield line_of([*row[1:], *("<br>".join(_parts(e, table.seeds)) for e in found)])
+        yield line_of([*row[1:], *("<br>".join(_parts(table, row, c, figure)) for c in columns)])
 
 
 def to_html(table: Table) -> str:
     """One page without any network."""
-    tables = [_html(table, table.entries)]
-    if table.best:
-        tables += [f"<h2>{escape(BEST_HEAD.capitalize())}</h2>", _html(table, table.best)]
+    tables = [_html(table, "auroc")]
+    for figure in table.more:
+        tables += [f"<h2>{escape(headline(figure))}</h2>", _html(table, figure)]
     return _PAGE.format(
         explained="".join(f"<p>{escape(line)}</p>" for line in _explained(table) if line), tables="\n".join(tables)
     )
 
 
-def _html(table: Table, entries: Entries) -> str:
+def _html(table: Table, figure: str) -> str:
     groups = "".join(f'<th colspan="{sum(c.shots == s for c in table.columns)}">{_shots(s)}</th>' for s in table.shots)
     heads = "".join(f"<th>{escape(title(c.system))}</th>" for c in table.columns)
     rows = []
     for row in table.rows:
         names = "".join(f"<th>{escape(name)}</th>" for name in row[1:])
-        cells = (_parts(entries.get((row, c)), table.seeds) for c in table.columns)
+        cells = (_parts(table, row, c, figure) for c in table.columns)
         marked = "".join(f"<td><b>{first}</b>{''.join(f'<br>{r}' for r in rest)}</td>" for first, *rest in cells)
         rows.append(f"<tr>{names}{marked}</tr>")
     return _TABLE.format(groups=groups, heads=heads, rows="\n".join(rows))
@@ -206,20 +212,21 @@ def _html(table: Table, entries: Entries) -> str:
 
 _CSV = ("dataset", "setting", "seen_class", "shots", "system", "mean", "std", "seeds")
 _CSV_PAPER = ("paper_mean", "paper_std", "difference")
-_CSV_BEST = ("best_on_test_mean", "best_on_test_std")
 
 
 def to_csv(table: Table) -> str:
     """A line per entry, with all digits."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*_CSV, *_CSV_PAPER, *(_CSV_BEST if table.best else ())])
+    more_heads = [f"{MORE[figure][1]}_{part}" for figure in table.more for part in Figure._fields]
+    writer.writerow([*_CSV, *_CSV_PAPER, *more_heads])
     for row in table.rows:
         for column in table.columns:
             if entry := table.entries.get((row, column)):
                 paper = (*entry.paper, entry.difference) if entry.paper else (UNKNOWN,) * 3
-                best = table.best[row, column].ours if table.best else ()
-                numbers = (*entry.ours, entry.seeds, *paper, *best)
+                more = (found.get((row, column)) for found in table.more.values())
+                others = (number for one in more for number in (one.ours if one else (UNKNOWN,) * 2))
+                numbers = (*entry.ours, entry.seeds, *paper, *others)
                 writer.writerow([*row[1:], *column, *(round(n, 6) if isinstance(n, float) else n for n in numbers)])
     return out.getvalue()
 
@@ -240,11 +247,14 @@ def _means(
     return means
 
 
-def _parts(entry: Entry | None, seeds: int) -> list[str]:
-    """Ours, the paper's and the difference."""
+def _parts(table: Table, row: Row, column: Column, figure: str) -> list[str]:
+    """Ours; of images also the paper's and the difference."""
+    entry = (table.more.get(figure) or table.entries).get((row, column))
     if entry is None:
         return [UNKNOWN]
-    ours = _number(entry.ours) + (f" (n = {entry.seeds})" if entry.seeds < seeds else "")
+    ours = _number(entry.ours) + (f" (n = {entry.seeds})" if entry.seeds < table.seeds else "")
+    if figure not in _OF_PAPER:
+        return [ours]
     if entry.paper is None:
         return [ours, UNKNOWN, UNKNOWN]
     return [ours, _number(entry.paper), f"{entry.ours.mean - entry.paper.mean:+.3f}"]
@@ -271,7 +281,7 @@ def notes(table: Table) -> list[str]:
     """What to know of rivals and of the best epoch, where they are there: paragraphs, each after an empty line."""
     return [
         *(("", SAID) if any(name in RIVALS for name in table.systems) else ()),
-        *(("", BEST_SAID) if table.best else ()),
+        *(("", BEST_SAID) if "auroc_best" in table.more else ()),
     ]
 
 
@@ -281,6 +291,12 @@ def _number(figure: Figure) -> str:
 
 def _shots(shots: int) -> str:
     return f"{shots} shot{'s' if shots != 1 else ''}"
+
+
+def headline(figure: str) -> str:
+    """Of the table of one of MORE."""
+    head = MORE[figure][0]
+    return head[0].upper() + head[1:]
 
 
 def title(name: str) -> str:

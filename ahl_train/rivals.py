@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
@@ -86,17 +87,23 @@ def build(name: str, spec: BackboneSpec) -> nn.Module:
     return model.requires_grad_(False)
 
 
+class Found(NamedTuple):
+    """What a rival says of a frame: higher is more anomalous."""
+
+    score: float
+    map: NDArray[np.float32] | None  # [SIDE, SIDE], where maps are kept
+
+
 class Rivals:
-    """The scores of rivals on the frames of a dataset. A rival is fitted once for a seed and its train normals."""
+    """What rivals find on the frames of a dataset. A rival is fitted once for a seed and its train normals."""
 
-    def __init__(self, spec: BackboneSpec, device: torch.device) -> None:
-        self._spec, self._device = spec, device
-        self._found: dict[tuple[str, int, tuple[Sample, ...]], dict[Sample, float]] = {}
+    def __init__(self, spec: BackboneSpec, device: torch.device, *, maps: bool = False) -> None:
+        """``maps``: keep them too, a quarter of a megabyte for each frame, seed and rival."""
+        self._spec, self._device, self._maps = spec, device, maps
+        self._found: dict[tuple[str, int, tuple[Sample, ...]], dict[Sample, Found]] = {}
 
-    def scores(
-        self, name: str, seed: int, normals: tuple[Sample, ...], samples: Sequence[Sample]
-    ) -> dict[Sample, float]:
-        """Fitted to ``normals``, the score of each of the other ``samples``, higher is more anomalous.
+    def find(self, name: str, seed: int, normals: tuple[Sample, ...], samples: Sequence[Sample]) -> dict[Sample, Found]:
+        """Fitted to ``normals``, what it finds on each of the other ``samples``.
 
         All of them at once, whichever a cell tests: what a cell gives doesn't depend on the cells before it.
         ConfigError, WeightsError, and DataError for an unreadable frame.
@@ -120,11 +127,15 @@ class Rivals:
         return model.eval()
 
     @torch.inference_mode()
-    def _compute(self, name: str, seed: int, normals: Sequence[Sample], others: Sequence[Sample]) -> list[float]:
+    def _compute(self, name: str, seed: int, normals: Sequence[Sample], others: Sequence[Sample]) -> list[Found]:
         model = self.fit(name, seed, normals)
+        found: list[Found] = []
         with accelerator.ieee():
-            found = [model(frames).pred_score.flatten().cpu() for frames in self._batches(model, others)]
-        return torch.cat(found).tolist()
+            for frames in self._batches(model, others):
+                said = model(frames)
+                maps = said.anomaly_map[:, 0].cpu().numpy() if self._maps else [None] * len(frames)
+                found += map(Found, said.pred_score.flatten().tolist(), maps)
+        return found
 
     def _batches(self, model: nn.Module, samples: Sequence[Sample]) -> Iterator[Tensor]:
         """float32 [N, 3, SIDE, SIDE], normalised as the backbone's own configuration says, on the device."""

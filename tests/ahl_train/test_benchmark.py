@@ -12,8 +12,11 @@ from ahl_train.benchmark_results import Cell, Results, open_results, read_result
 from ahl_train.config import TrainConfig
 from ahl_train.datasets import elpv, load_dataset
 from ahl_train.errors import ConfigError, DataError, RunError
+from ahl_train.evaluate import evaluate
 from ahl_train.protocol import split
+from ahl_train.synth import write_dataset
 from ahl_train.systems import SYSTEMS
+from ahl_train.train import train
 
 FIELDS = {"system", "setting", "seen_class", "shots", "seed", "auroc", "seconds", "data", "schedule", "backbone"}
 
@@ -87,6 +90,26 @@ def test_the_best_epoch_stands_beside_the_last_and_changes_nothing(cells, cache,
         assert line["auroc_best"] == max(*ends, line["auroc"])
     with pytest.raises(RunError, match="epoch: 'last' there, 'best' asked"):
         run_grid(replace(asked, epoch="best"), tmp_path / "last", cache=cache)
+
+
+@pytest.mark.slow
+def test_pixels_are_judged_as_those_of_a_run(tmp_path):
+    data = write_dataset(tmp_path / "data", normals=30, anomalies=8, size=128)
+    asked = Grid(str(data), ("general",), (2,), ("devnet",), seeds=1, epochs=1, pixel=True)
+    (line,) = read_results(run_grid(asked, tmp_path / "bench", cache=tmp_path / "cache").parent)
+    config = asked.config(Cell.of(line))
+    found = evaluate(train(config, tmp_path / "run", cache=tmp_path / "cache").folder, pixel=True)
+    # A bench reads maps' features in half precision, a run computes them.
+    assert line["pixel_auroc"] == pytest.approx(found.pixel_auroc, abs=2e-3)
+    assert line["pixel_aupro"] == pytest.approx(found.pixel_aupro, abs=2e-3)
+    with pytest.raises(RunError, match="pixel: True there, False asked"):
+        run_grid(replace(asked, pixel=False), tmp_path / "bench", cache=tmp_path / "cache")
+
+
+@pytest.mark.slow
+def test_a_set_without_masks_has_no_figures_of_pixels(cells, cache, tmp_path):
+    run_grid(grid(cells, systems=("devnet",), seeds=1, pixel=True), tmp_path, cache=cache)
+    assert [line.keys() & {"pixel_auroc", "pixel_aupro"} for line in read_results(tmp_path)] == [set()]
 
 
 @pytest.mark.slow
@@ -192,7 +215,7 @@ def test_wrong_grids(wrong, said):
 
 def result(**other):
     cell = {"system": "dra", "setting": "general", "seen_class": None, "shots": 1, "seed": 0}
-    made = {"schedule": "short", "epochs": 12, "backbone": "b", "backbone_digest": "d"}
+    made = {"schedule": "short", "epochs": 12, "epoch": "last", "pixel": False, "backbone": "b", "backbone_digest": "d"}
     return {**cell, **made, "auroc": 0.5, "seconds": 1.0, "data": "x", "dataset": "x", "classes": 1, **other}
 
 
@@ -203,16 +226,17 @@ def test_one_folder_holds_comparable_results_of_one_bench(tmp_path):
             pass
     with open_results(tmp_path) as again:
         assert isinstance(again, Results)
-        again.require_same(result(seed=1, epoch="last"))
+        again.require_same(result(seed=1))
         with pytest.raises(RunError, match="epochs: 12 there, 30 asked"):
-            again.require_same(result(epochs=30, epoch="last"))
+            again.require_same(result(epochs=30))
 
 
-def test_results_without_a_field_of_later_are_of_the_last_epoch(tmp_path):
-    (tmp_path / "results.jsonl").write_text(json.dumps(result()) + "\n")
-    assert [line["epoch"] for line in read_results(tmp_path)] == ["last"]
+def test_older_results_are_of_the_last_epoch_and_of_images_alone(tmp_path):
+    older = {key: value for key, value in result().items() if key not in ("epoch", "pixel")}
+    (tmp_path / "results.jsonl").write_text(json.dumps(older) + "\n")
+    assert read_results(tmp_path) == [result()]
     with open_results(tmp_path) as results:
-        results.require_same(result(epoch="last"))
+        results.require_same(result())
 
 
 def test_a_line_of_the_best_epoch_needs_its_figure(tmp_path):

@@ -14,7 +14,7 @@ def line(auroc, data="a", seed=0, setting="general", seen_class=None, shots=1, s
     return {
         "system": system, "setting": setting, "seen_class": seen_class, "shots": shots, "seed": seed, "auroc": auroc,
         "seconds": 1.0, "data": f"/sets/{data}", "dataset": data, "classes": 2, "schedule": "auto", "epochs": None,
-        "epoch": "last", "backbone": "b", "backbone_digest": "d", **other,
+        "epoch": "last", "pixel": False, "backbone": "b", "backbone_digest": "d", **other,
     }  # fmt: skip
 
 
@@ -81,6 +81,16 @@ def test_the_best_epoch_is_a_table_of_its_own(tmp_path):
     ]
     last, best = sets_to_markdown(gather(folders)).split("Best epoch, chosen on the test images:\n")
     assert [rows(part)[-1][-1] for part in (last, best)] == ["**0.700**", "**0.850**"]
+
+
+def test_pixels_have_tables_of_their_own(tmp_path):
+    masked = {"pixel": True, "pixel_auroc": 0.9, "pixel_aupro": 0.7}
+    folders = [
+        folder(tmp_path, "one", [line(0.8, **masked)]),
+        folder(tmp_path, "two", [line(0.6, "b", pixel=True)]),
+    ]
+    of_regions = sets_to_markdown(gather(folders)).split("AUPRO of the pixels")[1]
+    assert rows(of_regions) == [["a", "general", "1", "0.700"], ["**mean of 1 set**", "general", "1", "**0.700**"]]
 
 
 def test_sets_of_one_name_are_told_apart(tmp_path):

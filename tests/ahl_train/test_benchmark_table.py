@@ -23,7 +23,7 @@ def line(auroc, seed=0, setting="general", seen_class=None, shots=10, system="ah
     return {
         "system": system, "setting": setting, "seen_class": seen_class, "shots": shots, "seed": seed, "auroc": auroc,
         "seconds": 1.0, "data": "elpv", "dataset": "elpv", "classes": 2, "schedule": "short", "epochs": 12,
-        "epoch": "last", "backbone": "b", "backbone_digest": "d", **other,
+        "epoch": "last", "pixel": False, "backbone": "b", "backbone_digest": "d", **other,
     }  # fmt: skip
 
 
@@ -71,6 +71,21 @@ def test_the_best_epoch_has_a_table_of_its_own(tmp_path):
     assert (
         page.index("0.880 ± 0.020") < page.index("Best epoch, chosen on the test images") < page.index("0.920 ± 0.040")
     )
+
+
+def test_figures_of_pixels_have_tables_of_their_own(tmp_path):
+    masked = {"pixel": True, "pixel_auroc": 0.97, "pixel_aupro": 0.91}
+    write(tmp_path, [line(0.86, **masked), line(0.5, data="/d", dataset="no masks", pixel=True)])
+    write_tables(tmp_path)
+    _, of_pixels, of_regions = (tmp_path / "table.md").read_text().split("### 10 shots, A")
+    assert of_pixels.startswith("UROC of the pixels")
+    assert of_regions.startswith("UPRO of the pixels, up to a false-positive rate of 0.3")
+    assert "| elpv | general |  | 0.970 ± 0.000 |" in of_pixels  # the paper has none
+    assert "| elpv | general |  | 0.910 ± 0.000 |" in of_regions
+    assert "| no masks | general |  | – |" in of_pixels
+    without, of_elpv = csv.DictReader((tmp_path / "table.csv").open())
+    assert (of_elpv["pixel_auroc_mean"], of_elpv["pixel_aupro_mean"]) == ("0.97", "0.91")
+    assert (without["pixel_auroc_mean"], without["pixel_aupro_std"]) == (UNKNOWN, UNKNOWN)
 
 
 def test_without_it_no_word_of_the_best_epoch(tmp_path):

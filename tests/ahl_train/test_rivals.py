@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 from ahl_train import rivals
 from ahl_train.backbone import Backbone, BackboneSpec
@@ -16,9 +18,10 @@ from ahl_train.benchmark import Grid, run_grid
 from ahl_train.benchmark_results import Cell, read_results
 from ahl_train.datasets import elpv, load_dataset
 from ahl_train.errors import ConfigError
-from ahl_train.images import load
+from ahl_train.images import load, load_mask
 from ahl_train.protocol import split
 from ahl_train.rivals import CHANNELS, CORESET, RIVALS, SIDE, STAGES, Rivals
+from ahl_train.synth import write_dataset
 
 pytest.importorskip("anomalib")
 CPU = torch.device("cpu")
@@ -93,14 +96,14 @@ def test_what_they_are_fitted_to(dealt):
 def test_the_same_scores_again_and_others_of_another_seed(dealt, rival):
     dataset, normals = dealt
     before = np.random.get_state()[1].copy()
-    found = Rivals(BackboneSpec(), CPU).scores(rival, 0, normals, dataset.samples)
+    found = Rivals(BackboneSpec(), CPU).find(rival, 0, normals, dataset.samples)
     assert (np.random.get_state()[1] == before).all()  # numpy's own state is left as it was
     assert found.keys() == set(dataset.samples) - set(normals)
     torch.rand(3)
     np.random.random(3)
     again = Rivals(BackboneSpec(), CPU)
-    assert again.scores(rival, 0, normals, dataset.samples) == found
-    assert again.scores(rival, 1, normals, dataset.samples) != found
+    assert again.find(rival, 0, normals, dataset.samples) == found
+    assert again.find(rival, 1, normals, dataset.samples) != found
 
 
 @pytest.mark.slow
@@ -133,6 +136,20 @@ def test_a_black_bar_is_far_from_all_that_they_have_seen(cells, tmp_path, rival)
     run_grid(Grid(str(tmp_path / "bars"), ("general",), (1,), (rival,), seeds=1), tmp_path, cache=tmp_path / "cache")
     assert [(line["system"], line["auroc"]) for line in read_results(tmp_path)] == [(rival, 1.0)]
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.slow
+def test_their_maps_are_judged_by_the_masks(tmp_path, rival):
+    data = str(write_dataset(tmp_path / "data", normals=16, anomalies=4, size=128))
+    (line,) = read_results(run_grid(Grid(data, ("general",), (0,), (rival,), 1, pixel=True), tmp_path).parent)
+    dataset = load_dataset(data)
+    dealt = split(dataset, shots=0, seed=0, calibration=0)
+    found = Rivals(BackboneSpec(), CPU, maps=True).find(rival, 0, dealt.train_normal, dataset.samples)
+    small = [F.interpolate(torch.from_numpy(found[s].map)[None, None], (128, 128), mode="bilinear") for s in dealt.test]
+    masks = np.stack([load_mask(s, (128, 128)) for s in dealt.test])
+    expected = roc_auc_score(masks.ravel(), torch.cat(small).numpy().ravel())
+    assert line["pixel_auroc"] == pytest.approx(expected, abs=1e-4)
+    assert 0.5 < line["pixel_aupro"] <= 1
 
 
 def test_a_network_without_such_layers(tmp_path, rival):
