@@ -5,17 +5,20 @@ import shutil
 from dataclasses import replace
 
 import pytest
+import torch
 
 from ahl_train import benchmark
+from ahl_train.backbone import BackboneSpec
 from ahl_train.benchmark import Grid, choose_systems, run_grid
 from ahl_train.benchmark_results import Cell, Results, open_results, read_results
 from ahl_train.config import TrainConfig
 from ahl_train.datasets import elpv, load_dataset
 from ahl_train.errors import ConfigError, DataError, RunError
 from ahl_train.evaluate import evaluate
+from ahl_train.features import Extractor, FeatureStore
 from ahl_train.protocol import split
 from ahl_train.synth import write_dataset
-from ahl_train.systems import SYSTEMS
+from ahl_train.systems import SYSTEMS, system
 from ahl_train.train import train
 
 FIELDS = {"system", "setting", "seen_class", "shots", "seed", "auroc", "seconds", "data", "schedule", "backbone"}
@@ -90,6 +93,21 @@ def test_the_best_epoch_stands_beside_the_last_and_changes_nothing(cells, cache,
         assert line["auroc_best"] == max(*ends, line["auroc"])
     with pytest.raises(RunError, match="epoch: 'last' there, 'best' asked"):
         run_grid(replace(asked, epoch="best"), tmp_path / "last", cache=cache)
+
+
+@pytest.mark.slow
+def test_after_an_epoch_comes_what_would_be_returned(cells, cache):
+    asked, dataset = grid(cells, epochs=2), load_dataset(str(cells))
+    cell = Cell("dra", "general", None, 2, 0)
+    extractor = Extractor(BackboneSpec())
+    base, kept = system("dra").base(extractor, 2), []
+    store, dealt = FeatureStore(cache, extractor), benchmark.deal(cell, dataset)
+    benchmark.learn(base, asked.config(cell), dealt, store, False, after_epoch=kept.append)
+    assert len(kept) == 2
+    assert not any(one.training for one in kept)
+    first, last, returned = (one.state_dict() for one in (*kept, base))
+    assert all(torch.equal(last[name], values) for name, values in returned.items())  # statistics of batch norms too
+    assert not all(torch.equal(first[name], values) for name, values in returned.items())
 
 
 @pytest.mark.slow
