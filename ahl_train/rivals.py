@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
-from ahl_train import accelerator
+from ahl_train import accelerator, memory
 from ahl_train.backbone import BackboneSpec, load_network
 from ahl_train.errors import ConfigError, MissingExtraError
 from ahl_train.images import Sample, load
@@ -118,6 +118,7 @@ class Rivals:
     @torch.inference_mode()
     def fit(self, name: str, seed: int, normals: Sequence[Sample]) -> nn.Module:
         """A rival fitted to normals, in eval mode, where the scores are computed."""
+        memory.release()  # for the coreset's thousands of rounds, whose small results stay between large ones
         with _seeded(seed), accelerator.ieee():
             model = build(name, self._spec).to(self._device)
             for frames in self._batches(model, normals):

@@ -139,6 +139,24 @@ def test_a_black_bar_is_far_from_all_that_they_have_seen(cells, tmp_path, rival)
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_after_a_training_of_ours_memory_does_not_grow(cells):
+    """The coreset takes a thousand rounds of ten megabytes each."""
+    code = (
+        "import resource, sys, torch\n"
+        "from ahl_train import memory\n"
+        "from ahl_train.backbone import BackboneSpec\n"
+        "from ahl_train.datasets import load_dataset\n"
+        "from ahl_train.rivals import Rivals\n"
+        "memory.keep()\n"
+        "Rivals(BackboneSpec(), torch.device('cpu')).fit('patchcore', 0, load_dataset(sys.argv[1]).normals[:12])\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(cells)], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 2000
+
+
+@pytest.mark.slow
 def test_their_maps_are_judged_by_the_masks(tmp_path, rival):
     data = str(write_dataset(tmp_path / "data", normals=16, anomalies=4, size=128))
     (line,) = read_results(run_grid(Grid(data, ("general",), (0,), (rival,), 1, pixel=True), tmp_path).parent)
