@@ -25,7 +25,8 @@ from ahl_train.images import Sample, load
 
 SIDE = 256  # px, of a frame
 STAGES = (-3, -2)  # of timm's, of strides 8 and 16
-CORESET = 0.1  # the share of patches that PatchCore keeps
+CORESET = 0.1  # the share of patches that PatchCore keeps: anomalib's number
+BANK = 2_000  # patches that it keeps at most: choosing them takes time with their number times that of all patches
 CHANNELS = 100  # that PaDiM draws, or all if there are fewer: anomalib's number for its default network
 _STRIDES = [8, 16]
 _BATCH = 16  # frames
@@ -54,13 +55,19 @@ def _padim(backbone: str, layers: list[int]) -> nn.Module:
     return PadimModel(backbone, layers, pre_trained=False, n_features=min(CHANNELS, channels))
 
 
+def _choose_coreset(model: Any) -> None:
+    patches = sum(map(len, model.embedding_store))
+    model.subsample_embedding(min(CORESET, BANK / patches))
+
+
 RIVALS = {
-    "patchcore": Rival("PatchCore", _patchcore, lambda model: model.subsample_embedding(CORESET)),
+    "patchcore": Rival("PatchCore", _patchcore, _choose_coreset),
     "padim": Rival("PaDiM", _padim, lambda model: model.fit()),
 }
 SAID = (
-    f"PatchCore (a coreset of {CORESET:.0%} of the patches) and PaDiM ({CHANNELS} channels): anomalib's, on the same "
-    f"weights, strides 8 and 16, frames of {SIDE} x {SIDE} px; they see no anomaly before the test."
+    f"PatchCore (a coreset of {CORESET:.0%} of the patches, {BANK:,} at most) and PaDiM ({CHANNELS} channels): "
+    f"anomalib's, on the same weights, strides 8 and 16, frames of {SIDE} x {SIDE} px; they see no anomaly before the "
+    "test."
 )
 
 

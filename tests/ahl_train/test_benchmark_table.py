@@ -102,7 +102,7 @@ def test_rivals_come_last_and_are_explained(tmp_path):
     markdown = (tmp_path / "table.md").read_text()
     assert "| dataset | setting | seen class | AHL(DRA) | AHL+ | PatchCore | PaDiM |" in markdown
     assert "0.800 ± 0.000<br>–<br>– | 0.900 ± 0.000<br>–<br>– |" in markdown
-    said = "PatchCore (a coreset of 10% of the patches) and PaDiM (100 channels): anomalib's"
+    said = "PatchCore (a coreset of 10% of the patches, 2,000 at most) and PaDiM (100 channels): anomalib's"
     assert said in markdown
     assert said in (tmp_path / "table.html").read_text().replace("&#x27;", "'")
     write(tmp_path, [line(0.7)])

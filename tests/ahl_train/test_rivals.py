@@ -84,10 +84,18 @@ def test_frames_are_resized_and_normalised_as_anomalib_does(dealt):
 
 @pytest.mark.slow
 @torch.inference_mode()
-def test_what_they_are_fitted_to(dealt):
+@pytest.mark.parametrize("bank", [300, 2_000])
+def test_what_patchcore_is_fitted_to(dealt, bank, monkeypatch):
     _, normals = dealt
-    fitted = Rivals(BackboneSpec(), CPU).fit("patchcore", 0, normals)
-    assert fitted.memory_bank.shape == (int(CORESET * PATCHES * len(normals)), 40 + 112)
+    monkeypatch.setattr(rivals, "BANK", bank)
+    fitted = Rivals(BackboneSpec(), CPU).fit("patchcore", 0, normals[:4])
+    assert fitted.memory_bank.shape == (min(bank, int(CORESET * PATCHES * 4)), 40 + 112)
+
+
+@pytest.mark.slow
+@torch.inference_mode()
+def test_what_padim_is_fitted_to(dealt):
+    _, normals = dealt
     fitted = Rivals(BackboneSpec(), CPU).fit("padim", 0, normals)
     assert fitted.gaussian.mean.shape == (CHANNELS, PATCHES)
 
