@@ -1,7 +1,6 @@
 """The bench on a small slice of real images: what it keeps, what it skips, and how a cell fails."""
 
 import json
-import shutil
 from dataclasses import replace
 
 import pytest
@@ -12,7 +11,7 @@ from ahl_train.backbone import BackboneSpec
 from ahl_train.benchmark import Grid, choose_systems, run_grid
 from ahl_train.benchmark_results import Cell, Results, open_results, read_results
 from ahl_train.config import TrainConfig
-from ahl_train.datasets import elpv, load_dataset
+from ahl_train.datasets import load_dataset
 from ahl_train.errors import ConfigError, DataError, RunError
 from ahl_train.evaluate import evaluate
 from ahl_train.features import Extractor, FeatureStore
@@ -25,22 +24,9 @@ FIELDS = {"system", "setting", "seen_class", "shots", "seed", "auroc", "seconds"
 
 
 @pytest.fixture(scope="module")
-def cells(tmp_path_factory):
-    """45 train and 10 test normals, 4 + 4 anomalies of ELPV, in MVTec AD layout."""
-    pytest.importorskip("elpv_dataset")
-    samples = elpv.read().samples
-    root = tmp_path_factory.mktemp("cells")
-    normal = [s.path for s in samples if s.label == 0]
-    kinds = {kind: [s.path for s in samples if s.kind == kind] for kind in ("mono", "poly")}
-    for folder, files in (
-        ("train/good", normal[:45]),
-        ("test/good", normal[45:55]),
-        *((f"test/{kind}", files[:4]) for kind, files in kinds.items()),
-    ):
-        (root / folder).mkdir(parents=True)
-        for file in files:
-            shutil.copy(file, root / folder)
-    return root
+def cells(tmp_path_factory, elpv_cells):
+    """45 train and 10 test normals, 4 + 4 anomalies of ELPV."""
+    return elpv_cells(tmp_path_factory.mktemp("cells"), train=45, test=10)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from ahl_train import rivals
 from ahl_train.backbone import Backbone, BackboneSpec
 from ahl_train.benchmark import Grid, run_grid
 from ahl_train.benchmark_results import Cell, read_results
-from ahl_train.datasets import elpv, load_dataset
+from ahl_train.datasets import load_dataset
 from ahl_train.errors import ConfigError
 from ahl_train.images import load, load_mask
 from ahl_train.protocol import split
@@ -29,22 +29,9 @@ PATCHES = (SIDE // 8) ** 2
 
 
 @pytest.fixture(scope="module")
-def cells(tmp_path_factory):
-    """12 train and 4 test normals, 4 + 4 anomalies of ELPV, in MVTec AD layout."""
-    pytest.importorskip("elpv_dataset")
-    samples = elpv.read().samples
-    root = tmp_path_factory.mktemp("cells")
-    normal = [s.path for s in samples if s.label == 0]
-    kinds = {kind: [s.path for s in samples if s.kind == kind] for kind in ("mono", "poly")}
-    for folder, files in (
-        ("train/good", normal[:12]),
-        ("test/good", normal[12:16]),
-        *((f"test/{kind}", files[:4]) for kind, files in kinds.items()),
-    ):
-        (root / folder).mkdir(parents=True)
-        for file in files:
-            shutil.copy(file, root / folder)
-    return root
+def cells(tmp_path_factory, elpv_cells):
+    """12 train and 4 test normals, 4 + 4 anomalies of ELPV."""
+    return elpv_cells(tmp_path_factory.mktemp("cells"), train=12, test=4)
 
 
 @pytest.fixture(scope="module")
