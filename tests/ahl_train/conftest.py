@@ -152,3 +152,17 @@ def write_elpv(root, train, test):
 @pytest.fixture(scope="session")
 def elpv_cells():
     return write_elpv
+
+
+def copy_samples(root, samples):
+    """Their images in MVTec AD layout: normals to train, anomalies to test."""
+    for i, sample in enumerate(samples):
+        target = root / ("test" if sample.label else "train") / sample.kind
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copy(sample.path, target / f"{i:02}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def copied():
+    return copy_samples

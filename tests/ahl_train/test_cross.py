@@ -64,15 +64,10 @@ def test_settings_that_contradict_each_other_are_refused(changes, message):
 
 
 @pytest.fixture(scope="module")
-def cells(tmp_path_factory):
-    """24 normal solar cells and 6 broken ones in MVTec AD layout; every fourth normal is tested."""
-    root = tmp_path_factory.mktemp("cells")
+def cells(tmp_path_factory, copied):
+    """24 normal solar cells and 6 broken ones; every fourth normal is tested."""
     elpv = load_dataset("elpv")
-    for i, sample in enumerate([*elpv.normals[::60][:24], *elpv.anomalies[:6]]):
-        target = root / ("test" if sample.label else "train") / sample.kind
-        target.mkdir(parents=True, exist_ok=True)
-        shutil.copy(sample.path, target / f"{i:02}.png")
-    return root
+    return copied(tmp_path_factory.mktemp("cells"), [*elpv.normals[::60][:24], *elpv.anomalies[:6]])
 
 
 @pytest.fixture(scope="module")

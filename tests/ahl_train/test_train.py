@@ -19,16 +19,11 @@ from ahl_train.train import train
 
 
 @pytest.fixture(scope="module")
-def cells(tmp_path_factory):
-    """40 normal solar cells and 6 broken ones, mono and poly, in MVTec AD layout."""
-    root = tmp_path_factory.mktemp("cells")
+def cells(tmp_path_factory, copied):
+    """40 normal solar cells and 6 broken ones, mono and poly."""
     elpv = load_dataset("elpv")
     chosen = [*elpv.normals[::37][:40], *elpv.anomalies[:3], *elpv.anomalies[-3:]]
-    for i, sample in enumerate(chosen):
-        target = root / ("test" if sample.label else "train") / sample.kind
-        target.mkdir(parents=True, exist_ok=True)
-        shutil.copy(sample.path, target / f"{i:02}.png")
-    return root
+    return copied(tmp_path_factory.mktemp("cells"), chosen)
 
 
 @pytest.fixture(scope="module")
