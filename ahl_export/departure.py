@@ -84,16 +84,19 @@ def _layers(graph: ModelProto, *, activated: bool = False) -> list[tuple[str, st
 
 def _closest_shape(calls: Arrays, value: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Of a module's outputs at both scales, the one of this shape: the graph leaves out what nothing needs."""
-    return next(c for c in calls if c.shape == value.shape), value
+    return next((c for c in calls if c.shape == value.shape), calls[0]), value
 
 
 def _worst(layers: Sequence[tuple[str, NDArray[np.float32], NDArray[np.float32]]]) -> str:
     """Relative error of each layer (root mean square); where a tenth of the largest is reached first."""
     errors = []
-    for _, wanted, got in layers:
+    for name, wanted, got in layers:
+        if wanted.shape != got.shape:
+            return f"it begins at {name}, of shape {got.shape} where the model has {wanted.shape}"
         size = float(np.sqrt(np.mean(np.square(wanted, dtype=np.float64))))
         errors.append(float(np.sqrt(np.mean(np.square(wanted.astype(np.float64) - got)))) / max(size, 1e-12))
     worst = int(np.argmax(errors))
-    begins = next(i for i, e in enumerate(errors) if not e < _SHARE * errors[worst])
+    # Outputs are logarithms and deviations, which may be near nothing: off by more than all of its size is off by all.
+    begins = next(i for i, e in enumerate(errors) if not e < _SHARE * min(errors[worst], 1.0))
     clause = f"it begins at {layers[begins][0]}, off by {errors[begins]:.1e} of its size"
     return clause if begins == worst else f"{clause}, and is largest at {layers[worst][0]}, by {errors[worst]:.1e}"

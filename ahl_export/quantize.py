@@ -105,15 +105,14 @@ def _convolutions(model: ModelProto) -> list[NodeProto]:
 
 def _quantisable(model: ModelProto) -> list[NodeProto]:
     """Convolutions, their clips, and the residual sums between them."""
-    producer = {output: n for n in model.graph.node for output in n.output}
-
-    def within(node: NodeProto) -> bool:
-        sources = [producer.get(name) for name in node.input if name in producer]
-        if node.op_type == "Add":
-            return len(sources) == 2 and all(s is not None and s.op_type in ("Conv", "Add", "Clip") for s in sources)
-        return node.op_type in ("Clip", "Relu") and all(s is not None and s.op_type in ("Conv", "Add") for s in sources)
-
-    return [n for n in model.graph.node if n.op_type == "Conv" or within(n)]
+    found: dict[str, NodeProto] = {}  # by what they write
+    for node in model.graph.node:  # in the order in which they run
+        sources = [found[name] for name in node.input if name in found]
+        summed = node.op_type == "Add" and len(sources) == 2
+        clipped = node.op_type in ("Clip", "Relu") and [s.op_type in ("Conv", "Add") for s in sources] == [True]
+        if node.op_type == "Conv" or summed or clipped:
+            found[node.output[0]] = node
+    return list(found.values())
 
 
 def _measure(model: ModelProto, frames: Sequence[Pixels]) -> _Statistics:

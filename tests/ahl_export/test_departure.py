@@ -1,5 +1,6 @@
 """An artefact that disagrees is traced to the layer where it begins to."""
 
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from onnx import ModelProto, numpy_helper
 
 from ahl_export.departure import from_graph, from_model, probe
-from ahl_export.parity import Evidence
+from ahl_export.parity import Evidence, Pixels
 from ahl_train.run import Run
 
 pytestmark = pytest.mark.slow
@@ -42,3 +43,15 @@ def test_the_graph_itself_is_off_by_rounding_alone(run: Run, graph: bytes, evide
     said = from_model(run.model, model, partial(probe, model), evidence.gate[0])
     errors = [float(word.strip(",")) for word in said.split() if "e-" in word]
     assert errors and max(errors) < 1e-4
+
+
+def test_an_output_of_another_shape_is_named(run: Run, graph: bytes, evidence: Evidence) -> None:
+    model = onnx.load_from_string(graph)
+    last = model.graph.output[-1].name
+
+    def shorter(names: Sequence[str]) -> Callable[[Pixels], list[np.ndarray]]:
+        found = probe(model, names)
+        return lambda frame: [t[:, :1] if n == last else t for n, t in zip(names, found(frame), strict=True)]
+
+    said = from_model(run.model, model, shorter, evidence.gate[0])
+    assert said.startswith(f"it begins at {last}, of shape (1, 1") and " where the model has (1, " in said
