@@ -140,7 +140,7 @@ def _module(artefact: Artefact) -> Any:
 
 def _folder() -> Path:
     """``$AHL_CACHE``, else ``~/.cache/ahl``."""
-    return Path(os.environ.get("AHL_CACHE", "~/.cache/ahl")).expanduser() / "engines"
+    return Path(os.environ.get("AHL_CACHE") or "~/.cache/ahl").expanduser() / "engines"
 
 
 def _digest(key: dict[str, Any]) -> str:

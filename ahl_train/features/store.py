@@ -149,4 +149,4 @@ def _write_at(path: Path, offset: int, data: bytes | memoryview) -> None:
 
 def default_cache() -> Path:
     """``$AHL_CACHE``, else ``~/.cache/ahl``."""
-    return Path(os.environ.get("AHL_CACHE", "~/.cache/ahl")).expanduser() / "features"
+    return Path(os.environ.get("AHL_CACHE") or "~/.cache/ahl").expanduser() / "features"
