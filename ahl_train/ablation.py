@@ -1,130 +1,143 @@
-"""What each part of AHL+ adds on ELPV, where it was chosen and where it is tested: into docs/method.md.
+"""What each part of AHL+ adds, over several data sets, and how far what is learned could go: into docs/method.md.
 
-python -m ahl_train.ablation [--seeds N] [--cache DIR] docs/method.md
-
-It was chosen on cells that the protocol leaves out: those of defect probability 2/3 stand for anomalies, against a
-quarter of the train normals that is held out. No test image has a part in it.
+python -m ahl_train.ablation docs/method.md [--data DATA]... [--seeds N] [--cache DIR]
 """
 
 import argparse
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.progress import Progress
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from torch import Tensor
 
 from ahl_train.backbone import BackboneSpec
-from ahl_train.benchmark import deal
+from ahl_train.benchmark import chunks, deal, scores
 from ahl_train.benchmark_results import Cell
 from ahl_train.config import TrainConfig
-from ahl_train.datasets import Dataset, Sample
-from ahl_train.datasets.elpv import doubtful
-from ahl_train.features import Extractor, FeatureStore, Item, default_cache, supersample_for
-from ahl_train.heads.plus import Plus
+from ahl_train.datasets import Sample
+from ahl_train.features import Extractor, FeatureStore, default_cache, supersample_for
+from ahl_train.heads.base import Base
+from ahl_train.heads.plus import PRIOR_LIKENESS, Plus
 from ahl_train.images import load_dataset
 from ahl_train.learn import learn
 from ahl_train.page import insert, write_into
-from ahl_train.protocol import split
+from ahl_train.protocol import Split
+from ahl_train.systems import system
 
 MARKERS = ("<!-- ablation: written by python -m ahl_train.ablation -->", "<!-- /ablation -->")
-_DENSITIES, _POOLED, _PATCHES = (0, 1, 2, 3), (4, 5), (6, 7)
-# Name, clusters, parts that are added up (of `_parts`), whether AHL has learned their weights.
-_ROWS: tuple[tuple[str, int, tuple[int, ...], bool], ...] = (
-    ("density of the last stage, pooled", 1, (0,), False),
-    ("+ of the stage before, and of patches", 1, _DENSITIES, False),
-    ("+ standardised within clusters", 3, _DENSITIES, False),
-    ("+ likeness to seen anomalies, pooled", 3, (*_DENSITIES, *_POOLED), False),
-    ("+ likeness of patches", 3, (*_DENSITIES, *_POOLED, *_PATCHES), False),
-    ("+ weights learned by AHL: AHL+", 3, (*_DENSITIES, *_POOLED, *_PATCHES), True),
+SHOTS = (0, 1, 10)
+# Evidence of `Plus`, by its places.
+_POOLED, _DENSITIES, _ALONG, _LIKENESSES = range(2), range(4), range(4, 8), range(4, 12)
+_LIMIT = "the best weights in hindsight, fitted on the test images"
+# Name, evidence that is added up, and by which weights: equal parts, those of the seen anomalies, AHL's.
+_ROWS: tuple[tuple[str, tuple[int, ...], str], ...] = (
+    ("densities of pooled statistics", (*_POOLED,), "equal"),
+    ("+ memories of patches", (*_DENSITIES,), "equal"),
+    ("+ likeness of pooled statistics", (*_DENSITIES, *_ALONG), "equal"),
+    ("+ likeness of patches", (*_DENSITIES, *_LIKENESSES), "equal"),
+    ("+ weighed by what tells the left-out anomalies", (*_DENSITIES, *_LIKENESSES), "fusion"),
+    ("+ factors learned by AHL: AHL+", (*_DENSITIES, *_LIKENESSES), "learned"),
 )
-_COLUMNS = (("general", 1), ("general", 10), ("hard", 1), ("hard", 10))
-Figures = dict[tuple[str, tuple[str, int]], list[float]]
+_BESIDE = ("ahl-devnet",)  # heads that AHL learns, added to AHL+
+_SHARE = 0.3  # of their score in it, both in standard deviations of the test's normals
+Figures = dict[tuple[str, str, int], list[float]]  # AUROC of each seed, by row, data set and shots
 
 
-def cells(seed: int) -> Iterator[Cell]:
-    """Both settings of ELPV, 1 and 10 shots."""
-    for setting, seen_class in (("general", None), ("hard", "mono"), ("hard", "poly")):
-        for shots in (1, 10):
-            yield Cell("ahl-plus", setting, seen_class, shots, seed)
+class Bench:
+    """A data set, dealt as the paper's general setting deals it, and what its runs need."""
+
+    def __init__(self, data: str, cache: Path) -> None:
+        self.data, self.dataset = data, load_dataset(data)
+        self.extractor = Extractor(BackboneSpec(), supersample_for(self.dataset.normals))
+        self.store = FeatureStore(cache, self.extractor)
+
+    def measure(self, shots: int, seed: int) -> Iterator[tuple[str, float]]:
+        """AUROC on the test images by row; rows of what is learned where there is something to learn from."""
+        dealt = deal(Cell("ahl-plus", "general", None, shots, seed), self.dataset)
+        labels = np.array([s.label for s in dealt.test])
+        base = self._learned("ahl-plus", shots, dealt)
+        assert isinstance(base, Plus)
+        evidence = self._evidence(base, dealt.test)
+        equal = np.r_[np.ones(len(_DENSITIES)), np.full(len(_LIKENESSES), shots / (shots + PRIOR_LIKENESS))]
+        fusion, factors = base.fusion.numpy(), base.weight.detach().numpy()
+        weights = {"equal": equal, "fusion": fusion, "learned": fusion * factors}
+        for name, parts, kind in _ROWS:
+            kept = [part for part in parts if part < evidence.shape[1]]
+            yield name, _auroc(labels, evidence[:, kept] @ weights[kind][kept])
+        total = evidence @ weights["learned"]
+        for name in _BESIDE if shots else ():
+            beside = scores(self._learned(name, shots, dealt), self.store, dealt.test)
+            mixed = _standard(total, labels) + _SHARE * _standard(beside, labels)
+            yield _beside(name), _auroc(labels, mixed)
+        limit = LogisticRegression(C=0.01, class_weight="balanced", max_iter=2000).fit(evidence, labels)
+        yield _LIMIT, _auroc(labels, evidence @ limit.coef_[0])
+
+    def _learned(self, name: str, shots: int, dealt: Split) -> Base:
+        chosen = system(name)
+        torch.manual_seed(dealt.seed)
+        config = TrainConfig(self.data, system=name, shots=shots, seed=dealt.seed, calibration=0)
+        return learn(chosen.base(self.extractor, shots), config, dealt, self.store, ahl=chosen.ahl)
+
+    @torch.inference_mode()
+    def _evidence(self, base: Plus, samples: Sequence[Sample]) -> NDArray[np.float32]:
+        """float [N, K]."""
+        return torch.cat([base.prepare(f)["evidence"] for f in chunks(base, self.store, samples)]).numpy()
 
 
-def trial(dataset: Dataset, seed: int) -> Dataset:
-    """A seed's train normals and the doubtful cells: the protocol deals it out as it does a dataset."""
-    normals = split(dataset, shots=0, seed=seed, calibration=0).train_normal
-    return replace(dataset, name="elpv, doubtful cells", samples=(*normals, *doubtful()))
+def _beside(name: str) -> str:
+    return f"AHL+ and {_SHARE} of {system(name).title}"
 
 
-def measure(store: FeatureStore, extractor: Extractor, dataset: Dataset, seed: int, figures: Figures) -> None:
-    """Add the AUROC of every row on a dataset's test images, for one seed."""
-    plain: Tensor | None = None  # without clusters there are densities only, which depend on no anomaly
-    for cell in cells(seed):
-        dealt = deal(cell, dataset)
-        torch.manual_seed(seed)
-        channels = extractor.channels, extractor.before_channels, extractor.middle_channels
-        base = Plus(*channels, cell.shots)
-        learn(base, TrainConfig("elpv", shots=cell.shots, seed=seed, calibration=0), dealt, store, ahl=True)
-        learned = _parts(base, store, dealt.test)
-        with torch.no_grad():
-            base.weight.fill_(1.0)
-        start = _parts(base, store, dealt.test)
-        if plain is None:
-            one = Plus(*channels, 0, clusters=1)
-            alone = TrainConfig("elpv", shots=0, seed=seed, calibration=0)
-            learn(one, alone, replace(dealt, train_anomaly=()), store, ahl=True)
-            everything = [s for s in dataset.samples if s not in set(dealt.train_normal)]
-            plain = _parts(one, store, everything)
-            row_of = {s: i for i, s in enumerate(everything)}
-        rows = [row_of[s] for s in dealt.test]
-        labels = [s.label for s in dealt.test]
-        for name, clusters, columns, is_learned in _ROWS:
-            parts = plain[rows] if clusters == 1 else learned if is_learned else start
-            score = parts[:, list(columns)].sum(1)
-            figures[name, (cell.setting, cell.shots)].append(float(roc_auc_score(labels, score.numpy())))
+def _auroc(labels: NDArray[np.int64], score: NDArray[np.floating]) -> float:
+    return float(roc_auc_score(labels, score))
 
 
-@torch.inference_mode()
-def _parts(base: Plus, store: FeatureStore, samples: Sequence[Sample]) -> Tensor:
-    """float [N, 8], the likenesses as the score has them."""
-    rows = store.rows([Item(s) for s in samples])
-    prepared = [base.prepare(store.read(rows[i : i + 64], base.inputs)) for i in range(0, len(rows), 64)]
-    density = torch.cat([p["density"] for p in prepared])
-    seen = torch.cat([base.seen(p) for p in prepared]) if base.shots else torch.zeros_like(density)
-    return torch.cat([density, base.trust * seen], dim=1)
+def _standard(score: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.floating]:
+    """In standard deviations of the normals."""
+    normal = score[labels == 0]
+    return (score - normal.mean()) / normal.std()
 
 
-def table(chosen: Figures, tested: Figures) -> str:
-    """Markdown."""
-    head = ("", *(f"{where}, {s} {n}" for where in ("chosen", "test") for s, n in _COLUMNS))
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for name, *_ in _ROWS:
-        means = (np.mean(figures[name, column]) for figures in (chosen, tested) for column in _COLUMNS)
-        lines.append(f"| {name} | {' | '.join(f'{mean:.3f}' for mean in means)} |")
+def table(figures: Figures) -> str:
+    """Markdown: a row a part, a column a data set and their mean; in a cell the figures of 0, 1 and 10 shots."""
+    sets = list(dict.fromkeys(data for _, data, _ in figures))
+    lines = [f"| shots {' / '.join(map(str, SHOTS))} | mean | {' | '.join(sets)} |", f"|{'---|' * (len(sets) + 2)}"]
+    for name in [*(name for name, *_ in _ROWS), *map(_beside, _BESIDE), _LIMIT]:
+        of_set = {(data, n): np.mean(found) for data in sets for n in SHOTS if (found := figures.get((name, data, n)))}
+        columns = [of_set, *({(d, n): v for (d, n), v in of_set.items() if d == data} for data in sets)]
+        lines.append(f"| {name} | {' | '.join(map(_cell, columns))} |")
     return "\n".join(lines) + "\n"
+
+
+def _cell(of_set: dict[tuple[str, int], np.floating]) -> str:
+    """The means of some data sets for each number of shots."""
+    found = ([value for (_, n), value in of_set.items() if n == shots] for shots in SHOTS)
+    return " / ".join(f"{np.mean(values):.3f}" if values else "–" for values in found)
 
 
 def main() -> None:
     """Measure, and write the table between its markers."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", action="append", help="as for ahl train; several times for several; default: elpv")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cache", type=Path, default=None)
     parser.add_argument("document", type=Path)
     asked = parser.parse_args()
     insert(asked.document, "", MARKERS)  # before the minutes: is there a place for it?
-    dataset = load_dataset("elpv")
-    extractor = Extractor(BackboneSpec(), supersample_for(dataset.normals))
-    store = FeatureStore(asked.cache or default_cache(), extractor)
-    chosen: Figures = defaultdict(list)
-    tested: Figures = defaultdict(list)
+    figures: Figures = defaultdict(list)
     with Progress() as progress:
-        for seed in progress.track(range(asked.seeds), description="seeds"):
-            measure(store, extractor, trial(dataset, seed), seed, chosen)
-            measure(store, extractor, dataset, seed, tested)
-    text = f"AUROC, mean of {asked.seeds} seeds:\n\n{table(chosen, tested)}"
+        for data in progress.track(asked.data or ["elpv"], description="data sets"):
+            bench = Bench(data, asked.cache or default_cache())
+            for shots, seed in product(SHOTS, range(asked.seeds)):
+                for name, value in bench.measure(shots, seed):
+                    figures[name, bench.dataset.name, shots].append(value)
+    text = f"AUROC on the test images, general setting, mean of {asked.seeds} seeds:\n\n{table(figures)}"
     write_into(asked.document, text, MARKERS)
 
 

@@ -58,6 +58,7 @@ class Backbone(nn.Module):
         infos = net.feature_info
         self.channels = tuple(infos[i]["num_chs"] for i in stages)
         self.stages = stages
+        self._last_but_one = infos[-2]["module"]
         net.reset_classifier(0)
         _fuse_batch_norms(net.eval())
         self.net = net.requires_grad_(False).to(memory_format=torch.channels_last)
@@ -65,6 +66,19 @@ class Backbone(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """float32 [N, 3, S, S], normalised, to one float32 [N, C_i, h_i, w_i] per stage."""
         return self.net.forward_intermediates(x, indices=list(self.stages), stop_early=True, intermediates_only=True)
+
+    def entry(self, before: Tensor) -> Tensor:
+        """The last stage's first block, of the stage before it: float32 [N, C, h, w] to [N, C', h / 2, w / 2]."""
+        found: Tensor = self._entry(before)
+        return found
+
+    @cached_property
+    def _entry(self) -> nn.Module:
+        """What comes after the last stage but one; its first block, where it has several one after the other."""
+        parent, _, name = self._last_but_one.rpartition(".")
+        siblings = dict(self.net.get_submodule(parent).named_children())
+        following = list(siblings.values())[list(siblings).index(name) + 1]
+        return following[0] if isinstance(following, nn.Sequential) else following
 
 
 def load_network(spec: BackboneSpec) -> nn.Module:

@@ -146,13 +146,18 @@ def deal(cell: Cell, dataset: Dataset) -> Split:
     return dealt
 
 
-@torch.inference_mode()
 def auroc(base: Base, store: FeatureStore, samples: Sequence[Sample]) -> float:
     """AUROC of the total scores, computed where the store's extractor is."""
+    return float(roc_auc_score([s.label for s in samples], scores(base, store, samples)))
+
+
+@torch.inference_mode()
+def scores(base: Base, store: FeatureStore, samples: Sequence[Sample]) -> NDArray[np.float32]:
+    """The samples' total scores, float [N], computed where the store's extractor is."""
     there = base.to(store.device)
     with accelerator.ieee():
-        scores = [there.total(there(features)) for features in _chunks(base, store, samples)]
-    return float(roc_auc_score([s.label for s in samples], torch.cat(scores).cpu().numpy()))
+        found = [there.total(there(features)) for features in chunks(base, store, samples)]
+    return torch.cat(found).cpu().numpy()
 
 
 @torch.inference_mode()
@@ -160,11 +165,12 @@ def anomaly_maps(base: Base, store: FeatureStore, samples: Sequence[Sample]) -> 
     """The samples' anomaly maps, each [h, w], computed where the store's extractor is."""
     there = base.to(store.device)
     with accelerator.ieee():
-        maps = [there.maps(features).float().cpu() for features in _chunks(base, store, samples)]
+        maps = [there.maps(features).float().cpu() for features in chunks(base, store, samples)]
     return list(torch.cat(maps).numpy())
 
 
-def _chunks(base: Base, store: FeatureStore, samples: Sequence[Sample]) -> Iterator[Features]:
+def chunks(base: Base, store: FeatureStore, samples: Sequence[Sample]) -> Iterator[Features]:
+    """The features that a base reads, chunk by chunk, where the store's extractor is."""
     rows = store.rows([Item(s) for s in samples])
     for start in range(0, len(rows), _CHUNK):
         features = store.read(rows[start : start + _CHUNK], base.inputs)

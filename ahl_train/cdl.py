@@ -53,6 +53,7 @@ class CDL:
         seed: int,
         *,
         plus: bool = True,
+        fitted: tuple[Rows, Features] | None = None,
     ) -> None:
         self.base, self.tasks, self.schedule, self.seed, self.plus = base, tasks, schedule, seed, plus
         self.epoch = 0
@@ -61,7 +62,7 @@ class CDL:
         # Where it makes tensors of its own. The CPU's context would cost each operation on the CPU some microseconds.
         self._there: AbstractContextManager[object] = nullcontext() if self.device.type == "cpu" else self.device
         rows = np.concatenate([rows for t in tasks for rows in (*t.support, *t.query)])
-        self.samples = Samples(base, read, rows, self.device)
+        self.samples = Samples(base, read, rows, self.device, fitted)
         self.parameters = dict(base.named_parameters())
         self.optimizer = torch.optim.Adam(
             self.parameters.values(), lr=schedule.outer_lr, weight_decay=schedule.weight_decay

@@ -1,4 +1,4 @@
-"""The clusters that normals fall into: HADG deals by them, and AHL+ standardises its scores within them."""
+"""The clusters that normals fall into: HADG deals by them, and AHL+ standardises its evidence within them."""
 
 import numpy as np
 import torch
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 CLUSTERS = 3  # the paper's K
 _SOFTNESS = 0.2  # of a membership's edge, in mean squared distances of normals to their own centre
-_PRIOR = 10.0  # normals' worth of the whole that a cluster's moments are shrunk by: small ones say little
+_PRIOR = 100.0  # normals' worth of the whole that a cluster's moments are shrunk by: small ones say little
 
 
 def k_means(vectors: NDArray[np.floating], clusters: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
@@ -20,7 +20,7 @@ def k_means(vectors: NDArray[np.floating], clusters: int, seed: int) -> tuple[ND
 
 
 class Clusters(nn.Module):
-    """To which of K clusters of normals a frame belongs, softly, so that its score has no jump. Buffers only."""
+    """To which of C clusters of normals a frame belongs, softly, so that its score has no jump. Buffers only."""
 
     def __init__(self, dim: int, clusters: int = CLUSTERS) -> None:
         super().__init__()
@@ -37,30 +37,27 @@ class Clusters(nn.Module):
         self.gain = torch.tensor(1 / (std * max(_SOFTNESS * within, 1e-6) ** 0.5), dtype=torch.float32)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """float [N, D] to memberships [N, K] that add up to 1."""
+        """float [N, D] to memberships [N, C] that add up to 1."""
         distance = ((vectors.unsqueeze(1) - self.centres) * self.gain).square().sum(-1)
         return torch.softmax(-distance, dim=-1)
 
 
 class Standard(nn.Module):
-    """Scores in standard deviations of the normals of a frame's own clusters. Buffers only.
+    """Values in standard deviations of the normals of a frame's own clusters, each of K for itself. Buffers only."""
 
-    A score of several terms, [N, M], keeps them: each is centred, and their mean has standard deviation 1.
-    """
-
-    def __init__(self, terms: int = 1, clusters: int = CLUSTERS) -> None:
+    def __init__(self, values: int, clusters: int = CLUSTERS) -> None:
         super().__init__()
-        self.register_buffer("level", torch.zeros(clusters, terms))
-        self.register_buffer("spread", torch.ones(clusters))
+        self.register_buffer("level", torch.zeros(clusters, values))
+        self.register_buffer("spread", torch.ones(clusters, values))
 
     def fit(self, values: Tensor, membership: Tensor) -> None:
-        """Fit on float [N, M] of normals and their memberships [N, K]."""
+        """Fit on float [N, K] of normals and their memberships [N, C]."""
         share = membership.T
         weight = share.sum(1, keepdim=True) + _PRIOR
         self.level = (share @ values + _PRIOR * values.mean(0)) / weight
-        rest = (values - membership @ self.level).mean(1, keepdim=True).square()
-        self.spread = ((share @ rest + _PRIOR * rest.mean(0)) / weight)[:, 0].sqrt().clamp_min(1e-6)
+        rest = (values - membership @ self.level).square()
+        self.spread = ((share @ rest + _PRIOR * rest.mean(0)) / weight).sqrt().clamp_min(1e-6)
 
     def forward(self, values: Tensor, membership: Tensor) -> Tensor:
-        """float [N, M] and memberships [N, K] to float [N, M]."""
-        return (values - membership @ self.level) / (membership @ self.spread).unsqueeze(-1)
+        """float [N, K] and memberships [N, C] to float [N, K]."""
+        return (values - membership @ self.level) / (membership @ self.spread)

@@ -8,30 +8,34 @@ from torch import Tensor, nn
 from ahl_train.errors import ConfigError
 from ahl_train.loss import top_k_mean
 
-FOLDS = 5
+_LEAST = 10  # normals
 _MOST = 20_000  # vectors that a covariance is estimated from, at most
+_PRIOR = 5.0  # frames' worth of the mean of all positions that the mean of one is shrunk by
 
 
 class Gaussian(nn.Module):
-    """Ledoit-Wolf Gaussian of an image's vectors, [N, P, D]: P positions, 1 for a pooled image. Buffers only."""
+    """Ledoit-Wolf Gaussian of a frame's vectors, [N, P, D]: P positions, 1 for a pooled frame. Buffers only.
 
-    def __init__(self, dim: int) -> None:
+    Each position has its own mean, so that a part that always lies at the same place is known there; the covariance
+    about them is one.
+    """
+
+    def __init__(self, dim: int, positions: int = 1) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("mean", torch.zeros(positions, dim))
         self.register_buffer("whitening", torch.eye(dim))
 
-    def fit(self, vectors: Tensor) -> Tensor:
-        """Fit on float [N, P, D]; gives their log densities [N], each by a fit without its fold."""
+    def fit(self, vectors: Tensor) -> None:
+        """Fit on float [N, P, D]. ConfigError for too few."""
         n = len(vectors)
-        if n < 2 * FOLDS:
-            raise ConfigError(f"a density of normality needs {2 * FOLDS} train normals at least, there are {n}")
-        fold = torch.arange(n) % FOLDS
-        held_out = torch.empty(n)
-        for f in range(FOLDS):
-            self.mean, self.whitening = _estimate(vectors[fold != f])
-            held_out[fold == f] = self.log_density(self.distance(self(vectors[fold == f])))
-        self.mean, self.whitening = _estimate(vectors)
-        return held_out
+        if n < _LEAST:
+            raise ConfigError(f"a density of normality needs {_LEAST} train normals at least, there are {n}")
+        own = vectors.mean(0)
+        self.mean = (n * own + _PRIOR * own.mean(0)) / (n + _PRIOR)
+        # At random: a stride that divides the map's width would see some of its columns only.
+        kept = torch.randperm(vectors[..., 0].numel(), generator=torch.Generator().manual_seed(0))[:_MOST]
+        positions = len(self.mean)
+        self.whitening = _whitening(vectors.flatten(0, 1)[kept] - self.mean[kept % positions])
 
     def forward(self, vectors: Tensor) -> Tensor:
         """float [N, P, D], whitened: N(0, I) for normals."""
@@ -48,20 +52,23 @@ class Gaussian(nn.Module):
         return 0.5 * top_k_mean(distance.unsqueeze(-2)).clamp_min(1e-12).log()
 
 
-def _estimate(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean [D] and symmetric inverse root [D, D] of the shrunk covariance of float [N, P, D]."""
-    flat = vectors.flatten(0, 1)
-    # At random: a stride that divides the map's width would see some of its columns only.
-    kept = torch.randperm(len(flat), generator=torch.Generator().manual_seed(0))[:_MOST]
+def shrunk_covariance(residuals: Tensor) -> tuple[Tensor, Tensor]:
+    """Of centred float [M, D]: Ledoit-Wolf's covariance of the standardised, float64 [D, D], and their scale [D]."""
     from sklearn.covariance import LedoitWolf  # here: two seconds that a finished run's readers need not wait
 
-    x: NDArray[np.float64] = flat[kept].double().numpy()
-    mean, scale = x.mean(0), x.std(0)
+    x: NDArray[np.float64] = residuals.double().numpy()
+    scale = np.sqrt(np.square(x).mean(0))
     alive = scale[scale > 1e-6 * scale.max()]
     # A dead channel must not explode later.
     scale = np.maximum(scale, 0.01 * np.median(alive)) if len(alive) else np.ones_like(scale)
     # Shrinking towards the identity is right only where all dimensions have one unit.
-    covariance = LedoitWolf(assume_centered=True, store_precision=False).fit((x - mean) / scale).covariance_
-    values, axes = np.linalg.eigh(covariance)
-    root = (axes * np.maximum(values, 1e-12) ** -0.5) @ axes.T
-    return torch.tensor(mean, dtype=torch.float32), torch.tensor(root / scale[:, None], dtype=torch.float32)
+    covariance = LedoitWolf(assume_centered=True, store_precision=False).fit(x / scale).covariance_
+    return torch.from_numpy(covariance), torch.from_numpy(scale)
+
+
+def _whitening(residuals: Tensor) -> Tensor:
+    """Symmetric inverse root [D, D] of the shrunk covariance of centred float [M, D]."""
+    covariance, scale = shrunk_covariance(residuals)
+    values, axes = torch.linalg.eigh(covariance)
+    root = (axes * values.clamp_min(1e-12) ** -0.5) @ axes.T
+    return (root / scale[:, None]).float()

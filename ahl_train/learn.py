@@ -75,10 +75,9 @@ def begin(
     donors = _donors(dealt.train_normal, config.seed, kept)
     normal_rows = store.rows([Item(s) for s in normals], progress)
     seen_rows = store.rows([Item(s) for s in seen], progress)
-    fitted_on = store.read(rng.permutation(normal_rows)[:_FIT_AT_MOST], base.inputs)
-    base.fit_normals(fitted_on)
-    base.fit_seen(fitted_on, store.read(seen_rows, base.inputs))
-    del fitted_on
+    fitted_rows = rng.permutation(normal_rows)[:_FIT_AT_MOST]
+    held_out = base.fit(store.read(fitted_rows, base.inputs), store.read(seen_rows, base.inputs))
+    fitted = None if held_out is None else (np.concatenate([fitted_rows, seen_rows]), held_out)
 
     vectors = store.means(normal_rows)
     distributions = hadg.generate(
@@ -96,7 +95,8 @@ def begin(
     if not ahl:
         tasks, schedule = [_pooled(tasks)], replace(schedule, inner_steps=0)
 
-    cdl = CDL(base.to(store.device), tasks, store.reader(base.inputs), schedule, config.seed, plus=config.importance)
+    reader = store.reader(base.inputs)
+    cdl = CDL(base.to(store.device), tasks, reader, schedule, config.seed, plus=config.importance, fitted=fitted)
     return cdl, rng
 
 

@@ -20,10 +20,14 @@ class Samples:
 
     They are kept as a table if ``base.prepare`` makes them small, or if a GPU has room for them. Otherwise each batch
     reads its own.
+
+    ``fitted``: rows that the base was fitted on, and what ``Base.fit`` gave for them, which is taken instead.
     """
 
     @torch.no_grad()
-    def __init__(self, base: Base, read: Read, rows: Rows, device: torch.device) -> None:
+    def __init__(
+        self, base: Base, read: Read, rows: Rows, device: torch.device, fitted: tuple[Rows, Features] | None = None
+    ) -> None:
         self._known, self._read, self._device = np.unique(rows), read, device
         self._table: Features | None = None
         prepares = type(base).prepare is not Base.prepare
@@ -32,6 +36,12 @@ class Samples:
             found = (self._there(chunk, copy=True) for chunk in chunks)
             parts = [base.prepare(widened(features)) if prepares else features for features in found]
             self._table = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            if fitted:
+                rows, given = fitted
+                known = np.isin(rows, self._known)
+                places = torch.from_numpy(self.places(rows[known])).to(device)
+                for name, values in given.items():
+                    self._table[name][places] = values[torch.from_numpy(known)].to(device)
 
     def places(self, rows: Rows) -> Rows:
         """The place of each row. The rows must be among those that the samples were made of."""

@@ -34,7 +34,7 @@ SYSTEMS = {
     "ahl-dra": System("AHL(DRA)", lambda e, shots: DRA(e.channels), ahl=True, schedule="short"),
     "ahl-plus": System(
         "AHL+",
-        lambda e, shots: Plus(e.channels, e.before_channels, e.middle_channels, shots),
+        lambda e, shots: Plus(e.shapes, shots),
         ahl=True,
         schedule="short",
     ),

@@ -1,12 +1,13 @@
 """ELPV: 2,624 electroluminescence images of solar cells, from the package `elpv-dataset`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 from ahl_train.datasets.base import GOOD, Dataset, Sample, locate, need_normals
 from ahl_train.errors import DataError
 
+_LABELS = {0.0: 0, 1.0: 1}  # of defect probabilities
 LICENCE = "CC BY-NC-SA 4.0 (no commercial use)"
 
 
@@ -18,17 +19,12 @@ def read(root: Path | None = None) -> Dataset:
     """
     places = ("", "data", "utils", "src/elpv_dataset/data")
     folder = package() if root is None else locate("elpv", root, places, "labels.csv")
-    samples = list(_cells(folder, {0.0: 0, 1.0: 1}))
+    samples = list(_cells(folder))
     return Dataset("elpv", need_normals("elpv", folder, samples), folder, LICENCE)
 
 
-def doubtful() -> tuple[Sample, ...]:
-    """The installed package's cells of probability 2/3 as anomalies: no part of the protocol, so free to choose on."""
-    return tuple(_cells(package(), {0.6667: 1}))
-
-
-def _cells(folder: Path, labels: Mapping[float, int]) -> Iterator[Sample]:
-    """The cells of the defect probabilities that have a label (to 4 digits), as they come."""
+def _cells(folder: Path) -> Iterator[Sample]:
+    """The cells of the defect probabilities that have a label, as they come."""
     for number, line in enumerate((folder / "labels.csv").read_text().splitlines(), start=1):
         if not (fields := line.split()):
             continue
@@ -38,7 +34,7 @@ def _cells(folder: Path, labels: Mapping[float, int]) -> Iterator[Sample]:
             raise DataError(
                 f"{folder / 'labels.csv'}, line {number}: expected path, probability and type, got {line!r}"
             ) from None
-        if (label := labels.get(round(probability, 4))) is not None:
+        if (label := _LABELS.get(probability)) is not None:
             yield Sample(folder / name, label, kind if label else GOOD)
 
 

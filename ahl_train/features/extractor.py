@@ -8,14 +8,21 @@ from torch import Tensor, nn
 
 from ahl_train.backbone import Backbone, BackboneSpec
 from ahl_train.heads.base import Features
-from ahl_train.heads.layers import pool_statistics
+from ahl_train.heads.layers import pool_statistics, smooth
 from ahl_train.images import Sample, load
 from ahl_train.preprocess import Preprocess, choose_supersample
 
-VERSION = 2  # raise it when the numbers that this file, preprocess.py or augment.py give would change
+VERSION = 3  # raise it when the numbers that this file, preprocess.py or augment.py give would change
 FINE = 448  # px, the paper's larger scale; the coarse one is half of it
 # How features are kept and handed on: maps in half precision, statistics whole.
-KEPT = {"fine": torch.float16, "coarse": torch.float16, "middle": torch.float16, "pooled": torch.float32}
+KEPT = {
+    "fine": torch.float16,
+    "coarse": torch.float16,
+    "entry": torch.float16,
+    "before": torch.float16,
+    "middle": torch.float16,
+    "pooled": torch.float32,
+}
 _SIZED = 32  # frames looked at to choose the supersampling
 
 
@@ -32,6 +39,8 @@ class Extractor(nn.Module):
         self.backbone = Backbone(spec, stages=(-3, -2, -1))
         self.preprocess = Preprocess(FINE, self.backbone.mean, self.backbone.std, supersample)
         self.middle_channels, self.before_channels, self.channels = self.backbone.channels
+        with torch.no_grad():
+            self.entry_channels = self.backbone.entry(torch.zeros(1, self.before_channels, 8, 8)).shape[1]
         self.spec, self.supersample = spec, supersample
 
     @property
@@ -42,25 +51,34 @@ class Extractor(nn.Module):
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of one frame's features, in the order in which they are kept."""
-        c, d, e = self.channels, self.before_channels, self.middle_channels
-        return {"fine": (c, 14, 14), "coarse": (c, 7, 7), "middle": (e, 14, 14), "pooled": (3 * d,)}
+        channels = {"entry": self.entry_channels, "before": self.before_channels, "middle": self.middle_channels}
+        return {
+            "fine": (self.channels, 14, 14),
+            "coarse": (self.channels, 7, 7),
+            **{name: (c, 14, 14) for name, c in channels.items()},
+            "pooled": (3 * self.before_channels,),
+        }
 
     def forward(self, image: Tensor) -> Features:
         """uint8 [N, H, W, 3] to float32 features of the last stage, C channels, and of the two before, D and E.
 
         ``fine`` [N, C, 14, 14] and ``coarse`` [N, C, 7, 7]: the last stage at 448 and 224 px (METHOD, Features).
-        ``middle`` [N, E, 14, 14]: the last but two at 448 px, mean-pooled by 4. ``pooled`` [N, 3 D]: statistics of the
-        last but one at 224 px.
+        ``entry`` [N, C', 14, 14]: the last stage's first block at 448 px, smoothed.
+        ``before`` [N, D, 14, 14]: the last but one at 448 px, smoothed and mean-pooled by 2; ``pooled`` [N, 3 D]:
+        statistics of its map without the outermost positions. ``middle`` [N, E, 14, 14]: the last but two at 448 px,
+        mean-pooled by 2, smoothed, and mean-pooled by 2 again.
         """
         return self.of_scales(*self.preprocess(image))
 
     def of_scales(self, fine: Tensor, coarse: Tensor) -> Features:
         """The same of preprocessed frames, float32 [N, 3, 448, 448] and [N, 3, 224, 224]."""
-        middle, _, last_fine = self.backbone(fine)
-        _, before, last_coarse = self.backbone(coarse)
+        middle, before, last_fine = self.backbone(fine)
+        _, _, last_coarse = self.backbone(coarse)
         return {
             "fine": last_fine,
             "coarse": last_coarse,
-            "middle": F.avg_pool2d(middle, 4),
-            "pooled": pool_statistics(before),
+            "entry": smooth(self.backbone.entry(before)),
+            "before": F.avg_pool2d(smooth(before), 2),
+            "middle": F.avg_pool2d(smooth(F.avg_pool2d(middle, 2)), 2),
+            "pooled": pool_statistics(before[..., 1:-1, 1:-1]),
         }

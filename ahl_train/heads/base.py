@@ -19,7 +19,7 @@ class Base(nn.Module):
     """A base model: parameters in, scores out.
 
     A subclass declares its heads and defines ``heads`` and ``maps``. Parameters are what CDL adapts; buffers are
-    fitted once on normal features by ``fit_normals`` and shared by all copies. ``forward`` must be pure: AHL calls it
+    fitted once, on normal features by ``fit_normals``, and shared by all copies. ``forward`` must be pure: AHL calls it
     through ``torch.func.functional_call`` under ``vmap``.
     """
 
@@ -39,8 +39,13 @@ class Base(nn.Module):
     def fit_normals(self, features: Features) -> None:
         """Fit the buffers on normal features, each [N, ...]."""
 
-    def fit_seen(self, normals: Features, seen: Features) -> None:
-        """Fit the buffers that depend on the seen anomalies, after ``fit_normals``."""
+    def fit(self, normals: Features, seen: Features) -> Features | None:
+        """Fit the buffers on normals and seen anomalies, [N, ...] and [M, ...].
+
+        Gives what ``prepare`` would make of those N + M, had they not been fitted on; None where that is the same.
+        """
+        self.fit_normals(normals)
+        return None
 
     def fit_norms(self, features: Features) -> None:
         """Set the evaluation statistics of batch norms from one balanced batch, after training."""

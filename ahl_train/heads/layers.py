@@ -117,3 +117,11 @@ def pool_statistics(maps: Tensor) -> Tensor:
     # Written out, since exporters disagree about the correction that torch.std applies.
     std = (flat - mean.unsqueeze(2)).square().mean(2).clamp_min(1e-12).sqrt()
     return torch.cat([mean, std, flat.amax(2)], dim=1)
+
+
+def smooth(maps: Tensor) -> Tensor:
+    """float [N, C, h, w], each position averaged with its neighbours, with zeros around the map.
+
+    The zeros damp the border, where a network that pads sees what is no part of the frame.
+    """
+    return F.avg_pool2d(maps, 3, stride=1, padding=1)

@@ -9,13 +9,16 @@ import pytest
 import torch
 
 from ahl_export import assemble
-from ahl_export.assemble import export
+from ahl_export.assemble import Wanted, export
 from ahl_export.errors import ExportError
 from ahl_runtime.bundle import open_bundle
 from ahl_runtime.scoring import Scorer
+from ahl_train.config import TrainConfig
+from ahl_train.datasets import Sample
 from ahl_train.errors import RunError
 from ahl_train.images import load
 from ahl_train.run import Run
+from ahl_train.train import train
 
 pytestmark = pytest.mark.slow
 
@@ -53,6 +56,22 @@ def test_manifest_says_how_it_was_made(run: Run, bundle: Path) -> None:
     assert tuple(manifest.graph.heads) == run.model.head_names
     assert len(manifest.first.reference) == 3
     assert str(Path.home()) not in manifest.model_dump_json()
+
+
+def test_normals_alone_are_enough(small_set: Path, cache: Path, tmp_path: Path) -> None:
+    """A line's first day: there is no image of a defect anywhere."""
+    shutil.copytree(small_set / "train", tmp_path / "cells" / "train")
+    config = TrainConfig(str(tmp_path / "cells"), shots=0, calibration=15)
+    run = train(config, tmp_path / "run", cache=cache)
+    opened = export(run.folder, tmp_path / "none.ahl", alpha=0.1, wanted=Wanted(openvino=True)).bundle
+    for artefact in opened.manifest.artefacts:
+        scorer = Scorer(opened, artefact.engine)
+        for sample in run.split.test[:3]:
+            pixels = load(sample)
+            wanted, _, _ = run.model.score(torch.from_numpy(pixels.copy())[None])
+            assert scorer.score(pixels).score == pytest.approx(wanted.item(), abs=1e-2, rel=1e-3)
+    defect = next((small_set / "test" / "crack").iterdir())
+    assert scorer.score(load(Sample(defect, 1, "crack"))).score > opened.manifest.first.decision.threshold
 
 
 def test_too_few_normals_for_alpha_says_what_would_do(run: Run, tmp_path: Path) -> None:

@@ -15,7 +15,17 @@ from ahl_train.datasets import elpv
 from ahl_train.heads.base import NORMAL, PSEUDO, SEEN
 from ahl_train.heads.layers import pool_statistics
 
-CHANNELS, BEFORE, MIDDLE = 3, 1, 2
+CHANNELS, ENTRY, BEFORE, MIDDLE = 3, 2, 1, 2
+SHAPES = MappingProxyType(
+    {
+        "fine": (CHANNELS, 14, 14),
+        "coarse": (CHANNELS, 7, 7),
+        "entry": (ENTRY, 14, 14),
+        "before": (BEFORE, 14, 14),
+        "middle": (MIDDLE, 14, 14),
+        "pooled": (3 * BEFORE,),
+    }
+)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -30,12 +40,14 @@ def make_features(n, seed=0, shift=0.0):
     def draw(*shape):
         return torch.randn(n, *shape, generator=generator) + shift
 
-    middle = draw(MIDDLE, 14, 14)
+    before, middle = draw(BEFORE, 14, 14), draw(MIDDLE, 14, 14)
     return {
         "fine": draw(CHANNELS, 14, 14),
         "coarse": draw(CHANNELS, 7, 7),
+        "entry": draw(ENTRY, 14, 14),
+        "before": before,
         "middle": middle,
-        "pooled": pool_statistics(draw(BEFORE, 14, 14)),
+        "pooled": pool_statistics(before),
     }
 
 
@@ -47,7 +59,7 @@ def features():
 class ToyExtractor(nn.Module):
     """Stands in for features.Extractor: features are sums of pixels. Counts the frames that it has seen."""
 
-    channels, before_channels, middle_channels = CHANNELS, BEFORE, MIDDLE
+    channels = CHANNELS
 
     def __init__(self, weights="one", supersample=1):
         super().__init__()
@@ -55,9 +67,7 @@ class ToyExtractor(nn.Module):
         self.supersample, self.seen = supersample, 0
 
     device = torch.device("cpu")
-    shapes = MappingProxyType(
-        {"fine": (CHANNELS, 14, 14), "coarse": (CHANNELS, 7, 7), "middle": (MIDDLE, 14, 14), "pooled": (3 * BEFORE,)}
-    )
+    shapes = SHAPES
 
     def forward(self, image):
         return self.of_scales(*self.preprocess(image))
@@ -73,6 +83,8 @@ class ToyExtractor(nn.Module):
         return {
             "fine": fine,
             "coarse": coarse,
+            "entry": fine[:, :ENTRY],
+            "before": fine[:, :BEFORE],
             "middle": fine[:, :MIDDLE],
             "pooled": pool_statistics(coarse[:, :BEFORE]),
         }
@@ -89,7 +101,7 @@ def train_plainly(base, groups, epochs=10):
     sizes = np.cumsum([len(g["fine"]) for g in groups])
     rows = tuple(np.split(np.arange(sizes[-1]), sizes[:-1]))
     schedule = Schedule(epochs, inner_steps=0, outer_steps=10, batch=24, watched=4, pseudo=None, outer_lr=0.02)
-    base.fit_normals(groups[NORMAL])
+    base.fit(groups[NORMAL], groups[SEEN])
     cdl = CDL(base, [Task(rows, rows)], lambda r: {name: f[r] for name, f in frames.items()}, schedule, seed=0)
     for _ in range(epochs):
         cdl.run_epoch()

@@ -1,45 +1,41 @@
-"""The ablation: what AHL+ was chosen on has no part in the tests, and its rows add up to the system."""
+"""The ablation: its rows add up to the system, and its table says what was measured where."""
 
 from collections import defaultdict
 
 import pytest
 
 from ahl_train import ablation
-from ahl_train.ablation import trial
-from ahl_train.benchmark import deal
-from ahl_train.datasets.elpv import doubtful
-from ahl_train.images import load_dataset
-from ahl_train.protocol import split
+from ahl_train.ablation import Bench
+from ahl_train.benchmark import auroc, deal
+from ahl_train.benchmark_results import Cell
 
 
 @pytest.fixture(scope="module")
-def elpv():
-    return load_dataset("elpv")
+def bench(elpv_cells, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ablation")
+    return Bench(str(elpv_cells(folder / "cells", train=24, test=12)), folder / "cache")
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_no_test_image_has_a_part_in_the_choice(elpv, seed):
-    tested = {s.path for s in split(elpv, shots=10, seed=seed, calibration=0).test}
-    chosen_on = trial(elpv, seed)
-    assert not tested & {s.path for s in chosen_on.samples}
-    assert len(chosen_on.anomalies) == len(doubtful()) == 106
-    assert len(chosen_on.normals) == 1131
-    assert set(chosen_on.classes) == {"mono", "poly"}
+@pytest.mark.parametrize("shots", [0, 2])
+def test_rows_add_up_to_the_system(bench, shots, monkeypatch):
+    monkeypatch.setattr(ablation, "_BESIDE", ("devnet",))  # learned in a second
+    found = dict(bench.measure(shots, seed=0))
+    dealt = deal(Cell("ahl-plus", "general", None, shots, 0), bench.dataset)
+    system = bench._learned("ahl-plus", shots, dealt)
+    assert found["+ factors learned by AHL: AHL+"] == pytest.approx(auroc(system, bench.store, dealt.test), abs=1e-9)
+    assert found["the best weights in hindsight, fitted on the test images"] >= found["densities of pooled statistics"]
+    assert ("AHL+ and 0.3 of DevNet" in found) == (shots > 0)
+    if not shots:  # there is no likeness to add
+        assert len(set(list(found.values())[1:6])) == 1
 
 
-def test_all_cells_can_be_dealt_on_both(elpv):
-    cells = list(ablation.cells(0))
-    assert len(cells) == 6
-    for dataset in (elpv, trial(elpv, 0)):
-        for cell in cells:
-            assert len(deal(cell, dataset).train_anomaly) == cell.shots
-
-
-def test_the_table_has_a_line_a_row_and_the_means():
+def test_the_table_has_the_means_of_seeds_and_of_sets():
     figures = defaultdict(list)
-    for i, (name, *_) in enumerate(ablation._ROWS):
-        for column in ablation._COLUMNS:
-            figures[name, column] += [0.5 + i / 100, 0.6 + i / 100]
-    lines = ablation.table(figures, figures).splitlines()
-    assert len(lines) == 2 + len(ablation._ROWS)
-    assert lines[-1].count("0.600") == 8
+    for data, value in (("a", 0.6), ("b", 0.8)):
+        for shots in (0, 1, 10):
+            figures["densities of pooled statistics", data, shots] += [value, value + 0.02 * shots]
+        figures["AHL+ and 0.3 of AHL(DevNet)", data, 10].append(value)
+    head, _, first, *_, devnet, _ = ablation.table(figures).splitlines()
+    assert head == "| shots 0 / 1 / 10 | mean | a | b |"
+    assert first.endswith("| 0.700 / 0.710 / 0.800 | 0.600 / 0.610 / 0.700 | 0.800 / 0.810 / 0.900 |")
+    assert devnet.endswith("| – / – / 0.700 | – / – / 0.600 | – / – / 0.800 |")

@@ -51,8 +51,9 @@ def test_convolutions_keep_all_bits_within_ieee_only():
     assert torch.backends.cudnn.allow_tf32 == before
 
 
-def make(kind):
-    return {"DevNet": lambda: DevNet(3), "DRA": lambda: DRA(3, hidden=4), "Plus": lambda: Plus(3, 1, 2, 10)}[kind]()
+def make(kind, features):
+    shapes = {name: f.shape[1:] for name, f in features(1).items()}
+    return {"DevNet": lambda: DevNet(3), "DRA": lambda: DRA(3, hidden=4), "Plus": lambda: Plus(shapes, 10)}[kind]()
 
 
 class Watch(TorchDispatchMode):
@@ -73,9 +74,8 @@ class Watch(TorchDispatchMode):
 @pytest.mark.parametrize("kind", ["DevNet", "DRA", "Plus"])
 def test_a_step_never_waits_for_the_device_nor_sends_it_anything(kind, features):
     """Seen on the CPU, by the operations that it calls: what a CUDA graph could not capture."""
-    base = make(kind)
-    base.fit_normals(features(20))
-    base.fit_seen(features(20), features(10, seed=1))
+    base = make(kind, features)
+    base.fit(features(20), features(10, seed=1))
     frames = features(40)
     cdl = CDL(base, [Task(ROWS, ROWS)] * 3, lambda rows: {n: frames[n][rows] for n in base.inputs}, SCHEDULE, 0)
     steps = []
@@ -110,7 +110,7 @@ def test_all_tensors_of_a_step_are_on_the_gpu(kind, features, monkeypatch):
     monkeypatch.setattr("ahl_train.importance.Psi", lambda models: SimpleNamespace(to=lambda d: torch.nn.Linear(1, 1)))
     with FakeTensorMode(allow_non_fake_inputs=True):  # constants of modules are real, on the CPU
         with torch.device("cuda"):
-            base = make(kind)
+            base = make(kind, features)
         frames = {name: torch.empty(f.shape, dtype=torch.float16) for name, f in features(40).items()}
         reader = {n: frames[n] for n in base.inputs}
         cdl = CDL(
@@ -132,9 +132,8 @@ def test_all_tensors_of_a_step_are_on_the_gpu(kind, features, monkeypatch):
 def test_a_gpu_learns_what_the_cpu_does(kind, replayed, features):
     frames = features(40)
     torch.manual_seed(0)
-    base = make(kind)
-    base.fit_normals(features(20))
-    base.fit_seen(features(20), features(10, seed=1))
+    base = make(kind, features)
+    base.fit(features(20), features(10, seed=1))
     scores = {}
     for device in ("cpu", "cuda"):
         own = copy.deepcopy(base).to(device)

@@ -54,11 +54,16 @@ def exact(setting):
     return base.double(), store
 
 
+def shapes(features):
+    return {name: f.shape[1:] for name, f in features(1).items()}
+
+
 def make_base(kind, features, seed=0):
     torch.manual_seed(seed)
-    base = {DevNet: lambda: DevNet(C), DRA: lambda: DRA(C, hidden=4), Plus: lambda: Plus(C, B, D, len(SEEN))}[kind]()
-    base.fit_normals(features(20))
-    base.fit_seen(features(20), features(10, seed=1, shift=0.8))
+    base = {DevNet: lambda: DevNet(C), DRA: lambda: DRA(C, hidden=4), Plus: lambda: Plus(shapes(features), len(SEEN))}[
+        kind
+    ]()
+    base.fit(features(20), features(10, seed=1, shift=0.8))
     for p in base.parameters():
         nn.init.normal_(p, std=0.3)
     return base
@@ -103,6 +108,9 @@ def learner(base, tasks, store, schedule, **switches):
 def one_loss(model, store, rows, mu, sigma):
     """Heads' mean deviation losses on the samples that each learns from, added."""
     heads = model({name: f[rows] for name, f in store.all.items()})
+    share = 1
+    if isinstance(model, Plus):  # it learns by the deviation of the total, half of it for each head
+        heads, share = model.total(heads)[:, None].expand_as(heads), 2
     total = 0.0
     for h, allowed in enumerate(model.trains_on):
         losses = []
@@ -113,7 +121,7 @@ def one_loss(model, store, rows, mu, sigma):
                 high = (group != 0) != model.negated[h]
                 losses.append(torch.relu(5 - dev) if high else dev.abs())
         if losses:
-            total = total + sum(losses) / len(losses)
+            total = total + sum(losses) / len(losses) / share
     return total
 
 

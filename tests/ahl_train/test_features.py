@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 
@@ -14,9 +15,9 @@ from ahl_train.augment import AUGMENTATIONS
 from ahl_train.backbone import BackboneSpec
 from ahl_train.datasets import Sample
 from ahl_train.errors import DataError, RunError
-from ahl_train.features import Extractor, FeatureStore, Item
+from ahl_train.features import Extractor, FeatureStore, Item, default_cache
 
-NAMES = ("fine", "coarse", "middle", "pooled")
+NAMES = ("fine", "coarse", "entry", "before", "middle", "pooled")
 
 
 @pytest.fixture
@@ -62,20 +63,51 @@ def test_a_real_extractors_features():
     with torch.inference_mode():
         features = extractor(image)
         fine, coarse = extractor.preprocess(image)
-        middle, _, last = extractor.backbone(fine)
-        _, before, last_coarse = extractor.backbone(coarse)
+        middle, before, last = extractor.backbone(fine)
+        last_coarse = extractor.backbone(coarse)[-1]
+        entry = extractor.backbone.net.blocks[5][0](before)
     shapes = {name: tuple(f.shape) for name, f in features.items()}
     assert shapes == {
         "fine": (1, 320, 14, 14),
         "coarse": (1, 320, 7, 7),
+        "entry": (1, 192, 14, 14),
+        "before": (1, 112, 14, 14),
         "middle": (1, 40, 14, 14),
         "pooled": (1, 336),
     }
+    assert shapes == {name: (1, *shape) for name, shape in extractor.shapes.items()}
     torch.testing.assert_close(features["fine"], last)
     torch.testing.assert_close(features["coarse"], last_coarse)
-    torch.testing.assert_close(features["middle"], middle.reshape(1, 40, 14, 4, 14, 4).mean((3, 5)))
-    torch.testing.assert_close(features["pooled"][0, :112], before[0].mean((1, 2)))
-    torch.testing.assert_close(features["pooled"][0, 224:], before[0].amax((1, 2)))
+    torch.testing.assert_close(features["entry"], smoothed(entry))
+    torch.testing.assert_close(features["before"], halved(smoothed(before)))
+    torch.testing.assert_close(features["middle"], halved(smoothed(halved(middle))))
+    inner = before[0, :, 1:-1, 1:-1]
+    torch.testing.assert_close(features["pooled"][0, :112], inner.mean((1, 2)))
+    torch.testing.assert_close(features["pooled"][0, 224:], inner.amax((1, 2)))
+
+
+def halved(maps):
+    n, c, h, w = maps.shape
+    return maps.reshape(n, c, h // 2, 2, w // 2, 2).mean((3, 5))
+
+
+def smoothed(maps):
+    """Means of 3 x 3, zeros around the map counted."""
+    around = torch.nn.functional.pad(maps, (1, 1, 1, 1))
+    return around.unfold(2, 3, 1).unfold(3, 3, 1).mean((-2, -1))
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "channels"), [("resnet18", "layer4.0", 512), ("convnext_atto", "stages.3", 320)]
+)
+def test_the_last_stages_entry_of_other_networks(name, module, channels, monkeypatch):
+    """Its first block where it has several one after the other, else all of it. No weights are needed for that."""
+    monkeypatch.setattr("ahl_train.backbone.load_network", lambda spec: timm.create_model(spec.name))
+    extractor = Extractor(BackboneSpec(name)).eval()
+    assert extractor.backbone._entry is extractor.backbone.net.get_submodule(module)
+    with torch.inference_mode():
+        entry = extractor(torch.zeros(1, 60, 60, 3, dtype=torch.uint8))["entry"]
+    assert entry.shape == (1, channels, 14, 14)
 
 
 # Items
@@ -95,6 +127,13 @@ def test_another_seed_gives_another_pseudo_anomaly(samples):
 
 
 # The store
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_the_cache_is_in_the_users_own_unless_asked_otherwise(value, monkeypatch):
+    """Set to nothing is not set: features would land in the folder that one works in."""
+    monkeypatch.delenv("AHL_CACHE", raising=False) if value is None else monkeypatch.setenv("AHL_CACHE", value)
+    assert default_cache() == Path.home() / ".cache" / "ahl" / "features"
 
 
 def test_features_are_those_of_the_extractor(samples, cache, toy_extractor):

@@ -1,4 +1,4 @@
-"""The Gaussian of normality: scikit-learn's distance, white vectors, held-out standardisation, dead channels."""
+"""The Gaussian of normality: scikit-learn's distance, white vectors, means of positions, dead channels."""
 
 import numpy as np
 import pytest
@@ -43,18 +43,21 @@ def test_whitened_normals_have_unit_covariance():
     torch.testing.assert_close(white.T.cov(), torch.eye(DIM), atol=0.05, rtol=0)
 
 
-@pytest.mark.parametrize("positions", [1, 49])
-def test_fresh_normals_lie_as_far_out_as_those_of_the_left_out_folds(positions):
-    """Few vectors for their dimension: on the images fitted on the density is far too low."""
-    train, fresh = correlated(60, positions, dim=40), correlated(40, positions, seed=1, dim=40)
-    model = Gaussian(40)
-    held_out = model.fit(train)
-    level, spread = held_out.mean(), held_out.std()
-    density = (model.log_density(model.distance(model(fresh))) - level) / spread
-    assert abs(density.mean()) < 0.5
-    assert 0.6 < density.std() < 1.5
-    if positions == 1:
-        assert ((model.log_density(model.distance(model(train))) - level) / spread).mean() < -1
+def test_a_position_has_its_own_mean_shrunk_by_five_frames_worth_of_all():
+    """By hand: 10 frames, at the first position 0 and at the second 3."""
+    vectors = torch.tensor([0.0, 3.0])[None, :, None].expand(10, 2, DIM) + 0.01 * correlated(10, 2)
+    model = Gaussian(DIM, 2)
+    model.fit(vectors)
+    own = vectors.mean(0)
+    torch.testing.assert_close(model.mean, (10 * own + 5 * own.mean(0)) / 15)
+
+
+def test_what_is_normal_at_one_position_is_not_at_another():
+    vectors = 10 * torch.arange(4.0)[None, :, None] + torch.randn(60, 4, DIM)
+    model = Gaussian(DIM, 4)
+    model.fit(vectors)
+    moved = vectors.flip(1)
+    assert model.distance(model(moved)).mean() > 10 * model.distance(model(vectors)).mean()
 
 
 def test_the_log_density_is_half_the_log_of_the_largest_tenth():
@@ -80,8 +83,13 @@ def test_normals_without_any_variation_stay_finite():
 def test_all_positions_are_seen_when_there_are_too_many_vectors(monkeypatch):
     """Seven columns, each with its own level; a seventh of the vectors is kept."""
     monkeypatch.setattr(gaussian, "_MOST", 700)
-    columns = torch.arange(7.0).repeat(7)[None, :, None].expand(100, 49, DIM) + 0.1 * torch.randn(100, 49, DIM)
-    assert fitted(columns).mean.mean().item() == pytest.approx(3, abs=0.3)
+    columns = 3 * torch.randn(7)[None].repeat(100, 7)[..., None] * torch.randn(100, 1, 1) + torch.randn(100, 49, DIM)
+    kept, everything = Gaussian(DIM, 49), Gaussian(DIM, 49)
+    kept.fit(columns)
+    monkeypatch.setattr(gaussian, "_MOST", 4900)
+    everything.fit(columns)
+    ratio = kept.distance(kept(columns)).mean(0) / everything.distance(everything(columns)).mean(0)
+    assert (ratio - 1).abs().max() < 0.3
 
 
 def test_too_few_normals_are_refused():

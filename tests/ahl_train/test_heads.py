@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ahl_train.errors import ConfigError
 from ahl_train.heads.base import NORMAL, PSEUDO, SEEN
 from ahl_train.heads.devnet import DevNet
 from ahl_train.heads.dra import DRA
@@ -13,14 +14,17 @@ from ahl_train.heads.layers import BatchNormRelu, PointScore, mean_of_scales, po
 from ahl_train.heads.plus import Plus
 from ahl_train.loss import top_k_mean
 
-C, B, D, SHOTS = 3, 1, 2, 4  # the channels of conftest's features, seen anomalies
+C, SHOTS = 3, 4  # the channels of conftest's features, seen anomalies
+
+
+def shapes(features):
+    return {name: f.shape[1:] for name, f in features(1).items()}
 
 
 def make(kind, features):
     torch.manual_seed(0)
-    base = Plus(C, B, D, SHOTS) if kind is Plus else kind(C)
-    base.fit_normals(features(24))
-    base.fit_seen(features(24), features(SHOTS, seed=3, shift=1.0))
+    base = Plus(shapes(features), SHOTS) if kind is Plus else kind(C)
+    base.fit(features(24), features(SHOTS, seed=3, shift=1.0))
     for p in base.parameters():
         nn.init.normal_(p, std=0.3)
     return base
@@ -59,8 +63,8 @@ def test_the_map_is_hot_where_the_frame_is_odd(base, features):
     base.fit_norms(features(24))
     base.eval()
     frame = features(1, seed=1)
-    frame["fine"][..., 10:, 10:] += 9
-    frame["middle"][..., 10:, 10:] += 9
+    for name in ("fine", "entry", "before", "middle"):
+        frame[name][..., 10:, 10:] += 9
     frame["coarse"][..., 5:, 5:] += 9
     hot = base.maps(frame)[0]
     assert hot[10:, 10:].mean() > 2 * hot[:10, :10].mean()
@@ -198,58 +202,142 @@ def test_dras_reference_is_the_mean_of_five_normals(features):
 # Plus
 
 
-def plus(features, shots=SHOTS):
-    base = Plus(C, B, D, shots)
-    base.fit_normals(features(60))
-    return base
+def plus(features, shots=SHOTS, n=60):
+    """A base fitted on n normals and as many seen anomalies, and what it gives for them, held out."""
+    base = Plus(shapes(features), shots)
+    held_out = base.fit(features(n), features(shots, seed=3, shift=1.0))["evidence"]
+    return base.eval(), held_out[:n], held_out[n:]
 
 
-def spaces(base, frames):
-    """The frames' vectors in each space, whitened, [N, P, D]."""
-    vectors = (
-        pool_statistics(frames["coarse"])[:, None],
-        frames["pooled"][:, None],
-        frames["coarse"].flatten(2).mT,
-        frames["middle"].flatten(2).mT,
+def smoothed(maps):
+    """A mean of 3 x 3 with zeros around the map, by a convolution."""
+    kernel = torch.full((maps.shape[1], 1, 3, 3), 1 / 9)
+    return F.conv2d(maps, kernel, padding=1, groups=maps.shape[1]).flatten(2).mT
+
+
+def patches(frames):
+    return {
+        "coarse": smoothed(frames["coarse"]),
+        **{name: frames[name].flatten(2).mT for name in ("entry", "before", "middle")},
+    }
+
+
+def pooled(frames):
+    by_hand = {name: pool_statistics(frames[name])[:, None] for name in ("coarse", "entry")}
+    return {"before": frames["pooled"][:, None], **by_hand}
+
+
+def whitened(base, frames):
+    """Of pooled statistics and of patches, in each space, [N, P, D]."""
+    return (
+        {name: base.pooled[name](vectors) for name, vectors in pooled(frames).items()},
+        {name: base.patches[name](vectors) for name, vectors in patches(frames).items()},
     )
-    return [gaussian(v) for gaussian, v in zip(base.gaussians, vectors, strict=True)]
 
 
-def membership(base, frames):
-    return base.clusters(frames["coarse"].mean((2, 3)))
+def worst(white, count=5):
+    """The patches that lie farthest out, of length 1, with numpy: [N, count, D]."""
+    white = white.numpy().astype(float)
+    kept = np.take_along_axis(white, np.argsort(-(white**2).mean(2), axis=1)[:, :count, None], axis=1)
+    return kept / np.linalg.norm(kept, axis=2, keepdims=True)
 
 
-def densities(base, frames):
-    """float [N, 4], each standardised by hand within its clusters."""
-    m = membership(base, frames)
-    raw = torch.stack([g.log_density(g.distance(w)) for g, w in zip(base.gaussians, spaces(base, frames), strict=True)])
-    level = torch.stack([m @ s.level[:, 0] for s in base.density])
-    return ((raw - level) / torch.stack([m @ s.spread for s in base.density])).T
+def evidence(base, frames, seen):
+    """Raw, by a second implementation, float [N, K]."""
+    found = []
+    statistics, places = whitened(base, frames)
+    seen_statistics, seen_places = whitened(base, seen)
+    for name in ("before", "coarse"):
+        found.append(0.5 * np.log((statistics[name].numpy() ** 2).mean((1, 2))))
+    own = patches(frames)
+    for name, given in (("entry", own["entry"]), ("texture", torch.cat([own["before"], own["middle"]], 2))):
+        nearest = torch.cdist(given.double(), base.banks[name].bank.double()[None]).amin(-1).square()
+        found.append(nearest.amax(1).log().numpy())
+    if base.shots:
+        everything = [
+            *(pooled(frames)[n][:, 0] for n in ("before", "coarse", "entry")),
+            pool_statistics(frames["middle"]),
+        ]
+        found.append(((torch.cat(everything, 1) - base.joint.mean) @ base.joint.direction).numpy())
+        for name in ("before", "coarse", "entry"):
+            mean = seen_statistics[name][:, 0].mean(0)
+            found.append((statistics[name][:, 0] @ mean / mean.norm()).numpy())
+        for name in ("entry", "coarse", "before", "middle"):
+            cosines = np.einsum("npd,mqd->npmq", worst(places[name]), worst(seen_places[name]))
+            found.append(cosines.max(3).mean((1, 2)))
+    return np.stack(found, axis=1)
 
 
-def likeness(base, seen, frames, space):
-    """float [N, M], with numpy: the mean, over a frame's worst patches, of the cosine to a seen frame's nearest."""
-    count = 1 if space < 2 else 5
-
-    def worst(frames):
-        white = spaces(base, frames)[space].numpy().astype(float)
-        order = np.argsort(-(white**2).mean(2), axis=1)[:, :count]
-        kept = np.take_along_axis(white, order[..., None], axis=1)
-        return kept / np.linalg.norm(kept, axis=2, keepdims=True)
-
-    return np.einsum("npd,mqd->npmq", worst(frames), worst(seen)).max(3).mean(1)
+@pytest.mark.parametrize("shots", [0, 1, SHOTS])
+def test_plus_evidence_by_a_second_implementation(features, shots):
+    base, *_ = plus(features, shots)
+    frames, seen = features(6, seed=1), features(shots, seed=3, shift=1.0)
+    member = base.clusters(frames["coarse"].mean((2, 3))).numpy()
+    standard = base.standard
+    expected = (evidence(base, frames, seen) - member @ standard.level.numpy()) / (member @ standard.spread.numpy())
+    np.testing.assert_allclose(base.prepare(frames)["evidence"].numpy(), expected, rtol=1e-2, atol=1e-2)
 
 
-def standardised(values, of, base, frames, normals):
-    """``values`` [N] in standard deviations of the normals' ``of`` [N], by cluster, each shrunk by 10 normals."""
-    m, own = membership(base, normals).numpy().astype(float), membership(base, frames).numpy().astype(float)
-    n = m.sum(0) + 10
-    level = (m.T @ of + 10 * of.mean()) / n
-    rest = (of - m @ level) ** 2
-    return (values - own @ level) / (own @ np.sqrt((m.T @ rest + 10 * rest.mean()) / n))
+def test_plus_evidence_of_what_it_was_fitted_on_is_that_of_fresh_normals(features):
+    """Held out, normals have mean 0 and deviation 1; not held out, they look too normal."""
+    base, normals, _ = plus(features)
+    torch.testing.assert_close(normals.mean(0), torch.zeros(12), atol=0.05, rtol=0)
+    torch.testing.assert_close(normals.std(0), torch.ones(12), atol=0.05, rtol=0)
+    fresh = base.prepare(features(200, seed=9))["evidence"]
+    assert fresh.mean(0).abs().max() < 0.6
+    fitted_on = base.prepare(features(60))["evidence"]
+    assert fitted_on[:, :4].mean() < fresh[:, :4].mean() - 0.5
 
 
-def test_plus_learns_from_normals_and_seen_anomalies_and_never_its_densities(features, moved_by):
+def test_plus_judges_a_seen_anomaly_by_the_others(features):
+    """Of four anomalies one is of another kind: without itself it is like none of them."""
+    seen = features(SHOTS, seed=3, shift=1.0)
+    for values in seen.values():
+        values[0] = -values[0]
+    base = Plus(shapes(features), SHOTS)
+    left_out = base.fit(features(60), seen)["evidence"][60:]
+    assert left_out[0, 4:8].max() < 0
+    assert left_out[1:, 4:8].min() > 0.5
+    itself = base.prepare(seen)["evidence"]
+    assert (itself[:, 8:] > left_out[:, 8:]).all()  # a patch is nearest to its own
+
+
+def test_plus_weighs_what_tells_the_left_out_anomalies(features):
+    """Anomalies differ in the last stage at 224 px alone: its evidence weighs most, none weighs nothing."""
+    seen = features(SHOTS, seed=3)
+    seen["coarse"] += 2.0
+    base = Plus(shapes(features), SHOTS)
+    left_out = base.fit(features(60), seen)["evidence"][60:]
+    said = left_out.clamp(0, 4).mean(0) ** 2
+    equal = np.where(np.arange(12) < 4, 1.0, SHOTS / (SHOTS + 2))
+    trust = (SHOTS - 1) / (SHOTS - 1 + 10)
+    expected = trust * (said / said.mean()).numpy() + (1 - trust) * equal
+    np.testing.assert_allclose((base.fusion / base.fusion.sum()).numpy(), expected / expected.sum(), rtol=1e-3)
+    assert base.fusion[1] > 1.2 * base.fusion[0]
+    assert base.fusion.min() > 0
+
+
+@pytest.mark.parametrize(("shots", "parts"), [(0, [1.0] * 4), (1, [1.0] * 4 + [1 / 3] * 8)])
+def test_plus_trusts_all_evidence_alike_where_no_two_anomalies_say_otherwise(features, shots, parts):
+    base, normals, _ = plus(features, shots)
+    torch.testing.assert_close(base.fusion / base.fusion[0], torch.tensor(parts))
+    assert (normals @ base.fusion).std().item() == pytest.approx(1, abs=1e-4)
+    assert not any(p.requires_grad for p in base.parameters())
+
+
+def test_plus_heads_add_up_to_the_weighed_evidence(features):
+    base, *_ = plus(features)
+    frames = features(5, seed=1)
+    prepared, heads = base.prepare(frames), base(frames)
+    with torch.no_grad():
+        base.weight[2] = 3.0
+        heads = base(frames)
+    weighed = prepared["evidence"] * base.fusion * torch.tensor([1.0, 1, 3] + [1] * 9)
+    torch.testing.assert_close(heads.detach(), torch.stack([weighed[:, :4].sum(1), weighed[:, 4:].sum(1)], 1))
+    torch.testing.assert_close(base(prepared, prepared=True), heads)
+
+
+def test_plus_learns_from_normals_and_seen_anomalies_and_never_what_was_fitted(features, moved_by):
     base = make(Plus, features)
     buffers = {name: b.clone() for name, b in base.named_buffers()}
     for group, moved in ((NORMAL, {"weight"}), (SEEN, {"weight"}), (PSEUDO, set())):
@@ -258,67 +346,14 @@ def test_plus_learns_from_normals_and_seen_anomalies_and_never_its_densities(fea
         assert torch.equal(b, buffers[name])
 
 
-def test_plus_without_anomalies_is_the_sum_of_its_densities(features):
-    base, frames = plus(features, shots=0), features(5, seed=1)
-    base.fit_seen(features(60), features(0))
-    heads = base(frames)
-    assert torch.equal(heads[:, 1], torch.zeros(5))
-    torch.testing.assert_close(base.total(heads), densities(base, frames).sum(1))
-    assert base.total(base(features(5, seed=2, shift=3.0))).min() > base.total(heads).max()
-    assert not any(p.requires_grad for p in base.parameters())
+def test_plus_needs_thirteen_normals(features):
+    with pytest.raises(ConfigError, match="13 train normals at least, there are 12"):
+        plus(features, n=12)
+    plus(features, n=13)
 
 
-def test_plus_densities_are_those_of_fresh_normals_within_their_cluster(features):
-    """Two kinds of normals, one of them scattered wider: neither counts as less normal than the other."""
-    narrow, wide = features(60, seed=5), features(60, seed=6, shift=4.0)
-    wide = {name: 3 * (f - f.mean()) + f.mean() + 4 for name, f in wide.items()}
-    normals = {name: torch.cat([f, wide[name]]) for name, f in narrow.items()}
-    base = Plus(C, B, D, SHOTS)
-    base.fit_normals(normals)
-    m = membership(base, normals)
-    assert set(m[:60].argmax(1).tolist()).isdisjoint(m[60:].argmax(1).tolist())
-    mean = torch.stack([densities(base, f).mean(0) for f in (narrow, wide)])
-    apart = (mean[0] - mean[1]).abs().mean()
-    for standard in base.density:  # as if there were one cluster only
-        standard.level[:], standard.spread[:] = standard.level.mean(0), standard.spread.mean()
-    one = torch.stack([densities(base, f).mean(0) for f in (narrow, wide)])
-    assert apart < 0.5 * (one[0] - one[1]).abs().mean()
-
-
-def test_plus_parts_add_up_to_its_heads(features):
-    base, frames = plus(features), features(5, seed=1)
-    base.fit_seen(features(60), features(SHOTS, seed=3, shift=1.0))
-    prepared, heads = base.prepare(frames), base(frames)
-    torch.testing.assert_close(prepared["density"], densities(base, frames))
-    torch.testing.assert_close(heads[:, 0], prepared["density"].sum(1))
-    torch.testing.assert_close(heads[:, 1], SHOTS / (SHOTS + 5) * base.seen(prepared).sum(1))
-    torch.testing.assert_close(base(prepared, prepared=True), heads)
-
-
-def test_plus_seen_head_starts_from_the_mean_likeness_in_the_normals_standard_deviations(features):
-    base, normals, seen = plus(features), features(60), features(SHOTS, seed=3, shift=1.0)
-    base.fit_seen(normals, seen)
-    frames, expected = features(5, seed=1), 0
-    for space in range(4):
-        ours, of = (likeness(base, seen, f, space).mean(1) for f in (frames, normals))
-        expected = expected + standardised(ours, of, base, frames, normals)
-    np.testing.assert_allclose(
-        base(frames)[:, 1].detach().numpy(), SHOTS / (SHOTS + 5) * expected, rtol=1e-3, atol=1e-3
-    )
-    assert base(seen)[:, 1].mean() > base(normals)[:, 1].mean() + 1
-
-
-def test_plus_learned_weights_choose_among_the_seen_anomalies(features):
-    """All weight on the second anomaly of the third space: only likeness to it counts."""
-    base, normals, seen = plus(features), features(60), features(SHOTS, seed=3, shift=1.0)
-    base.fit_seen(normals, seen)
-    with torch.no_grad():
-        base.weight.zero_()
-        base.weight[2, 1] = 1.0
-    frames = features(6, seed=1)
-    like = torch.tensor(likeness(base, seen, frames, 2)[:, 1])
-    m, standard = membership(base, frames).double(), base.likeness[2]
-    expected = (like - m @ standard.level[:, 1].double()) / (m @ standard.spread.double())
-    np.testing.assert_allclose(
-        base(frames)[:, 1].detach(), SHOTS / (SHOTS + 5) * expected / SHOTS, rtol=1e-3, atol=1e-3
-    )
+def test_plus_without_anomalies_scores_what_is_odd(features):
+    base, *_ = plus(features, shots=0)
+    frames, odd = features(40, seed=1), features(40, seed=2, shift=3.0)
+    assert base.total(base(odd)).min() > base.total(base(frames)).max()
+    assert torch.equal(base(frames)[:, 1], torch.zeros(40))

@@ -43,6 +43,18 @@ def test_samples_are_those_of_their_rows(base, reader, monkeypatch):
     torch.testing.assert_close(found["coarse"], known["coarse"].float()[wanted])
 
 
+def test_rows_that_the_base_was_fitted_on_are_taken_as_its_fit_gave_them(reader):
+    """Of rows in any order; a row that is not among the samples is left out."""
+    known, read = reader
+    fitted = np.array([5, 19, 7])
+    given = {name: torch.full((3, *values.shape[1:]), 9.0) for name, values in known.items() if name == "coarse"}
+    given["level"] = torch.tensor([[5.0], [19.0], [7.0]]).expand(3, 3)
+    samples = Samples(Passing(3), read, ROWS, CPU, (fitted, given))
+    found = samples.at(torch.from_numpy(samples.places(np.array([3, 5, 7, 12]))))["level"]
+    assert found[1].tolist() == [5.0] * 3 and found[2].tolist() == [7.0] * 3
+    torch.testing.assert_close(found[[0, 3]], known["coarse"][[3, 12]].float().mean((-2, -1)))
+
+
 def test_only_half_floats_are_widened():
     kept = {"half": torch.ones(2, dtype=torch.float16), "double": torch.ones(2, dtype=torch.float64)}
     assert {name: f.dtype for name, f in widened(kept).items()} == {"half": torch.float32, "double": torch.float64}
