@@ -32,10 +32,8 @@ class Gaussian(nn.Module):
             raise ConfigError(f"a density of normality needs {_LEAST} train normals at least, there are {n}")
         own = vectors.mean(0)
         self.mean = (n * own + _PRIOR * own.mean(0)) / (n + _PRIOR)
-        # At random: a stride that divides the map's width would see some of its columns only.
-        kept = torch.randperm(vectors[..., 0].numel(), generator=torch.Generator().manual_seed(0))[:_MOST]
-        positions = len(self.mean)
-        self.whitening = _whitening(vectors.flatten(0, 1)[kept] - self.mean[kept % positions])
+        frame, position = drawn(vectors, _MOST)
+        self.whitening = _whitening(vectors[frame, position] - self.mean[position])
 
     def forward(self, vectors: Tensor) -> Tensor:
         """float [N, P, D], whitened: N(0, I) for normals."""
@@ -50,6 +48,16 @@ class Gaussian(nn.Module):
     def log_density(distance: Tensor) -> Tensor:
         """float [N, P] distances to [N]: half the log of the mean of the largest tenth; higher is less normal."""
         return 0.5 * top_k_mean(distance.unsqueeze(-2)).clamp_min(1e-12).log()
+
+
+def drawn(vectors: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Frames and positions, int64 [M] each, of at most so many vectors of [N, P, D]: the same ones of the same shape.
+
+    At random: a stride that divides the map's width would see some of its columns only.
+    """
+    positions = vectors.shape[1]
+    kept = torch.randperm(len(vectors) * positions, generator=torch.Generator().manual_seed(0))[:most]
+    return kept // positions, kept % positions
 
 
 def shrunk_covariance(residuals: Tensor) -> tuple[Tensor, Tensor]:

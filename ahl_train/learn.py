@@ -17,7 +17,7 @@ from ahl_train.heads.base import PSEUDO, Base
 from ahl_train.protocol import Split
 from ahl_train.run import RunFolder
 
-_FIT_AT_MOST = 2_000  # normals that a density is fitted on: more take memory, and say no more of a covariance
+_FIT_AT_MOST = 1_200  # normals that a density is fitted on: more take memory, and say no more of a covariance
 
 
 def learn(
@@ -75,8 +75,10 @@ def begin(
     donors = _donors(dealt.train_normal, config.seed, kept)
     normal_rows = store.rows([Item(s) for s in normals], progress)
     seen_rows = store.rows([Item(s) for s in seen], progress)
-    fitted_rows = rng.permutation(normal_rows)[:_FIT_AT_MOST]
-    held_out = base.fit(store.read(fitted_rows, base.inputs), store.read(seen_rows, base.inputs))
+    chosen = rng.permutation(len(normals))[:_FIT_AT_MOST]
+    altered = [Item(normals[i], "cutpaste", donors[i], config.seed) for i in chosen[: base.altered]]
+    fitted_rows, altered_rows = normal_rows[chosen], store.rows(altered, progress)
+    held_out = base.fit(*(store.read(rows, base.inputs) for rows in (fitted_rows, seen_rows, altered_rows)))
     fitted = None if held_out is None else (np.concatenate([fitted_rows, seen_rows]), held_out)
 
     vectors = store.means(normal_rows)

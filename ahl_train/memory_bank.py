@@ -3,28 +3,39 @@
 import torch
 from torch import Tensor, nn
 
+from ahl_train.gaussian import drawn
+
 _PROJECTED = 32  # dimensions in which they are chosen
 _MOST = 50_000  # patches that they are chosen among, at random: more take time, and are like those
 
 
 class MemoryBank(nn.Module):
-    """A coreset of normal patches (PatchCore, CVPR 2022, section 3.2). Buffers only."""
+    """A coreset of normal patches (PatchCore, CVPR 2022, section 3.2). Buffers only.
 
-    def __init__(self, dim: int, size: int) -> None:
+    ``axes``: distances along so many principal axes of normal patches alone, which is quicker, and what varies little
+    among them counts for nothing; None: along all.
+    """
+
+    def __init__(self, dim: int, size: int, axes: int | None = None) -> None:
         super().__init__()
-        self.register_buffer("bank", torch.zeros(size, dim))
+        kept = dim if axes is None else min(axes, dim)
+        self.register_buffer("bank", torch.zeros(size, kept))
+        self.register_buffer("axes", None if axes is None else torch.eye(dim, kept))
 
     def fit(self, patches: Tensor) -> None:
         """Keep patches, of float [N, P, D], such that no other lies far from all: the same ones of the same."""
-        flat = patches.flatten(0, 1)
-        if len(flat) > _MOST:
-            flat = flat[torch.randperm(len(flat), generator=torch.Generator().manual_seed(0))[:_MOST]]
-        self.bank = flat[_coreset(flat, len(self.bank))].clone()
+        among = patches[drawn(patches, _MOST)]
+        if self.axes is not None:
+            centred = (among - among.mean(0)).double()
+            self.axes = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -self.bank.shape[1] :].float()
+            among = among @ self.axes
+        self.bank = among[_coreset(among, len(self.bank))].clone()
 
     def forward(self, patches: Tensor) -> Tensor:
         """float [N, P, D] to squared distances [N, P] from the nearest."""
-        nearest = (self.bank.square().sum(-1) - 2 * (patches @ self.bank.T)).amin(-1)
-        return (patches.square().sum(-1) + nearest).clamp_min(0)
+        own = patches if self.axes is None else patches @ self.axes
+        nearest = (self.bank.square().sum(-1) - 2 * (own @ self.bank.T)).amin(-1)
+        return (own.square().sum(-1) + nearest).clamp_min(0)
 
 
 def _coreset(vectors: Tensor, size: int) -> Tensor:

@@ -32,16 +32,19 @@ class Samples:
         self._table: Features | None = None
         prepares = type(base).prepare is not Base.prepare
         if prepares or (device.type == "cuda" and self._size() <= _RESIDENT):
-            chunks = np.array_split(self._known, -(-len(self._known) // _CHUNK))
-            found = (self._there(chunk, copy=True) for chunk in chunks)
-            parts = [base.prepare(widened(features)) if prepares else features for features in found]
-            self._table = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            own, parts, order = self._known, [], np.arange(len(self._known))
             if fitted:
-                rows, given = fitted
-                known = np.isin(rows, self._known)
-                places = torch.from_numpy(self.places(rows[known])).to(device)
-                for name, values in given.items():
-                    self._table[name][places] = values[torch.from_numpy(known)].to(device)
+                given, first = np.unique(fitted[0], return_index=True)  # of equal images one row
+                wanted = np.isin(given, self._known)
+                there = torch.from_numpy(first[wanted])
+                parts = [{name: values[there].to(device) for name, values in fitted[1].items()}]
+                own = np.setdiff1d(self._known, given)
+                order = np.argsort(np.concatenate([given[wanted], own]))
+            for start in range(0, len(own), _CHUNK):
+                features = self._there(own[start : start + _CHUNK], copy=True)
+                parts.append(base.prepare(widened(features)) if prepares else features)
+            place = torch.from_numpy(order).to(device)
+            self._table = {name: torch.cat([part[name] for part in parts])[place] for name in parts[0]}
 
     def places(self, rows: Rows) -> Rows:
         """The place of each row. The rows must be among those that the samples were made of."""

@@ -119,7 +119,7 @@ def _fitted(name: str, extractor: Extractor) -> tuple[Base, Memory]:
     base = system(name).base(extractor, SHOTS)
     memory = Memory({key: extractor.shapes[key] for key in base.inputs}, *_MEMORY)
     normals, seen = (memory(memory.groups[g]) for g in (0, 1))
-    base.fit(normals, seen)
+    base.fit(normals, seen, memory(memory.groups[2][: base.altered]))
     return base, memory
 
 

@@ -12,7 +12,7 @@ from ahl_train.heads.layers import pool_statistics, smooth
 from ahl_train.images import Sample, load
 from ahl_train.preprocess import Preprocess, choose_supersample
 
-VERSION = 3  # raise it when the numbers that this file, preprocess.py or augment.py give would change
+VERSION = 4  # raise it when the numbers that this file, preprocess.py or augment.py give would change
 FINE = 448  # px, the paper's larger scale; the coarse one is half of it
 # How features are kept and handed on: maps in half precision, statistics whole.
 KEPT = {
@@ -21,6 +21,7 @@ KEPT = {
     "entry": torch.float16,
     "before": torch.float16,
     "middle": torch.float16,
+    "context": torch.float16,
     "pooled": torch.float32,
 }
 _SIZED = 32  # frames looked at to choose the supersampling
@@ -51,11 +52,13 @@ class Extractor(nn.Module):
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of one frame's features, in the order in which they are kept."""
-        channels = {"entry": self.entry_channels, "before": self.before_channels, "middle": self.middle_channels}
         return {
             "fine": (self.channels, 14, 14),
             "coarse": (self.channels, 7, 7),
-            **{name: (c, 14, 14) for name, c in channels.items()},
+            "entry": (self.entry_channels, 14, 14),
+            "before": (self.before_channels, 28, 28),
+            "middle": (self.middle_channels, 14, 14),
+            "context": (self.before_channels + self.middle_channels, 14, 14),
             "pooled": (3 * self.before_channels,),
         }
 
@@ -64,21 +67,23 @@ class Extractor(nn.Module):
 
         ``fine`` [N, C, 14, 14] and ``coarse`` [N, C, 7, 7]: the last stage at 448 and 224 px (METHOD, Features).
         ``entry`` [N, C', 14, 14]: the last stage's first block at 448 px, smoothed.
-        ``before`` [N, D, 14, 14]: the last but one at 448 px, smoothed and mean-pooled by 2; ``pooled`` [N, 3 D]:
-        statistics of its map without the outermost positions. ``middle`` [N, E, 14, 14]: the last but two at 448 px,
-        mean-pooled by 2, smoothed, and mean-pooled by 2 again.
+        ``before`` [N, D, 28, 28]: the last but one at 448 px, smoothed; ``pooled`` [N, 3 D]: statistics of its map, not
+        smoothed, without the outermost positions. ``middle`` [N, E, 14, 14]: the last but two at 448 px, mean-pooled by
+        2, smoothed, and mean-pooled by 2 again. ``context`` [N, D + E, 14, 14]: the last but one at 224 px, smoothed,
+        and the last but two, smoothed and mean-pooled by 2.
         """
         return self.of_scales(*self.preprocess(image))
 
     def of_scales(self, fine: Tensor, coarse: Tensor) -> Features:
         """The same of preprocessed frames, float32 [N, 3, 448, 448] and [N, 3, 224, 224]."""
         middle, before, last_fine = self.backbone(fine)
-        _, _, last_coarse = self.backbone(coarse)
+        middle_coarse, before_coarse, last_coarse = self.backbone(coarse)
         return {
             "fine": last_fine,
             "coarse": last_coarse,
             "entry": smooth(self.backbone.entry(before)),
-            "before": F.avg_pool2d(smooth(before), 2),
+            "before": smooth(before),
             "middle": F.avg_pool2d(smooth(F.avg_pool2d(middle, 2)), 2),
+            "context": torch.cat([smooth(before_coarse), F.avg_pool2d(smooth(middle_coarse), 2)], dim=1),
             "pooled": pool_statistics(before[..., 1:-1, 1:-1]),
         }

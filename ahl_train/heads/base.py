@@ -29,6 +29,7 @@ class Base(nn.Module):
     trains_on: ClassVar[tuple[tuple[bool, bool, bool], ...]]
     negated: ClassVar[tuple[bool, ...]]
     inputs: ClassVar[tuple[str, ...]]  # the features that it reads
+    altered: ClassVar[int] = 0  # of how many normals, at most, ``fit`` looks at a copy with a patch pasted elsewhere
     sign: Tensor  # of each head in the total, float [heads], where the parameters are
 
     def __init__(self) -> None:
@@ -39,8 +40,10 @@ class Base(nn.Module):
     def fit_normals(self, features: Features) -> None:
         """Fit the buffers on normal features, each [N, ...]."""
 
-    def fit(self, normals: Features, seen: Features) -> Features | None:
+    def fit(self, normals: Features, seen: Features, altered: Features) -> Features | None:
         """Fit the buffers on normals and seen anomalies, [N, ...] and [M, ...].
+
+        ``altered``: of the first normals, as many as the class says, after CutPaste, [P, ...].
 
         Gives what ``prepare`` would make of those N + M, had they not been fitted on; None where that is the same.
         """

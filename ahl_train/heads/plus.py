@@ -19,9 +19,10 @@ FOLDS = 5
 _LEAST = 13  # normals: with a fifth of them left out, a Gaussian has the 10 that it needs
 _POOLED = ("before", "coarse", "entry")  # spaces of pooled statistics; the density of the last counts for nothing
 _PATCHES = ("entry", "coarse", "before", "middle")  # spaces of patches
-_TEXTURE = ("before", "middle")  # remembered together
-_DENSITIES = 4  # two of pooled statistics, two memories
+_BANKS = ("entry", "texture", "context")  # spaces whose normal patches are remembered; texture: before and middle
+_DENSITIES = 2 + len(_BANKS)  # two of pooled statistics, and the memories
 _BANK = 1_000  # patches
+_AXES = {"context": 64}  # principal axes along which a memory measures; the others along all
 _WORST = 5  # patches of a frame that lie farthest out: where a defect is, if there is one
 _CHUNK = 128  # frames looked at at once
 # n seen anomalies are trusted n / (n + 2) that likeness to them tells anything, and (n - 1) / (n - 1 + 10) what each
@@ -37,28 +38,33 @@ class Plus(Base):
     them: of pooled statistics along the anomalies' mean direction once whitened, and along the discriminant of all of
     them together; of a frame's worst patches the cosine to their nearest ones.
 
-    An evidence weighs what it says of the seen anomalies, each left out in turn, squared, and shrunk towards equal
-    parts. Of two or more anomalies AHL learns a factor of each weight.
+    An evidence weighs what it says of the seen anomalies, each left out in turn, squared, and shrunk towards what is
+    known without any: equal parts, but of a memory as much as it sees of patches that are pasted elsewhere (CutPaste).
+    Of two or more anomalies AHL learns a factor of each weight.
     """
 
     names = ("density", "seen")
     trains_on = ((True, True, False), (True, True, False))
     negated = (False, False)
-    inputs = ("coarse", "entry", "before", "middle", "pooled")
+    inputs = ("coarse", "entry", "before", "middle", "context", "pooled")
+    altered = 64
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], shots: int) -> None:
         """Of features of the extractor's ``shapes``, and as many seen anomalies."""
         super().__init__()
-        dims = {name: shapes[name][0] for name in _PATCHES}
+        dims = {name: shapes[name][0] for name in (*_PATCHES, "context")}
+        dims["texture"] = dims["before"] + dims["middle"]
+        wide, coarse = (math.prod(shapes[name][1:]) for name in ("entry", "coarse"))
+        spaces = _PATCHES if shots else ("entry",)
         self.pooled = nn.ModuleDict({name: Gaussian(3 * dims[name]) for name in _POOLED})
-        self.patches = nn.ModuleDict({name: Gaussian(dims[name], math.prod(shapes[name][1:])) for name in _PATCHES})
-        texture = sum(dims[name] for name in _TEXTURE)
-        self.banks = nn.ModuleDict({"entry": MemoryBank(dims["entry"], _BANK), "texture": MemoryBank(texture, _BANK)})
+        self.patches = nn.ModuleDict({n: Gaussian(dims[n], coarse if n == "coarse" else wide) for n in spaces})
+        self.banks = nn.ModuleDict({name: MemoryBank(dims[name], _BANK, _AXES.get(name)) for name in _BANKS})
+        self.sharp = Gaussian(dims["before"], math.prod(shapes["before"][1:]))  # of the map alone
         for name in _POOLED:
             self.register_buffer(f"direction_{name}", torch.zeros(3 * dims[name]))
         for name in _PATCHES:
             self.register_buffer(f"seen_{name}", torch.zeros(shots, _WORST, dims[name]))
-        self.joint = Discriminant(3 * sum(dims.values())) if shots else None
+        self.joint = Discriminant(3 * sum(dims[name] for name in _PATCHES)) if shots else None
         self.shots = shots
         count = _DENSITIES + (len(_POOLED) + 1 + len(_PATCHES) if shots else 0)
         self.clusters, self.standard = Clusters(dims["coarse"]), Standard(count)
@@ -67,7 +73,7 @@ class Plus(Base):
         self.weight = nn.Parameter(torch.ones(count), requires_grad=shots > 1)
 
     @torch.no_grad()
-    def fit(self, normals: Features, seen: Features) -> Features:
+    def fit(self, normals: Features, seen: Features, altered: Features) -> Features:
         """Evidence of the normals and the seen anomalies, each held out: what was fitted on looks too normal.
 
         ConfigError for fewer than 13 normals.
@@ -76,17 +82,23 @@ class Plus(Base):
         if n < _LEAST:
             raise ConfigError(f"AHL+ needs {_LEAST} train normals at least, there are {n}: add images of good parts")
         fold = torch.arange(n) % FOLDS
-        raw = torch.empty(len(fold), len(self.fusion))
+        raw = torch.empty(n, len(self.fusion))
+        remembered = torch.empty(len(altered["pooled"]), len(_BANKS))
         for f in range(FOLDS):
             self._fit_spaces(_part(normals, fold != f), seen)
             for places in torch.where(fold == f)[0].split(_CHUNK):
                 raw[places] = self._raw(_part(normals, places))
+            places = torch.where(fold[: len(remembered)] == f)[0]
+            remembered[places] = self._remembered(_part(altered, places))
         joint = self._fit_spaces(normals, seen)
+        self._fit_map(normals)
         self.clusters.fit(_means(normals))
         self.standard.fit(raw, self.clusters(_means(normals)))
         held_out = self._standard(raw, normals)
         left_out = self._standard(self._left_out(seen, joint), seen) if self.shots else held_out[:0]
-        self.fusion = self._weights(left_out)
+        memories = raw[:, _DENSITIES - len(_BANKS) : _DENSITIES]
+        rise = (remembered - memories[: len(remembered)]).mean(0) / memories.std(0).clamp_min(1e-6)
+        self.fusion = self._weights(left_out, rise)
         self.fusion /= (held_out @ self.fusion).std().clamp_min(1e-6)
         return {"evidence": torch.cat([held_out, left_out.nan_to_num(0)])}
 
@@ -107,40 +119,54 @@ class Plus(Base):
         return super().losses(half, group, mu, sigma) / heads.shape[-1]
 
     def maps(self, features: Features) -> Tensor:
-        """Log distances of the three spaces of patches at 448 px, added up."""
-        found = []
-        for name in ("entry", *_TEXTURE):
-            distance = Gaussian.distance(self.patches[name](_patches(features, name)))
-            found.append(distance.clamp_min(1e-12).log().unflatten(1, features[name].shape[-2:]))
-        return torch.stack(found).sum(0)
+        """Log distances added up: of entry and of the whole map of before, and twice of what context remembers."""
+        sharp = Gaussian.distance(self.sharp(features["before"].flatten(2).mT)).unflatten(
+            1, features["before"].shape[-2:]
+        )
+        entry = Gaussian.distance(self.patches["entry"](_patches(features, "entry")))
+        context = self.banks["context"](_patches(features, "context"))
+        wide = (_log(entry) + 2 * _log(context)).unflatten(1, features["entry"].shape[-2:])
+        return _log(sharp) + F.interpolate(wide.unsqueeze(1), sharp.shape[-2:], mode="bilinear").squeeze(1)
 
     def _fit_spaces(self, normals: Features, seen: Features) -> Tensor:
         """The Gaussians, the memories, and what the seen anomalies look like in them.
 
         Gives the discriminant of each seen anomaly by the others, float [M].
         """
-        for name, gaussian in self.pooled.items():
-            gaussian.fit(_pooled(normals, name))
-            if self.shots:
-                setattr(self, f"direction_{name}", _unit(gaussian(_pooled(seen, name))[:, 0].mean(0)))
         for name, bank in self.banks.items():
             bank.fit(_patches(normals, name))
+        statistics, of_seen = _statistics(normals), _statistics(seen)
+        for name, gaussian in self.pooled.items():
+            gaussian.fit(statistics[name])
+            if self.shots:
+                setattr(self, f"direction_{name}", _unit(gaussian(of_seen[name])[:, 0].mean(0)))
+        if self.joint is None:
+            return torch.empty(0)
         for name, gaussian in self.patches.items():
             gaussian.fit(_patches(normals, name))
-            if self.shots:
-                setattr(self, f"seen_{name}", _worst(gaussian(_patches(seen, name))))
-        return self.joint.fit(_all_pooled(normals), _all_pooled(seen)) if self.joint else torch.empty(0)
+            setattr(self, f"seen_{name}", _worst(gaussian(_patches(seen, name))))
+        return self.joint.fit(_joined(statistics), _joined(of_seen))
+
+    def _fit_map(self, normals: Features) -> None:
+        self.sharp.fit(normals["before"].flatten(2).mT)
+        if not self.shots:  # else its space of patches is fitted already
+            self.patches["entry"].fit(_patches(normals, "entry"))
 
     def _raw(self, features: Features) -> Tensor:
         """Evidence before it is standardised, float [N, K]: densities, then likeness to the seen anomalies."""
-        white = {name: gaussian(_pooled(features, name)) for name, gaussian in self.pooled.items()}
+        statistics = _statistics(features)
+        white = {name: gaussian(statistics[name]) for name, gaussian in self.pooled.items()}
         found = [Gaussian.log_density(Gaussian.distance(white[name])) for name in ("before", "coarse")]
-        found += [bank(_patches(features, name)).amax(-1).clamp_min(1e-12).log() for name, bank in self.banks.items()]
+        found += self._remembered(features).unbind(-1)
         if self.joint:
-            found.append(self.joint(_all_pooled(features)))
+            found.append(self.joint(_joined(statistics)))
             found += [white[name][:, 0] @ getattr(self, f"direction_{name}") for name in _POOLED]
             found += [self._likeness(name, _patches(features, name)).mean(-1) for name in _PATCHES]
         return torch.stack(found, dim=-1)
+
+    def _remembered(self, features: Features) -> Tensor:
+        """By each memory the log distance of a frame's farthest patch, float [N, memories]."""
+        return torch.stack([_log(bank(_patches(features, name)).amax(-1)) for name, bank in self.banks.items()], dim=-1)
 
     def _likeness(self, name: str, patches: Tensor) -> Tensor:
         """To each seen anomaly, float [N, M]: the mean over a frame's worst patches of the cosine to its nearest."""
@@ -154,9 +180,9 @@ class Plus(Base):
     def _left_out(self, seen: Features, joint: Tensor) -> Tensor:
         """Evidence of the seen anomalies, float [M, K]; likeness is to the others, and unknown of a single one."""
         raw, others = self._raw(seen), ~torch.eye(self.shots, dtype=torch.bool)
-        found = [joint]
+        statistics, found = _statistics(seen), [joint]
         for name in _POOLED:
-            white = self.pooled[name](_pooled(seen, name))[:, 0]
+            white = self.pooled[name](statistics[name])[:, 0]
             direction = _unit(torch.stack([white[kept].mean(0) for kept in others]))
             found.append((white * direction).sum(-1))
         for name in _PATCHES:
@@ -168,15 +194,21 @@ class Plus(Base):
         found: Tensor = self.standard(raw, self.clusters(_means(features)))
         return found
 
-    def _weights(self, left_out: Tensor) -> Tensor:
-        """Of each evidence, float [K]: of its mean over anomalies, [M, K], and of equal parts."""
-        equal = torch.ones(len(self.fusion))
-        equal[_DENSITIES:] = self.shots / (self.shots + PRIOR_LIKENESS)
+    def _weights(self, left_out: Tensor, rise: Tensor) -> Tensor:
+        """Of each evidence, float [K]: of its mean over anomalies, [M, K], and of what is known without any.
+
+        ``rise``: of each memory's distance where a patch was pasted elsewhere, in standard deviations of normals.
+        Pooled statistics hardly change there.
+        """
+        known = torch.ones(len(self.fusion))
+        seen = rise.clamp_min(0)
+        known[_DENSITIES - len(_BANKS) : _DENSITIES] = (seen / seen.max()).square() if seen.any() else 1
+        known[_DENSITIES:] = self.shots / (self.shots + PRIOR_LIKENESS)
         if self.shots < 2:
-            return equal
+            return known
         said = left_out.clamp(0, _MOST).mean(0).square()
         trust = (self.shots - 1) / (self.shots - 1 + _PRIOR_WEIGHTS)
-        return trust * said / said.mean().clamp_min(1e-6) + (1 - trust) * equal
+        return trust * said / said.mean().clamp_min(1e-6) + (1 - trust) * known
 
 
 def _means(features: Features) -> Tensor:
@@ -188,23 +220,26 @@ def _part(features: Features, places: Tensor) -> Features:
     return {name: values[places] for name, values in features.items()}
 
 
-def _pooled(features: Features, name: str) -> Tensor:
-    """Pooled statistics as [N, 1, 3 C]; those of ``before`` come with the features, from its whole map."""
-    return (features["pooled"] if name == "before" else pool_statistics(features[name])).unsqueeze(1)
+def _statistics(features: Features) -> Features:
+    """Pooled statistics of each space of patches, float [N, 1, 3 C]; those of ``before`` come with the features."""
+    spaces = (*_POOLED, "middle")
+    found = {name: features["pooled"] if name == "before" else pool_statistics(features[name]) for name in spaces}
+    return {name: values.unsqueeze(1) for name, values in found.items()}
 
 
-def _all_pooled(features: Features) -> Tensor:
-    """Pooled statistics of all spaces, float [N, D]."""
-    return torch.cat([*(_pooled(features, name)[:, 0] for name in _POOLED), pool_statistics(features["middle"])], dim=1)
+def _joined(statistics: Features) -> Tensor:
+    return torch.cat([values[:, 0] for values in statistics.values()], dim=1)
 
 
 def _patches(features: Features, name: str) -> Tensor:
-    """Smoothed patches, float [N, P, C]; the extractor has smoothed those at 448 px."""
+    """Smoothed patches, float [N, P, C]; the extractor has smoothed those at 448 px, and context's."""
     if name == "texture":
-        maps = torch.cat([features[name] for name in _TEXTURE], dim=1)
+        maps = torch.cat([F.avg_pool2d(features["before"], 2), features["middle"]], dim=1)
+    elif name == "before":
+        maps = F.avg_pool2d(features["before"], 2)
     else:
         maps = smooth(features[name]) if name == "coarse" else features[name]
-    return maps.flatten(2).transpose(1, 2)
+    return maps.flatten(2).mT
 
 
 def _worst(white: Tensor) -> Tensor:
@@ -216,3 +251,7 @@ def _worst(white: Tensor) -> Tensor:
 def _unit(white: Tensor) -> Tensor:
     """Of length 1: how far out a frame lies is the densities' to say."""
     return F.normalize(white, dim=-1)
+
+
+def _log(distance: Tensor) -> Tensor:
+    return distance.clamp_min(1e-12).log()

@@ -21,8 +21,9 @@ SHAPES = MappingProxyType(
         "fine": (CHANNELS, 14, 14),
         "coarse": (CHANNELS, 7, 7),
         "entry": (ENTRY, 14, 14),
-        "before": (BEFORE, 14, 14),
+        "before": (BEFORE, 28, 28),
         "middle": (MIDDLE, 14, 14),
+        "context": (BEFORE + MIDDLE, 14, 14),
         "pooled": (3 * BEFORE,),
     }
 )
@@ -40,13 +41,14 @@ def make_features(n, seed=0, shift=0.0):
     def draw(*shape):
         return torch.randn(n, *shape, generator=generator) + shift
 
-    before, middle = draw(BEFORE, 14, 14), draw(MIDDLE, 14, 14)
+    before, middle, context = draw(BEFORE, 28, 28), draw(MIDDLE, 14, 14), draw(BEFORE + MIDDLE, 14, 14)
     return {
         "fine": draw(CHANNELS, 14, 14),
         "coarse": draw(CHANNELS, 7, 7),
         "entry": draw(ENTRY, 14, 14),
         "before": before,
         "middle": middle,
+        "context": context,
         "pooled": pool_statistics(before),
     }
 
@@ -84,8 +86,9 @@ class ToyExtractor(nn.Module):
             "fine": fine,
             "coarse": coarse,
             "entry": fine[:, :ENTRY],
-            "before": fine[:, :BEFORE],
+            "before": nn.functional.interpolate(fine[:, :BEFORE], scale_factor=2),
             "middle": fine[:, :MIDDLE],
+            "context": fine[:, : BEFORE + MIDDLE],
             "pooled": pool_statistics(coarse[:, :BEFORE]),
         }
 
@@ -101,7 +104,7 @@ def train_plainly(base, groups, epochs=10):
     sizes = np.cumsum([len(g["fine"]) for g in groups])
     rows = tuple(np.split(np.arange(sizes[-1]), sizes[:-1]))
     schedule = Schedule(epochs, inner_steps=0, outer_steps=10, batch=24, watched=4, pseudo=None, outer_lr=0.02)
-    base.fit(groups[NORMAL], groups[SEEN])
+    base.fit(groups[NORMAL], groups[SEEN], groups[PSEUDO])
     cdl = CDL(base, [Task(rows, rows)], lambda r: {name: f[r] for name, f in frames.items()}, schedule, seed=0)
     for _ in range(epochs):
         cdl.run_epoch()

@@ -17,7 +17,7 @@ from ahl_train.datasets import Sample
 from ahl_train.errors import DataError, RunError
 from ahl_train.features import Extractor, FeatureStore, Item, default_cache
 
-NAMES = ("fine", "coarse", "entry", "before", "middle", "pooled")
+NAMES = ("fine", "coarse", "entry", "before", "middle", "context", "pooled")
 
 
 @pytest.fixture
@@ -64,23 +64,26 @@ def test_a_real_extractors_features():
         features = extractor(image)
         fine, coarse = extractor.preprocess(image)
         middle, before, last = extractor.backbone(fine)
-        last_coarse = extractor.backbone(coarse)[-1]
+        middle_coarse, before_coarse, last_coarse = extractor.backbone(coarse)
         entry = extractor.backbone.net.blocks[5][0](before)
     shapes = {name: tuple(f.shape) for name, f in features.items()}
     assert shapes == {
         "fine": (1, 320, 14, 14),
         "coarse": (1, 320, 7, 7),
         "entry": (1, 192, 14, 14),
-        "before": (1, 112, 14, 14),
+        "before": (1, 112, 28, 28),
         "middle": (1, 40, 14, 14),
+        "context": (1, 152, 14, 14),
         "pooled": (1, 336),
     }
     assert shapes == {name: (1, *shape) for name, shape in extractor.shapes.items()}
     torch.testing.assert_close(features["fine"], last)
     torch.testing.assert_close(features["coarse"], last_coarse)
     torch.testing.assert_close(features["entry"], smoothed(entry))
-    torch.testing.assert_close(features["before"], halved(smoothed(before)))
+    torch.testing.assert_close(features["before"], smoothed(before))
     torch.testing.assert_close(features["middle"], halved(smoothed(halved(middle))))
+    torch.testing.assert_close(features["context"][:, :112], smoothed(before_coarse))
+    torch.testing.assert_close(features["context"][:, 112:], halved(smoothed(middle_coarse)))
     inner = before[0, :, 1:-1, 1:-1]
     torch.testing.assert_close(features["pooled"][0, :112], inner.mean((1, 2)))
     torch.testing.assert_close(features["pooled"][0, 224:], inner.amax((1, 2)))

@@ -1,5 +1,7 @@
 """The bases and their layers: scores by hand, shapes, and which samples each head learns from."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -24,7 +26,7 @@ def shapes(features):
 def make(kind, features):
     torch.manual_seed(0)
     base = Plus(shapes(features), SHOTS) if kind is Plus else kind(C)
-    base.fit(features(24), features(SHOTS, seed=3, shift=1.0))
+    base.fit(features(24), features(SHOTS, seed=3, shift=1.0), features(8, shift=2.0))
     for p in base.parameters():
         nn.init.normal_(p, std=0.3)
     return base
@@ -46,7 +48,8 @@ def test_shapes(base, features):
     assert heads.shape == (4, len(base.names))
     assert len(base.names) == len(base.trains_on) == len(base.negated)
     assert base.total(heads).shape == (4,)
-    assert base.maps(frames).shape == (4, 14, 14)
+    side = 28 if isinstance(base, Plus) else 14
+    assert base.maps(frames).shape == (4, side, side)
     assert torch.isfinite(base.maps(frames)).all()
 
 
@@ -63,10 +66,11 @@ def test_the_map_is_hot_where_the_frame_is_odd(base, features):
     base.fit_norms(features(24))
     base.eval()
     frame = features(1, seed=1)
-    for name in ("fine", "entry", "before", "middle"):
+    for name in ("fine", "entry", "middle", "context"):
         frame[name][..., 10:, 10:] += 9
+    frame["before"][..., 20:, 20:] += 9
     frame["coarse"][..., 5:, 5:] += 9
-    hot = base.maps(frame)[0]
+    hot = F.avg_pool2d(base.maps(frame), 2)[0] if isinstance(base, Plus) else base.maps(frame)[0]
     assert hot[10:, 10:].mean() > 2 * hot[:10, :10].mean()
 
 
@@ -202,10 +206,18 @@ def test_dras_reference_is_the_mean_of_five_normals(features):
 # Plus
 
 
+def altered(features, n=60, names=("entry", "before", "middle", "context")):
+    """The first normals with a corner of other patches in the named features."""
+    frames = {name: values[:40].clone() for name, values in features(n).items()}
+    for name in names:
+        frames[name][..., -4:, -4:] += 3
+    return frames
+
+
 def plus(features, shots=SHOTS, n=60):
     """A base fitted on n normals and as many seen anomalies, and what it gives for them, held out."""
     base = Plus(shapes(features), shots)
-    held_out = base.fit(features(n), features(shots, seed=3, shift=1.0))["evidence"]
+    held_out = base.fit(features(n), features(shots, seed=3, shift=1.0), altered(features, n))["evidence"]
     return base.eval(), held_out[:n], held_out[n:]
 
 
@@ -218,7 +230,8 @@ def smoothed(maps):
 def patches(frames):
     return {
         "coarse": smoothed(frames["coarse"]),
-        **{name: frames[name].flatten(2).mT for name in ("entry", "before", "middle")},
+        "before": F.avg_pool2d(frames["before"], 2).flatten(2).mT,
+        **{name: frames[name].flatten(2).mT for name in ("entry", "middle", "context")},
     }
 
 
@@ -231,7 +244,7 @@ def whitened(base, frames):
     """Of pooled statistics and of patches, in each space, [N, P, D]."""
     return (
         {name: base.pooled[name](vectors) for name, vectors in pooled(frames).items()},
-        {name: base.patches[name](vectors) for name, vectors in patches(frames).items()},
+        {name: gaussian(patches(frames)[name]) for name, gaussian in base.patches.items()},
     )
 
 
@@ -250,7 +263,9 @@ def evidence(base, frames, seen):
     for name in ("before", "coarse"):
         found.append(0.5 * np.log((statistics[name].numpy() ** 2).mean((1, 2))))
     own = patches(frames)
-    for name, given in (("entry", own["entry"]), ("texture", torch.cat([own["before"], own["middle"]], 2))):
+    own["texture"] = torch.cat([own["before"], own["middle"]], 2)
+    for name in ("entry", "texture", "context"):
+        given = own[name] if name != "context" else own[name] @ base.banks[name].axes
         nearest = torch.cdist(given.double(), base.banks[name].bank.double()[None]).amin(-1).square()
         found.append(nearest.amax(1).log().numpy())
     if base.shots:
@@ -281,12 +296,12 @@ def test_plus_evidence_by_a_second_implementation(features, shots):
 def test_plus_evidence_of_what_it_was_fitted_on_is_that_of_fresh_normals(features):
     """Held out, normals have mean 0 and deviation 1; not held out, they look too normal."""
     base, normals, _ = plus(features)
-    torch.testing.assert_close(normals.mean(0), torch.zeros(12), atol=0.05, rtol=0)
-    torch.testing.assert_close(normals.std(0), torch.ones(12), atol=0.05, rtol=0)
+    torch.testing.assert_close(normals.mean(0), torch.zeros(13), atol=0.05, rtol=0)
+    torch.testing.assert_close(normals.std(0), torch.ones(13), atol=0.05, rtol=0)
     fresh = base.prepare(features(200, seed=9))["evidence"]
     assert fresh.mean(0).abs().max() < 0.6
     fitted_on = base.prepare(features(60))["evidence"]
-    assert fitted_on[:, :4].mean() < fresh[:, :4].mean() - 0.5
+    assert fitted_on[:, :5].mean() < fresh[:, :5].mean() - 0.5
 
 
 def test_plus_judges_a_seen_anomaly_by_the_others(features):
@@ -295,11 +310,42 @@ def test_plus_judges_a_seen_anomaly_by_the_others(features):
     for values in seen.values():
         values[0] = -values[0]
     base = Plus(shapes(features), SHOTS)
-    left_out = base.fit(features(60), seen)["evidence"][60:]
-    assert left_out[0, 4:8].max() < 0
-    assert left_out[1:, 4:8].min() > 0.5
+    left_out = base.fit(features(60), seen, altered(features))["evidence"][60:]
+    assert left_out[0, 5:9].max() < 0
+    assert left_out[1:, 5:9].min() > 0.5
     itself = base.prepare(seen)["evidence"]
-    assert (itself[:, 8:] > left_out[:, 8:]).all()  # a patch is nearest to its own
+    assert (itself[:, 9:] > left_out[:, 9:]).all()  # a patch is nearest to its own
+
+
+def rise(base, features, n=60):
+    """Of each memory's distance where a corner was altered, by the memories of the folds without a normal."""
+    own, changed = memory_patches(features(n)), memory_patches(altered(features, n))
+    fold, count, found = torch.arange(n) % 5, len(changed["entry"]), []
+    for name, given in own.items():
+        normal, odd = torch.empty(n), torch.empty(count)
+        for f in range(5):
+            bank = deepcopy(base.banks[name])
+            bank.fit(given[fold != f])
+            normal[fold == f] = bank(given).amax(1).log()[fold == f]
+            odd[fold[:count] == f] = bank(changed[name]).amax(1).log()[fold[:count] == f]
+        found.append((odd - normal[:count]).mean() / normal.std())
+    return torch.stack(found).clamp_min(0)
+
+
+def memory_patches(frames):
+    own = patches(frames)
+    return {
+        "entry": own["entry"],
+        "texture": torch.cat([own["before"], own["middle"]], 2),
+        "context": own["context"],
+    }
+
+
+def known(base, features, shots):
+    """What each evidence weighs before anomalies tell: memories as they rise, squared, of the largest."""
+    found = rise(base, features)
+    memories = (found / found.max()) ** 2
+    return np.concatenate([[1, 1], memories.numpy(), np.full(8 if shots else 0, shots / (shots + 2))])
 
 
 def test_plus_weighs_what_tells_the_left_out_anomalies(features):
@@ -307,22 +353,31 @@ def test_plus_weighs_what_tells_the_left_out_anomalies(features):
     seen = features(SHOTS, seed=3)
     seen["coarse"] += 2.0
     base = Plus(shapes(features), SHOTS)
-    left_out = base.fit(features(60), seen)["evidence"][60:]
+    left_out = base.fit(features(60), seen, altered(features))["evidence"][60:]
     said = left_out.clamp(0, 4).mean(0) ** 2
-    equal = np.where(np.arange(12) < 4, 1.0, SHOTS / (SHOTS + 2))
     trust = (SHOTS - 1) / (SHOTS - 1 + 10)
-    expected = trust * (said / said.mean()).numpy() + (1 - trust) * equal
+    expected = trust * (said / said.mean()).numpy() + (1 - trust) * known(base, features, SHOTS)
     np.testing.assert_allclose((base.fusion / base.fusion.sum()).numpy(), expected / expected.sum(), rtol=1e-3)
     assert base.fusion[1] > 1.2 * base.fusion[0]
     assert base.fusion.min() > 0
 
 
-@pytest.mark.parametrize(("shots", "parts"), [(0, [1.0] * 4), (1, [1.0] * 4 + [1 / 3] * 8)])
-def test_plus_trusts_all_evidence_alike_where_no_two_anomalies_say_otherwise(features, shots, parts):
+@pytest.mark.parametrize("shots", [0, 1])
+def test_plus_trusts_evidence_alike_where_no_two_anomalies_say_otherwise(features, shots):
+    """But a memory as much as it sees of pasted patches."""
     base, normals, _ = plus(features, shots)
-    torch.testing.assert_close(base.fusion / base.fusion[0], torch.tensor(parts))
+    np.testing.assert_allclose((base.fusion / base.fusion[0]).numpy(), known(base, features, shots), rtol=1e-3)
     assert (normals @ base.fusion).std().item() == pytest.approx(1, abs=1e-4)
     assert not any(p.requires_grad for p in base.parameters())
+
+
+def test_plus_trusts_no_memory_that_sees_nothing_of_pasted_patches(features):
+    """Context alone shows them; where none does, all count alike."""
+    base = Plus(shapes(features), 0)
+    base.fit(features(60), features(0), altered(features, names=("context",)))
+    assert base.fusion[2] == base.fusion[3] == 0 and base.fusion[4] == base.fusion[0]
+    base.fit(features(60), features(0), altered(features, names=()))
+    torch.testing.assert_close(base.fusion, base.fusion[:1].expand(5))
 
 
 def test_plus_heads_add_up_to_the_weighed_evidence(features):
@@ -332,8 +387,8 @@ def test_plus_heads_add_up_to_the_weighed_evidence(features):
     with torch.no_grad():
         base.weight[2] = 3.0
         heads = base(frames)
-    weighed = prepared["evidence"] * base.fusion * torch.tensor([1.0, 1, 3] + [1] * 9)
-    torch.testing.assert_close(heads.detach(), torch.stack([weighed[:, :4].sum(1), weighed[:, 4:].sum(1)], 1))
+    weighed = prepared["evidence"] * base.fusion * torch.tensor([1.0, 1, 3] + [1] * 10)
+    torch.testing.assert_close(heads.detach(), torch.stack([weighed[:, :5].sum(1), weighed[:, 5:].sum(1)], 1))
     torch.testing.assert_close(base(prepared, prepared=True), heads)
 
 
