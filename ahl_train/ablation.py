@@ -33,7 +33,7 @@ from ahl_train.systems import system
 MARKERS = ("<!-- ablation: written by python -m ahl_train.ablation -->", "<!-- /ablation -->")
 SHOTS = (0, 1, 10)
 # Evidence of `Plus`, by its places.
-_POOLED, _DENSITIES, _ALONG, _LIKENESSES = range(2), range(4), range(4, 8), range(4, 12)
+_POOLED, _DENSITIES, _ALONG, _LIKENESSES = range(2), range(5), range(5, 9), range(5, 13)
 _LIMIT = "the best weights in hindsight, fitted on the test images"
 # Name, evidence that is added up, and by which weights: equal parts, those of the seen anomalies, AHL's.
 _ROWS: tuple[tuple[str, tuple[int, ...], str], ...] = (
@@ -41,7 +41,7 @@ _ROWS: tuple[tuple[str, tuple[int, ...], str], ...] = (
     ("+ memories of patches", (*_DENSITIES,), "equal"),
     ("+ likeness of pooled statistics", (*_DENSITIES, *_ALONG), "equal"),
     ("+ likeness of patches", (*_DENSITIES, *_LIKENESSES), "equal"),
-    ("+ weighed by what tells the left-out anomalies", (*_DENSITIES, *_LIKENESSES), "fusion"),
+    ("+ weighed by pasted patches and left-out anomalies", (*_DENSITIES, *_LIKENESSES), "fusion"),
     ("+ factors learned by AHL: AHL+", (*_DENSITIES, *_LIKENESSES), "learned"),
 )
 _BESIDE = ("ahl-devnet",)  # heads that AHL learns, added to AHL+

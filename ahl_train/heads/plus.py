@@ -69,6 +69,7 @@ class Plus(Base):
         count = _DENSITIES + (len(_POOLED) + 1 + len(_PATCHES) if shots else 0)
         self.clusters, self.standard = Clusters(dims["coarse"]), Standard(count)
         self.register_buffer("fusion", torch.ones(count))
+        self.register_buffer("wide", torch.ones(()))  # what context weighs in the map
         # Of one anomaly there is nothing to learn: support and query would have the same.
         self.weight = nn.Parameter(torch.ones(count), requires_grad=shots > 1)
 
@@ -96,9 +97,9 @@ class Plus(Base):
         self.standard.fit(raw, self.clusters(_means(normals)))
         held_out = self._standard(raw, normals)
         left_out = self._standard(self._left_out(seen, joint), seen) if self.shots else held_out[:0]
-        memories = raw[:, _DENSITIES - len(_BANKS) : _DENSITIES]
-        rise = (remembered - memories[: len(remembered)]).mean(0) / memories.std(0).clamp_min(1e-6)
-        self.fusion = self._weights(left_out, rise)
+        known = self._known(raw, remembered)
+        self.wide = 2 * known[_DENSITIES - 1]
+        self.fusion = self._weights(left_out, known)
         self.fusion /= (held_out @ self.fusion).std().clamp_min(1e-6)
         return {"evidence": torch.cat([held_out, left_out.nan_to_num(0)])}
 
@@ -119,13 +120,13 @@ class Plus(Base):
         return super().losses(half, group, mu, sigma) / heads.shape[-1]
 
     def maps(self, features: Features) -> Tensor:
-        """Log distances added up: of entry and of the whole map of before, and twice of what context remembers."""
+        """Log distances added up: of entry, of the whole map of before, and of context, as far as it is trusted."""
         sharp = Gaussian.distance(self.sharp(features["before"].flatten(2).mT)).unflatten(
             1, features["before"].shape[-2:]
         )
         entry = Gaussian.distance(self.patches["entry"](_patches(features, "entry")))
         context = self.banks["context"](_patches(features, "context"))
-        wide = (_log(entry) + 2 * _log(context)).unflatten(1, features["entry"].shape[-2:])
+        wide = (_log(entry) + self.wide * _log(context)).unflatten(1, features["entry"].shape[-2:])
         return _log(sharp) + F.interpolate(wide.unsqueeze(1), sharp.shape[-2:], mode="bilinear").squeeze(1)
 
     def _fit_spaces(self, normals: Features, seen: Features) -> Tensor:
@@ -194,16 +195,22 @@ class Plus(Base):
         found: Tensor = self.standard(raw, self.clusters(_means(features)))
         return found
 
-    def _weights(self, left_out: Tensor, rise: Tensor) -> Tensor:
-        """Of each evidence, float [K]: of its mean over anomalies, [M, K], and of what is known without any.
+    def _known(self, raw: Tensor, remembered: Tensor) -> Tensor:
+        """What each evidence weighs before anomalies tell, float [K].
 
-        ``rise``: of each memory's distance where a patch was pasted elsewhere, in standard deviations of normals.
-        Pooled statistics hardly change there.
+        A memory the square of how far it rises where a patch was pasted elsewhere: of the normals' ``raw``, [N, K], to
+        ``remembered``, [P, memories], of the first of them. Pooled statistics hardly change there.
         """
-        known = torch.ones(len(self.fusion))
-        seen = rise.clamp_min(0)
-        known[_DENSITIES - len(_BANKS) : _DENSITIES] = (seen / seen.max()).square() if seen.any() else 1
+        memories = raw[:, _DENSITIES - len(_BANKS) : _DENSITIES]
+        rise = (remembered - memories[: len(remembered)]).mean(0) / memories.std(0).clamp_min(1e-6)
+        known, seen = torch.ones(len(self.fusion)), rise.clamp_min(0)
+        if seen.any():
+            known[_DENSITIES - len(_BANKS) : _DENSITIES] = (seen / seen.max()).square()
         known[_DENSITIES:] = self.shots / (self.shots + PRIOR_LIKENESS)
+        return known
+
+    def _weights(self, left_out: Tensor, known: Tensor) -> Tensor:
+        """Of each evidence, float [K]: of its mean over anomalies, [M, K], shrunk towards what is known without."""
         if self.shots < 2:
             return known
         said = left_out.clamp(0, _MOST).mean(0).square()
