@@ -206,7 +206,10 @@ def test_dras_reference_is_the_mean_of_five_normals(features):
 # Plus
 
 
-def altered(features, n=60, names=("entry", "before", "middle", "context")):
+ALTERED = ("entry", "before", "middle", "context")
+
+
+def altered(features, n=60, names=ALTERED):
     """The first normals with a corner of other patches in the named features."""
     frames = {name: values[:40].clone() for name, values in features(n).items()}
     for name in names:
@@ -317,9 +320,9 @@ def test_plus_judges_a_seen_anomaly_by_the_others(features):
     assert (itself[:, 9:] > left_out[:, 9:]).all()  # a patch is nearest to its own
 
 
-def rise(base, features, n=60):
+def rise(base, features, names, n=60):
     """Of each memory's distance where a corner was altered, by the memories of the folds without a normal."""
-    own, changed = memory_patches(features(n)), memory_patches(altered(features, n))
+    own, changed = memory_patches(features(n)), memory_patches(altered(features, n, names))
     fold, count, found = torch.arange(n) % 5, len(changed["entry"]), []
     for name, given in own.items():
         normal, odd = torch.empty(n), torch.empty(count)
@@ -341,9 +344,9 @@ def memory_patches(frames):
     }
 
 
-def known(base, features, shots):
+def known(base, features, shots, names=ALTERED):
     """What each evidence weighs before anomalies tell: memories as they rise, squared, of the largest."""
-    found = rise(base, features)
+    found = rise(base, features, names)
     memories = (found / found.max()) ** 2
     return np.concatenate([[1, 1], memories.numpy(), np.full(8 if shots else 0, shots / (shots + 2))])
 
@@ -376,8 +379,29 @@ def test_plus_trusts_no_memory_that_sees_nothing_of_pasted_patches(features):
     base = Plus(shapes(features), 0)
     base.fit(features(60), features(0), altered(features, names=("context",)))
     assert base.fusion[2] == base.fusion[3] == 0 and base.fusion[4] == base.fusion[0]
+    assert base.wide == 2
     base.fit(features(60), features(0), altered(features, names=()))
     torch.testing.assert_close(base.fusion, base.fusion[:1].expand(5))
+
+
+@pytest.mark.parametrize("names", [("entry", "context"), ("entry",)])
+def test_plus_map_by_a_second_implementation(features, names):
+    """Of entry, before at full size, and context by its memory, twice as far as that is trusted."""
+    base = Plus(shapes(features), 0)
+    base.fit(features(60), features(0), altered(features, names=names))
+    frames = features(4, seed=1)
+
+    def of_gaussian(gaussian, given):
+        return ((given.flatten(2).mT - gaussian.mean) @ gaussian.whitening).square().mean(-1).log()
+
+    bank = base.banks["context"]
+    nearest = torch.cdist(patches(frames)["context"] @ bank.axes, bank.bank[None]).amin(-1).square().log()
+    trust = known(base, features, 0, names)[4]
+    assert (trust > 0) == ("context" in names)
+    coarse = of_gaussian(base.patches["entry"], frames["entry"]) + 2 * trust * nearest
+    finer = F.interpolate(coarse.unflatten(1, (14, 14))[:, None], (28, 28), mode="bilinear")[:, 0]
+    expected = finer + of_gaussian(base.sharp, frames["before"]).unflatten(1, (28, 28))
+    torch.testing.assert_close(base.maps(frames), expected.float(), atol=1e-3, rtol=1e-3)
 
 
 def test_plus_heads_add_up_to_the_weighed_evidence(features):
