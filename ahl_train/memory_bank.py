@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from ahl_train.gaussian import drawn
 
 _PROJECTED = 32  # dimensions in which they are chosen
+_MEASURED = 5_000  # patches whose mean distance is the scale
 _MOST = 50_000  # patches that they are chosen among, at random: more take time, and are like those
 
 
@@ -21,6 +22,7 @@ class MemoryBank(nn.Module):
         kept = dim if axes is None else min(axes, dim)
         self.register_buffer("bank", torch.zeros(size, kept))
         self.register_buffer("axes", None if axes is None else torch.eye(dim, kept))
+        self.register_buffer("scale", torch.ones(()))
 
     def fit(self, patches: Tensor) -> None:
         """Keep patches, of float [N, P, D], such that no other lies far from all: the same ones of the same."""
@@ -30,10 +32,17 @@ class MemoryBank(nn.Module):
             self.axes = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -self.bank.shape[1] :].float()
             among = among @ self.axes
         self.bank = among[_coreset(among, len(self.bank))].clone()
+        some = among[:_MEASURED]
+        around = (some - some.mean(0)).square().sum(-1).mean()
+        # Where all of them are kept their distance is rounding's.
+        self.scale = torch.maximum(self._squared(some).mean(), 0.01 * around).clamp_min(1e-12)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """float [N, P, D] to squared distances [N, P] from the nearest."""
-        own = patches if self.axes is None else patches @ self.axes
+        """float [N, P, D] to squared distances [N, P] from the nearest, 1 on average for normal patches."""
+        return self._squared(patches if self.axes is None else patches @ self.axes) / self.scale
+
+    def _squared(self, own: Tensor) -> Tensor:
+        """Of float [..., P, d] along the axes to [..., P], before the scale."""
         nearest = (self.bank.square().sum(-1) - 2 * (own @ self.bank.T)).amin(-1)
         return (own.square().sum(-1) + nearest).clamp_min(0)
 

@@ -23,6 +23,7 @@ _BANKS = ("entry", "texture", "context")  # spaces whose normal patches are reme
 _DENSITIES = 2 + len(_BANKS)  # two of pooled statistics, and the memories
 _BANK = 1_000  # patches
 _AXES = {"context": 64}  # principal axes along which a memory measures; the others along all
+_WIDE = 4.0  # what context weighs in the map where its memory is trusted in full
 _WORST = 5  # patches of a frame that lie farthest out: where a defect is, if there is one
 _CHUNK = 128  # frames looked at at once
 # n seen anomalies are trusted n / (n + 2) that likeness to them tells anything, and (n - 1) / (n - 1 + 10) what each
@@ -98,7 +99,7 @@ class Plus(Base):
         held_out = self._standard(raw, normals)
         left_out = self._standard(self._left_out(seen, joint), seen) if self.shots else held_out[:0]
         known = self._known(raw, remembered)
-        self.wide = 2 * known[_DENSITIES - 1]
+        self.wide = _WIDE * known[_DENSITIES - 1]
         self.fusion = self._weights(left_out, known)
         self.fusion /= (held_out @ self.fusion).std().clamp_min(1e-6)
         return {"evidence": torch.cat([held_out, left_out.nan_to_num(0)])}
@@ -121,12 +122,12 @@ class Plus(Base):
 
     def maps(self, features: Features) -> Tensor:
         """Log distances added up: of entry, of the whole map of before, and of context, as far as it is trusted."""
-        sharp = Gaussian.distance(self.sharp(features["before"].flatten(2).mT)).unflatten(
-            1, features["before"].shape[-2:]
-        )
+        sharp = Gaussian.distance(self.sharp(features["before"].flatten(2).mT))
+        sharp = sharp.unflatten(1, features["before"].shape[-2:])
         entry = Gaussian.distance(self.patches["entry"](_patches(features, "entry")))
-        context = self.banks["context"](_patches(features, "context"))
-        wide = (_log(entry) + self.wide * _log(context)).unflatten(1, features["entry"].shape[-2:])
+        # A normal patch may be one that is remembered, at no distance: there a log alone would be rounding's.
+        context = (1 + self.banks["context"](_patches(features, "context"))).log()
+        wide = (_log(entry) + self.wide * context).unflatten(1, features["entry"].shape[-2:])
         return _log(sharp) + F.interpolate(wide.unsqueeze(1), sharp.shape[-2:], mode="bilinear").squeeze(1)
 
     def _fit_spaces(self, normals: Features, seen: Features) -> Tensor:

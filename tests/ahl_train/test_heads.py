@@ -268,8 +268,9 @@ def evidence(base, frames, seen):
     own = patches(frames)
     own["texture"] = torch.cat([own["before"], own["middle"]], 2)
     for name in ("entry", "texture", "context"):
-        given = own[name] if name != "context" else own[name] @ base.banks[name].axes
-        nearest = torch.cdist(given.double(), base.banks[name].bank.double()[None]).amin(-1).square()
+        bank = base.banks[name]
+        given = own[name] if name != "context" else own[name] @ bank.axes
+        nearest = torch.cdist(given.double(), bank.bank.double()[None]).amin(-1).square() / bank.scale
         found.append(nearest.amax(1).log().numpy())
     if base.shots:
         everything = [
@@ -379,14 +380,14 @@ def test_plus_trusts_no_memory_that_sees_nothing_of_pasted_patches(features):
     base = Plus(shapes(features), 0)
     base.fit(features(60), features(0), altered(features, names=("context",)))
     assert base.fusion[2] == base.fusion[3] == 0 and base.fusion[4] == base.fusion[0]
-    assert base.wide == 2
+    assert base.wide == 4
     base.fit(features(60), features(0), altered(features, names=()))
     torch.testing.assert_close(base.fusion, base.fusion[:1].expand(5))
 
 
 @pytest.mark.parametrize("names", [("entry", "context"), ("entry",)])
 def test_plus_map_by_a_second_implementation(features, names):
-    """Of entry, before at full size, and context by its memory, twice as far as that is trusted."""
+    """Of entry, before at full size, and context by its memory, as far as that is trusted."""
     base = Plus(shapes(features), 0)
     base.fit(features(60), features(0), altered(features, names=names))
     frames = features(4, seed=1)
@@ -395,10 +396,10 @@ def test_plus_map_by_a_second_implementation(features, names):
         return ((given.flatten(2).mT - gaussian.mean) @ gaussian.whitening).square().mean(-1).log()
 
     bank = base.banks["context"]
-    nearest = torch.cdist(patches(frames)["context"] @ bank.axes, bank.bank[None]).amin(-1).square().log()
+    nearest = torch.cdist(patches(frames)["context"] @ bank.axes, bank.bank[None]).amin(-1).square() / bank.scale
     trust = known(base, features, 0, names)[4]
     assert (trust > 0) == ("context" in names)
-    coarse = of_gaussian(base.patches["entry"], frames["entry"]) + 2 * trust * nearest
+    coarse = of_gaussian(base.patches["entry"], frames["entry"]) + 4 * trust * (1 + nearest).log()
     finer = F.interpolate(coarse.unflatten(1, (14, 14))[:, None], (28, 28), mode="bilinear")[:, 0]
     expected = finer + of_gaussian(base.sharp, frames["before"]).unflatten(1, (28, 28))
     torch.testing.assert_close(base.maps(frames), expected.float(), atol=1e-3, rtol=1e-3)

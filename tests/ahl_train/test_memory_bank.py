@@ -15,8 +15,9 @@ def filled(patches, size):
 def test_the_distance_is_to_the_nearest_kept_patch():
     patches, fresh = torch.randn(8, 6, 5), torch.randn(3, 6, 5)
     bank = filled(patches, 20)
-    expected = torch.cdist(fresh, bank.bank[None]).amin(-1).square()
+    expected = torch.cdist(fresh, bank.bank[None]).amin(-1).square() / bank.scale
     torch.testing.assert_close(bank(fresh), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(bank(patches).mean(), torch.tensor(1.0))
     assert all((patches.flatten(0, 1) == kept).all(1).any() for kept in bank.bank)
 
 
@@ -30,14 +31,15 @@ def test_along_a_few_axes_the_others_count_for_nothing():
     fresh = patches[:3]
     torch.testing.assert_close(bank(fresh), torch.zeros(3, 6), atol=1e-3, rtol=0)
     torch.testing.assert_close(bank(fresh + 9 * plane[4]), torch.zeros(3, 6), atol=0.1, rtol=0)
-    assert bank(fresh + 90 * plane[0]).min() > 1_000
+    assert bank(fresh + 90 * plane[0]).min() * bank.scale > 1_000
 
 
 def test_a_rare_kind_of_patch_is_kept():
     """Three of 3,000 lie elsewhere: chosen at random, 20 patches would miss them nearly always."""
     patches = 0.1 * torch.randn(300, 10, 5)
     patches[[7, 100, 250], 3] += 5
-    assert filled(patches, 20)(patches).max() < 1
+    bank = filled(patches, 20)
+    assert bank(patches).max() * bank.scale < 1
 
 
 def test_the_same_patches_give_the_same_memory():
