@@ -15,6 +15,7 @@ from ahl_export.parity import Bounds, Evidence, Pixels, Scores, Survey, compare,
 from ahl_runtime.engines.base import CheckedEngine, cores
 from ahl_runtime.machine import cpu
 from calibration.beta import beta_cdf
+from calibration.tail import FEWEST
 
 _FEWEST_FRAMES = 30  # calibration.with_frames
 _UNPROVEN = "not proven, as it could not run where it was exported; the float32 graph"
@@ -192,8 +193,9 @@ def _fit(seen: Survey, evidence: Evidence, targets: Targets) -> calibration.Cali
         fitted = calibration.fit(seen.normal, *rates, tail=targets.tail)
     if not np.isfinite(fitted.threshold):
         least = fitted.promise.smallest_alpha
+        tail = "--tail, " if fitted.n >= 2 * FEWEST else ""
         raise ExportError(
-            f"{fitted.promise.sentence}; choose --alpha {np.ceil(least * 1000) / 1000:g} or more, --tail, or train "
+            f"{fitted.promise.sentence}; choose --alpha {np.ceil(least * 1000) / 1000:g} or more, {tail}or train "
             f"with more normals{'' if folds else ' or --calibrate cross'}"
         )
     if len(evidence.statistics) >= _FEWEST_FRAMES:

@@ -87,7 +87,7 @@ def _hold_out(
     if not isinstance(count, int) or not 0 <= count < len(train):
         raise DataError(
             f"{dataset.name}: {calibration!r} calibration normals asked of {len(train)} train normals: "
-            f"ask for 'auto' or 0 to {len(train) - 1}, or add normal images"
+            f"ask for 0 to {len(train) - 1}, or for none, or add normal images"
         )
     return _draw(train, count, [seed, 1])
 

@@ -190,7 +190,7 @@ def load_run(path: Path) -> Run:
     config = TrainConfig.from_json(record["settings"])
     state = folder.load("model.pt")
     if state is None:
-        raise RunError(f"{path} holds a run that has not finished: go on with ahl train --resume --out {path}")
+        raise RunError(f"{path} holds a run that has not finished: run the same ahl train again, with --resume")
     spec = BackboneSpec(config.backbone, config.backbone_weights)
     folder.require_weights(spec)
     extractor = Extractor(spec, record["supersample"])

@@ -10,7 +10,7 @@ from ahl_train.heads.devnet import DevNet
 from ahl_train.heads.dra import DRA
 from ahl_train.heads.flos import FLOS
 from ahl_train.heads.mlep import MLEP
-from ahl_train.heads.plus import Plus
+from ahl_train.heads.plus import LEAST, Plus
 from ahl_train.heads.saoe import SAOE
 
 
@@ -22,6 +22,7 @@ class System:
     base: Callable[[Extractor, int], Base]  # of the extractor and the number of seen anomalies
     ahl: bool  # wrapped by AHL, or trained plainly on everything
     schedule: str = "light"  # what "auto" is to it: a key of config.SCHEDULES
+    least: int = 1  # train normals
 
 
 SYSTEMS = {
@@ -37,6 +38,7 @@ SYSTEMS = {
         lambda e, shots: Plus(e.shapes, shots),
         ahl=True,
         schedule="short",
+        least=LEAST,
     ),
 }
 DEFAULT_SYSTEM = "ahl-plus"

@@ -1,6 +1,6 @@
 """The road of training: images, a split, out-of-fold scores where asked, g."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -12,8 +12,9 @@ from ahl_train import accelerator, feedback
 from ahl_train.backbone import BackboneSpec
 from ahl_train.config import TrainConfig
 from ahl_train.cross import score_folds
+from ahl_train.datasets import Sample
 from ahl_train.errors import DataError
-from ahl_train.features import Extractor, FeatureStore, default_cache, supersample_for
+from ahl_train.features import Extractor, FeatureStore, Item, default_cache, supersample_for
 from ahl_train.images import load_dataset, verify
 from ahl_train.learn import learn
 from ahl_train.protocol import Split, split
@@ -53,7 +54,7 @@ def train(
     else:
         dealt, left_out = deal(config)
         for line in left_out:
-            report(f"left out, unreadable: {line}")
+            report(f"left out: {line}")
         if left_out:
             report(f"{len(left_out)} images left out")
         marked = None
@@ -62,6 +63,7 @@ def train(
             for line in marked["left_out"]:
                 report(f"left out of the feedback: {line}")
             report(f"feedback: {marked['good']} normals and {marked['anomaly']} anomalies more to train on")
+        _require_normals(config, dealt)
         supersample = supersample_for(dealt.train_normal)
         extractor = Extractor(spec, supersample)
         extra = {
@@ -86,11 +88,12 @@ def train(
 
 
 def deal(config: TrainConfig) -> tuple[Split, list[str]]:
-    """The split of the readable images, and the others with their reason."""
+    """The split of the images, and those left out with their reason: what cannot be read, and copies of others."""
     dataset = load_dataset(config.data)
     readable, unreadable = verify(dataset.samples)
+    distinct, copies = _distinct(readable)
     dealt = split(
-        replace(dataset, samples=tuple(readable)),
+        replace(dataset, samples=tuple(distinct)),
         setting=config.setting,
         shots=config.shots,
         seed=config.seed,
@@ -102,4 +105,33 @@ def deal(config: TrainConfig) -> tuple[Split, list[str]]:
             f"{dataset.name}: {config.fold_count} folds asked of {len(dealt.train_normal)} train normals: "
             "ask for fewer --folds, or add normal images"
         )
-    return dealt, [str(u) for u in unreadable]
+    return dealt, [*(f"unreadable: {u}" for u in unreadable), *copies]
+
+
+def _distinct(samples: Sequence[Sample]) -> tuple[list[Sample], list[str]]:
+    """The samples less copies of one before with the same label, and a line for each of those.
+
+    A copy that is held out of what it was trained on would promise more than holds.
+    """
+    first: dict[tuple[str, int], Sample] = {}
+    kept, copies = [], []
+    for sample in samples:
+        found = first.setdefault((Item(sample).key(), sample.label), sample)
+        if found is sample:
+            kept.append(sample)
+        else:
+            copies.append(f"the same image as {found.path}: {sample.path}")
+    return kept, copies
+
+
+def _require_normals(config: TrainConfig, dealt: Split) -> None:
+    """DataError for fewer train normals than the system needs, before a folder is made."""
+    chosen, there = system(config.system), len(dealt.train_normal)
+    fold = -(-there // config.fold_count) if config.fold_count else 0
+    if there - fold < chosen.least:
+        tested = sum(s.label == 0 for s in dealt.test)
+        apart = f"{len(dealt.calibration_normal)} calibrate and {tested} test"
+        raise DataError(
+            f"{chosen.title} needs {chosen.least} train normals at least, there are {there - fold}"
+            f"{f', without one of {config.fold_count} folds' if fold else ''}; {apart}: add images of good parts"
+        )

@@ -16,7 +16,7 @@ from ahl_train.heads.layers import pool_statistics, smooth
 from ahl_train.memory_bank import MemoryBank
 
 FOLDS = 5
-_LEAST = 13  # normals: with a fifth of them left out, a Gaussian has the 10 that it needs
+LEAST = 13  # normals: with a fifth of them left out, a Gaussian has the 10 that it needs
 _POOLED = ("before", "coarse", "entry")  # spaces of pooled statistics; the density of the last counts for nothing
 _PATCHES = ("entry", "coarse", "before", "middle")  # spaces of patches
 _BANKS = ("entry", "texture", "context")  # spaces whose normal patches are remembered; texture: before and middle
@@ -81,8 +81,8 @@ class Plus(Base):
         ConfigError for fewer than 13 normals.
         """
         n = len(normals["pooled"])
-        if n < _LEAST:
-            raise ConfigError(f"AHL+ needs {_LEAST} train normals at least, there are {n}: add images of good parts")
+        if n < LEAST:
+            raise ConfigError(f"AHL+ needs {LEAST} train normals at least, there are {n}: add images of good parts")
         fold = torch.arange(n) % FOLDS
         raw = torch.empty(n, len(self.fusion))
         remembered = torch.empty(len(altered["pooled"]), len(_BANKS))

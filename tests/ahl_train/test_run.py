@@ -112,7 +112,7 @@ def test_metrics_are_appended_line_by_line(folder):
         ("run.json", b'{"settings": ', "cannot be read"),
         ("run.json", b"[1]", "not a JSON object"),
         ("run.json", b"\xff\xfe", "cannot be read"),
-        ("model.pt", None, "has not finished: go on with ahl train --resume"),
+        ("model.pt", None, "has not finished: run the same ahl train again, with --resume"),
         ("model.pt", b"cut", "cannot be read"),
     ],
 )
