@@ -21,6 +21,7 @@ _POOLED = ("before", "coarse", "entry")  # spaces of pooled statistics; the dens
 _PATCHES = ("entry", "coarse", "before", "middle")  # spaces of patches
 _BANKS = ("entry", "texture", "context")  # spaces whose normal patches are remembered; texture: before and middle
 _DENSITIES = 2 + len(_BANKS)  # two of pooled statistics, and the memories
+_MEMORIES = slice(2, _DENSITIES)
 _BANK = 1_000  # patches
 _AXES = {"context": 64}  # principal axes along which a memory measures; the others along all
 _WIDE = 4.0  # what context weighs in the map where its memory is trusted in full
@@ -202,11 +203,11 @@ class Plus(Base):
         A memory the square of how far it rises where a patch was pasted elsewhere: of the normals' ``raw``, [N, K], to
         ``remembered``, [P, memories], of the first of them. Pooled statistics hardly change there.
         """
-        memories = raw[:, _DENSITIES - len(_BANKS) : _DENSITIES]
+        memories = raw[:, _MEMORIES]
         rise = (remembered - memories[: len(remembered)]).mean(0) / memories.std(0).clamp_min(1e-6)
         known, seen = torch.ones(len(self.fusion)), rise.clamp_min(0)
         if seen.any():
-            known[_DENSITIES - len(_BANKS) : _DENSITIES] = (seen / seen.max()).square()
+            known[_MEMORIES] = (seen / seen.max()).square()
         known[_DENSITIES:] = self.shots / (self.shots + PRIOR_LIKENESS)
         return known
 
