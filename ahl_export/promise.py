@@ -26,7 +26,7 @@ from ahl_train.datasets import Dataset, Sample
 from ahl_train.errors import TrainError
 from ahl_train.features import Extractor, FeatureStore, Item, default_cache, supersample_for
 from ahl_train.heads.base import Base
-from ahl_train.images import load_dataset, verify
+from ahl_train.images import load_dataset, usable
 from ahl_train.learn import learn
 from ahl_train.protocol import Split, split
 from ahl_train.systems import system
@@ -89,9 +89,7 @@ class Bench:
     """A dataset whose splits are trained on and scored, on cached features."""
 
     def __init__(self, config: TrainConfig, cache: Path) -> None:
-        dataset = load_dataset(config.data)
-        readable, _ = verify(dataset.samples)
-        self.dataset: Dataset = replace(dataset, samples=tuple(readable))
+        self.dataset, _ = usable(load_dataset(config.data))
         supersample = supersample_for(self.dataset.normals)
         self.extractor = Extractor(BackboneSpec(config.backbone, config.backbone_weights), supersample)
         self.store = FeatureStore(cache, self.extractor)

@@ -267,6 +267,7 @@ def _naming(cell: Cell) -> Iterator[None]:
 
 
 def _readable(data: str, report: Callable[[str], None]) -> Dataset:
+    """Copies stay: the paper's figures are of them too."""
     dataset = load_dataset(data)
     readable, unreadable = verify(dataset.samples)
     for left_out in unreadable:

@@ -1,18 +1,14 @@
 """Images that were marked on the device, as new normals and anomalies: they train, and never test or calibrate."""
 
-import hashlib
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ahl_train.datasets import Sample
 from ahl_train.datasets.base import GOOD, image_files
 from ahl_train.errors import DataError
-from ahl_train.images import load, verify
+from ahl_train.images import verify
 from ahl_train.protocol import Split
 
 ANOMALY = "anomaly"
@@ -43,10 +39,10 @@ def add(dealt: Split, folder: Path) -> tuple[Split, dict[str, Any]]:
             ("the threshold is calibrated on it", dealt.calibration_normal),
             ("it is a test image", dealt.test),
         )
-        for digest in _digests([*group, *_uncut(group)])
+        for digest in verify([*group, *_uncut(group)])[0].values()
     }
     added: dict[str, Sample] = {}
-    for sample, digest in zip(readable, _digests(readable), strict=True):
+    for sample, digest in readable.items():
         twin = added.get(digest)
         if twin and twin.label != sample.label:
             raise DataError(f"{sample.path} is the same image as {twin.path}: it cannot be {GOOD} and {ANOMALY}")
@@ -74,14 +70,3 @@ def add(dealt: Split, folder: Path) -> tuple[Split, dict[str, Any]]:
 def _uncut(samples: Iterable[Sample]) -> list[Sample]:
     """The whole images of those that are patches."""
     return [Sample(path, 0, GOOD) for path in {s.path for s in samples if s.crop}]
-
-
-def _digests(samples: Sequence[Sample]) -> list[str]:
-    """SHA-256 of each image's size and pixels, whatever its file's name and format; DataError if one is unreadable."""
-
-    def digest(sample: Sample) -> str:
-        pixels = load(sample)
-        return hashlib.sha256(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
-
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(digest, samples))

@@ -1,8 +1,9 @@
 """Image files to pixels, and to the list of those that cannot be read."""
 
+import hashlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
@@ -15,7 +16,7 @@ from ahl_train.datasets import Dataset, Sample, load_dataset
 from ahl_train.datasets.masks import read_mask
 from ahl_train.errors import DataError
 
-__all__ = ["Dataset", "Sample", "Unreadable", "load", "load_dataset", "load_mask", "verify"]
+__all__ = ["Dataset", "Sample", "Unreadable", "load", "load_dataset", "load_mask", "usable", "verify"]
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -50,8 +51,10 @@ def load_mask(sample: Sample, shape: tuple[int, int]) -> NDArray[np.bool_] | Non
     return mask
 
 
-def verify(samples: Iterable[Sample]) -> tuple[list[Sample], list[Unreadable]]:
+def verify(samples: Iterable[Sample]) -> tuple[dict[Sample, str], list[Unreadable]]:
     """Decode every sample fully: those that can be read, in order, and those that cannot, with the reason.
+
+    With each that can be read the SHA-256 of its size and pixels, whatever its file's name and format.
 
     DataError if not one normal, or not one anomaly, of those given can be read. Patches of one file that
     follow each other cost one decoding.
@@ -60,8 +63,8 @@ def verify(samples: Iterable[Sample]) -> tuple[list[Sample], list[Unreadable]]:
     files = [list(group) for _, group in groupby(given, key=lambda s: s.path)]
     with ThreadPoolExecutor() as pool:
         checked = [result for results in pool.map(_check, files) for result in results]
-    good = [s for s in checked if isinstance(s, Sample)]
-    bad = [u for u in checked if isinstance(u, Unreadable)]
+    good = {s: found for s, found in checked if isinstance(found, str)}
+    bad = [found for _, found in checked if isinstance(found, Unreadable)]
     for label, group in ((0, "normal"), (1, "anomalous")):
         failed = [u for u in bad if u.sample.label == label]
         if failed and not any(s.label == label for s in good):
@@ -69,20 +72,48 @@ def verify(samples: Iterable[Sample]) -> tuple[list[Sample], list[Unreadable]]:
     return good, bad
 
 
-def _check(patches: list[Sample]) -> list[Sample | Unreadable]:
-    """The patches of one file, each as it is or as unreadable."""
+def usable(dataset: Dataset) -> tuple[Dataset, list[str]]:
+    """The dataset less what a run cannot use, and a line for each image left out.
+
+    These are images that cannot be read, copies of others (one that is held out of what its copy trains would promise
+    more than holds), and those that are marked normal and anomalous alike. DataError as ``verify``.
+    """
+    readable, unreadable = verify(dataset.samples)
+    lines = [f"unreadable: {u}" for u in unreadable]
+    labels: dict[str, set[int]] = {}
+    for sample, digest in readable.items():
+        labels.setdefault(digest, set()).add(sample.label)
+    first: dict[str, Sample] = {}
+    kept = []
+    for sample, digest in readable.items():
+        before = first.setdefault(digest, sample)
+        listed_twice = before.path == sample.path and before.kind != sample.kind  # of two classes: the split knows
+        if len(labels[digest]) > 1:
+            lines.append(f"the same image is marked normal and anomalous: {sample.path}")
+        elif before is not sample and not listed_twice:
+            lines.append(f"the same image as {before.path}: {sample.path}")
+        else:
+            kept.append(sample)
+    return replace(dataset, samples=tuple(kept)), lines
+
+
+def _check(patches: list[Sample]) -> list[tuple[Sample, str | Unreadable]]:
+    """Of each patch of one file its digest, or why it cannot be read."""
     try:
         image = _decode(patches[0].path)
     except DataError as error:
-        return [Unreadable(s, str(error)) for s in patches]
-    results: list[Sample | Unreadable] = []
+        return [(s, Unreadable(s, str(error))) for s in patches]
+    results: list[tuple[Sample, str | Unreadable]] = []
     for sample in patches:
         try:
-            _cut(image, sample)
-            results.append(sample)
+            results.append((sample, _digest(_cut(image, sample))))
         except DataError as error:
-            results.append(Unreadable(sample, str(error)))
+            results.append((sample, Unreadable(sample, str(error))))
     return results
+
+
+def _digest(pixels: NDArray[np.uint8]) -> str:
+    return hashlib.sha256(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
 def _decode(path: Path) -> NDArray[np.uint8]:

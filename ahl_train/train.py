@@ -1,7 +1,6 @@
 """The road of training: images, a split, out-of-fold scores where asked, g."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 
@@ -12,10 +11,9 @@ from ahl_train import accelerator, feedback
 from ahl_train.backbone import BackboneSpec
 from ahl_train.config import TrainConfig
 from ahl_train.cross import score_folds
-from ahl_train.datasets import Sample
 from ahl_train.errors import DataError
-from ahl_train.features import Extractor, FeatureStore, Item, default_cache, supersample_for
-from ahl_train.images import load_dataset, verify
+from ahl_train.features import Extractor, FeatureStore, default_cache, supersample_for
+from ahl_train.images import load_dataset, usable
 from ahl_train.learn import learn
 from ahl_train.protocol import Split, split
 from ahl_train.run import Run, RunFolder, load_run
@@ -89,11 +87,9 @@ def train(
 
 def deal(config: TrainConfig) -> tuple[Split, list[str]]:
     """The split of the images, and those left out with their reason: what cannot be read, and copies of others."""
-    dataset = load_dataset(config.data)
-    readable, unreadable = verify(dataset.samples)
-    distinct, copies = _distinct(readable)
+    dataset, left_out = usable(load_dataset(config.data))
     dealt = split(
-        replace(dataset, samples=tuple(distinct)),
+        dataset,
         setting=config.setting,
         shots=config.shots,
         seed=config.seed,
@@ -105,23 +101,7 @@ def deal(config: TrainConfig) -> tuple[Split, list[str]]:
             f"{dataset.name}: {config.fold_count} folds asked of {len(dealt.train_normal)} train normals: "
             "ask for fewer --folds, or add normal images"
         )
-    return dealt, [*(f"unreadable: {u}" for u in unreadable), *copies]
-
-
-def _distinct(samples: Sequence[Sample]) -> tuple[list[Sample], list[str]]:
-    """The samples less copies of one before with the same label, and a line for each of those.
-
-    A copy that is held out of what it was trained on would promise more than holds.
-    """
-    first: dict[tuple[str, int], Sample] = {}
-    kept, copies = [], []
-    for sample in samples:
-        found = first.setdefault((Item(sample).key(), sample.label), sample)
-        if found is sample:
-            kept.append(sample)
-        else:
-            copies.append(f"the same image as {found.path}: {sample.path}")
-    return kept, copies
+    return dealt, left_out
 
 
 def _require_normals(config: TrainConfig, dealt: Split) -> None:

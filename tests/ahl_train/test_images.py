@@ -7,7 +7,7 @@ from PIL import Image
 from ahl_runtime import decode
 from ahl_train.datasets import base
 from ahl_train.errors import DataError
-from ahl_train.images import Sample, load, load_dataset, load_mask, verify
+from ahl_train.images import Dataset, Sample, load, load_dataset, load_mask, usable, verify
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_unreadable_files_are_named_not_fatal(picture, tmp_path):
         Sample(path, 1, "hole", crop=(40, 0, 70, 30)),
     ]
     good, bad = verify(samples)
-    assert good == [samples[0], samples[4]]
+    assert list(good) == [samples[0], samples[4]]
     assert [u.sample for u in bad] == [samples[1], samples[2], samples[3], samples[5]]
     assert "b.png" in str(bad[0])
     with pytest.raises(DataError, match=r"b\.png"):
@@ -86,7 +86,28 @@ def test_a_group_without_one_readable_file_is_fatal(picture, tmp_path):
     cut_short(tmp_path / "b.png")
     with pytest.raises(DataError, match=r"none of the 1 anomalous images can be read.*b\.png"):
         verify([Sample(path, 0, "good"), Sample(tmp_path / "b.png", 1, "hole")])
-    assert verify([Sample(path, 0, "good")]) == ([Sample(path, 0, "good")], [])
+    good, bad = verify([Sample(path, 0, "good")])
+    assert list(good) == [Sample(path, 0, "good")] and not bad
+
+
+def test_copies_are_left_out_and_named(picture, tmp_path):
+    """Under another name and in another format too: the pixels count. A picture may be of two classes."""
+    path, pixels = picture
+    Image.fromarray(pixels).save(tmp_path / "copy.bmp")
+    for name in ("other", "odd", "both"):
+        pixels = 255 - pixels if name != "odd" else pixels // 2
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    both, odd, other = (tmp_path / f"{name}.png" for name in ("both", "odd", "other"))
+    both.write_bytes(odd.read_bytes())
+    kept = (Sample(path, 0, "good"), Sample(other, 1, "hole"), Sample(other, 1, "crack"))
+    twice = (Sample(tmp_path / "copy.bmp", 0, "good"), Sample(odd, 0, "good"), Sample(both, 1, "hole"))
+    found, lines = usable(Dataset("some", (*kept, *twice), tmp_path))
+    assert found.samples == kept
+    assert lines == [
+        f"the same image as {path}: {tmp_path / 'copy.bmp'}",
+        f"the same image is marked normal and anomalous: {odd}",
+        f"the same image is marked normal and anomalous: {both}",
+    ]
 
 
 def test_the_decoder_reads_what_the_readers_list():
