@@ -87,9 +87,15 @@ def train(
     setting: Annotated[str, typer.Option(help="general or hard.")] = "general",
     seen_class: Annotated[str | None, typer.Option(help="The one anomaly class seen, in the hard setting.")] = None,
     calibrate: Annotated[
-        str, typer.Option(help="split: on held-out normals; cross: few normals, all train, each scored out of fold.")
-    ] = "split",
-    folds: Annotated[int | None, typer.Option(help="Folds of --calibrate cross; 10 by default.")] = None,
+        str,
+        typer.Option(
+            help="split: on held-out normals; cross: all train, each is scored out of fold; auto: cross for AHL+ where "
+            "those held out would be too few for 1% at 95%."
+        ),
+    ] = "auto",
+    folds: Annotated[
+        int | None, typer.Option(help="Folds of --calibrate cross; by default 5 for AHL+, else 10.")
+    ] = None,
     calibration: Annotated[
         int | None, typer.Option(help="Normals held out for the threshold; by default a third or more, 473 at most.")
     ] = None,

@@ -57,7 +57,7 @@ def demo(
         "export_seconds": round(exported - trained, 1),
         "score_ms_p50": round(float(np.median(milliseconds)), 2),
         "n_train_normal": len(run.split.train_normal),
-        "n_calibration": len(run.split.calibration_normal),
+        "n_calibration": len(run.calibration_normals),
     }
     first = bundle.manifest.first
     rule, fitted = first.decision, bundle.calibration(first)
@@ -126,7 +126,7 @@ def _facts(run: Run, digest: str) -> dict[str, str]:
         "System": f"{system(c.system).title} ({c.system}), schedule {c.schedule}",
         "Backbone": f"{c.backbone}, frozen, 448 and 224 px",
         "Data": f"{c.data}: {len(run.split.train_normal)} normals and {c.shots} anomalies to train, "
-        f"{len(run.split.calibration_normal)} normals to calibrate, seed {c.seed}",
+        f"{'the same' if run.folds else len(run.calibration_normals)} normals to calibrate, seed {c.seed}",
         "Bundle": f"{_BUNDLE}, sha256 {digest}",
         "Versions": ", ".join(f"{k} {v}" for k, v in versions.items()) + f", onnxruntime {version('onnxruntime')}",
         "Command": f"ahl demo --data {c.data} --shots {c.shots} --seed {c.seed}",

@@ -29,7 +29,9 @@ from ahl_train.heads.base import Base
 from ahl_train.images import load_dataset, usable
 from ahl_train.learn import learn
 from ahl_train.protocol import Split, split
+from ahl_train.run import Fold
 from ahl_train.systems import system
+from ahl_train.train import split_of
 from calibration.simulate import write_between
 
 ALPHAS = (0.05, 0.01)
@@ -96,20 +98,13 @@ class Bench:
 
     def run(self, config: TrainConfig, normals: int | None) -> SplitScores:
         """Deal, train and score the split of the seed, as `ahl train` does it. TrainError."""
-        dealt = split(
-            self._only(normals, config.seed),
-            setting=config.setting,
-            shots=config.shots,
-            seed=config.seed,
-            seen_class=config.seen_class,
-            calibration="auto" if config.held_out is None else config.held_out,
-        )
-        final = self._learn(config, dealt)
-        order = np.random.default_rng([config.seed, 6]).permutation(len(dealt.calibration_normal))
-        held_out = [self._score(final, [dealt.calibration_normal[i] for i in order])] if len(order) else []
-        for fold in deal_folds(len(dealt.train_normal), config.fold_count, config.seed) if config.fold_count else ():
-            model = self._learn(config, dealt, frozenset(fold))
-            held_out.append(self._score(model, [dealt.train_normal[i] for i in fold]))
+        config, dealt = split_of(self._only(normals, config.seed), config)
+        final, folds = self._learn(config, dealt)
+        if config.fold_count:
+            held_out = [np.array(f.scores) for f in folds] or self._whole_folds(config, dealt)
+        else:
+            order = np.random.default_rng([config.seed, 6]).permutation(len(dealt.calibration_normal))
+            held_out = [self._score(final, [dealt.calibration_normal[i] for i in order])]
         return SplitScores(
             np.concatenate(held_out),
             self._score(final, [s for s in dealt.test if not s.label]),
@@ -117,6 +112,14 @@ class Bench:
             len(dealt.train_normal),
             config.fold_count,
         )
+
+    def _whole_folds(self, config: TrainConfig, dealt: Split) -> list[Scores]:
+        """Of models that are trained without a fold each, as ``cross.score_folds`` does it."""
+        found = []
+        for fold in deal_folds(len(dealt.train_normal), config.fold_count, config.seed):
+            model, _ = self._learn(config, dealt, frozenset(fold))
+            found.append(self._score(model, [dealt.train_normal[i] for i in fold]))
+        return found
 
     def _only(self, normals: int | None, seed: int) -> Dataset:
         """The dataset with `normals` of its train normals, at random; the test is that of the whole."""
@@ -129,11 +132,13 @@ class Bench:
         samples += [replace(s, split="test") for s in self.dataset.normals if (s.path, s.crop) in tested]
         return replace(self.dataset, samples=(*samples, *self.dataset.anomalies))
 
-    def _learn(self, config: TrainConfig, dealt: Split, without: frozenset[int] = frozenset()) -> Base:
+    def _learn(
+        self, config: TrainConfig, dealt: Split, without: frozenset[int] = frozenset()
+    ) -> tuple[Base, tuple[Fold, ...]]:
         chosen = system(config.system)
         torch.manual_seed(config.seed)
         base = chosen.base(self.extractor, config.shots)
-        return learn(base, config, dealt, self.store, chosen.ahl, without=without)
+        return base, learn(base, config, dealt, self.store, chosen.ahl, without=without)
 
     @torch.inference_mode()
     def _score(self, base: Base, samples: Sequence[Sample]) -> Scores:
@@ -242,19 +247,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--shots", type=int, default=10)
     parser.add_argument("--epochs", type=int, help="instead of the schedule's")
     parser.add_argument("--normals", type=int, help="only so many train normals: held-out beside cross-calibration")
+    parser.add_argument("--calibrate", choices=get_args(Calibrate), default="auto", help="as for ahl train")
     parser.add_argument("--out", type=Path, default=Path("promise"), help="keeps each split's scores")
     parser.add_argument("--cache", type=Path, help="feature cache, as for ahl train")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the table between FILE's markers")
     given = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(given)
     try:
-        config = TrainConfig(options.data, shots=options.shots, epochs=options.epochs)
+        config = TrainConfig(options.data, shots=options.shots, epochs=options.epochs, calibrate=options.calibrate)
         made = Maker(options.out, options.cache, options.normals, lambda line: sys.stderr.write(f"{line}\n"))
         if options.normals is None:
             splits = made.splits(config, options.splits)
-            name, (text, holds) = "kept", table(splits)
+            name, (text, holds) = "kept-cross" if splits[0].folds else "kept", table(splits)
         else:
-            by_way = {way: made.splits(replace(config, calibrate=way), options.splits) for way in get_args(Calibrate)}
+            by_way = {way: made.splits(replace(config, calibrate=way), options.splits) for way in ("split", "cross")}
             splits = by_way["cross"]
             name, (text, holds) = "kept-few", few_table(by_way)
         first = splits[0]

@@ -82,7 +82,9 @@ class Bench:
         chosen = system(name)
         torch.manual_seed(dealt.seed)
         config = TrainConfig(self.data, system=name, shots=shots, seed=dealt.seed, calibration=0)
-        return learn(chosen.base(self.extractor, shots), config, dealt, self.store, ahl=chosen.ahl)
+        base = chosen.base(self.extractor, shots)
+        learn(base, config, dealt, self.store, ahl=chosen.ahl)
+        return base
 
     @torch.inference_mode()
     def _evidence(self, base: Plus, samples: Sequence[Sample]) -> NDArray[np.float32]:

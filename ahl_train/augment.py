@@ -49,6 +49,12 @@ def draem(image: Pixels, rng: Generator, donor: Pixels) -> tuple[Pixels, Mask]:
 
 
 AUGMENTATIONS: dict[str, Augmentation] = {"cutmix": cutmix, "cutpaste": cutpaste, "draem": draem}
+# An image of a part that has no orientation is as normal as before.
+TURNS: dict[str, Callable[[Pixels], Pixels]] = {
+    "mirrored": lambda image: image[:, ::-1],
+    "upside-down": lambda image: image[::-1],
+    "half-turned": lambda image: image[::-1, ::-1],
+}
 
 
 def perlin_noise(shape: tuple[int, int], cells: tuple[int, int], rng: Generator) -> NDArray[np.float32]:

@@ -8,10 +8,11 @@ from ahl_train.augment import AUGMENTATIONS
 from ahl_train.backbone import DEFAULT
 from ahl_train.errors import ConfigError
 from ahl_train.hadg import Overlap
+from ahl_train.protocol import CONFIDENT, held_out_of
 from ahl_train.systems import system
 
 Grouping = Literal["clusters", "random"]
-Calibrate = Literal["split", "cross"]
+Calibrate = Literal["auto", "split", "cross"]
 _FOLDS = 10
 
 
@@ -54,9 +55,10 @@ class TrainConfig:
     seed: int = 0
     setting: Literal["general", "hard"] = "general"
     seen_class: str | None = None
-    calibrate: Calibrate = "split"  # on held-out normals, or ("cross") on all of them, each scored out of fold
+    # On held-out normals, or ("cross") on all of them, each scored out of fold; "auto": as ``settled`` finds right.
+    calibrate: Calibrate = "auto"
     calibration: int | None = None  # held-out normals; None: protocol.split decides, 473 at most
-    folds: int | None = None  # of "cross"; None: 10
+    folds: int | None = None  # of "cross"; None: the system's own, or 10
     feedback: Path | None = None  # a folder of images that were marked on the device, to train on too
     backbone: str = DEFAULT
     backbone_weights: Path | None = None
@@ -69,6 +71,7 @@ class TrainConfig:
     importance: bool = True  # CDL+
 
     def __post_init__(self) -> None:
+        cross = self.folds is not None or self.calibrate == "cross"
         checks = (
             (self.shots >= 0, f"shots is {self.shots}, expected 0 or more"),
             (self.seed >= 0, f"seed is {self.seed}, expected 0 or more"),
@@ -82,21 +85,20 @@ class TrainConfig:
             (self.setting == "general" or self.seen_class is not None, "setting hard needs a seen class"),
             (
                 self.calibrate in get_args(Calibrate),
-                f"calibrate is {self.calibrate!r}, choose {' or '.join(get_args(Calibrate))}",
+                f"calibrate is {self.calibrate!r}, choose auto, split or cross",
             ),
             (
-                self.calibrate != "cross" or not self.calibration,
+                not cross or not self.calibration,
                 f"calibration is {self.calibration}, but calibrate cross holds no normals out: leave one of them out",
             ),
             (
-                self.folds is None or self.calibrate == "cross",
+                self.folds is None or self.calibrate != "split",
                 f"folds is {self.folds}, but only calibrate cross has folds: leave it out, or choose cross",
             ),
             (
-                self.feedback is None or self.calibrate == "split",
+                self.feedback is None or not cross,
                 "feedback is no fair sample of normals, and calibrate cross calibrates on all that train: choose split",
             ),
-            (self.folds is None or self.folds >= 2, f"folds is {self.folds}, expected 2 or more"),
             (
                 self.grouping in get_args(Grouping),
                 f"grouping is {self.grouping!r}, choose clusters or random",
@@ -111,6 +113,8 @@ class TrainConfig:
             ),
         )
         wrong = [message for ok, message in checks if not ok]
+        if self.folds is not None and self.folds < (fewest := max(2, system(self.system).folds)):
+            wrong.append(f"folds is {self.folds}, expected {fewest} or more")
         if wrong:
             raise ConfigError("; ".join(wrong))
 
@@ -120,15 +124,27 @@ class TrainConfig:
         schedule = SCHEDULES[system(self.system).schedule if self.schedule == "auto" else self.schedule]
         return schedule if self.epochs is None else replace(schedule, epochs=self.epochs)
 
+    def settled(self, normals: int) -> "TrainConfig":
+        """The settings of a set with so many train normals: ``calibrate`` is "split" or "cross", no longer "auto".
+
+        Cross where those that would be held out are too few to promise 1% at 95%, for a system that scores its normals
+        out of fold anyway, and where folds were given; else split, so with feedback or a number of calibration normals.
+        """
+        if self.calibrate != "auto":
+            return self
+        few = held_out_of(normals) < CONFIDENT and system(self.system).folds > 0
+        cross = self.folds is not None or (few and self.feedback is None and self.calibration is None)
+        return replace(self, calibrate="cross" if cross else "split")
+
     @property
     def held_out(self) -> int | None:
-        """Normals to hold out; None: as many as the split finds right."""
+        """Normals to hold out, once settled; None: as many as the split finds right."""
         return 0 if self.calibrate == "cross" else self.calibration
 
     @property
     def fold_count(self) -> int:
-        """Folds of the train normals; 0 without cross-calibration."""
-        return 0 if self.calibrate == "split" else self.folds or _FOLDS
+        """Folds of the train normals, once settled; 0 without cross-calibration."""
+        return 0 if self.calibrate == "split" else self.folds or system(self.system).folds or _FOLDS
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able fields; ``from_json`` reads them back."""

@@ -12,7 +12,7 @@ from ahl_train.features import Extractor, FeatureStore
 from ahl_train.images import load
 from ahl_train.learn import learn
 from ahl_train.protocol import Split
-from ahl_train.run import SCORES, RunFolder
+from ahl_train.run import Fold, RunFolder
 from ahl_train.systems import system
 from ahl_train.unified import Unified
 
@@ -48,6 +48,6 @@ def score_folds(
         pixels = (torch.from_numpy(load(dealt.train_normal[i]).copy())[None].to(store.device) for i in fold)
         with accelerator.ieee():
             scores = [model.score(p)[0].item() for p in pixels]
-        own.save_json(SCORES, {"normals": fold, "scores": scores})
+        folder.save_fold(k, Fold(fold, tuple(scores)))
         (own.path / "checkpoint.pt").unlink(missing_ok=True)  # large, and of no use any more
         folder.log({"event": "fold", "fold": k, "seconds": round(perf_counter() - started, 3)})

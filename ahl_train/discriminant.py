@@ -9,7 +9,7 @@ _SCATTER = 0.1  # how much the anomalies' scatter counts beside the normals' cov
 
 
 class Discriminant(nn.Module):
-    """Fisher's discriminant of normal vectors, [N, D], and a few anomalies, [M, D]. Buffers only."""
+    """Fisher's discriminant of normal vectors, [N, D], and a few anomalies, [L, M, D]. Buffers only."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -19,20 +19,23 @@ class Discriminant(nn.Module):
     def fit(self, normals: Tensor, seen: Tensor) -> Tensor:
         """Fit on both; what each anomaly would score, had it been left out, float [M]: unknown (nan) of a single one.
 
+        ``seen``, [L, M, D]: L looks at each anomaly, which are left out together.
+
         The direction w maximises the anomalies' distance from the mean by the normals' shrunk covariance and a share of
         the anomalies' scatter: one anomaly that lies far out alone must not decide for all.
         """
         self.mean = normals.mean(0)
         covariance, scale = shrunk_covariance(normals - self.mean)
         root = torch.linalg.cholesky(covariance + 1e-6 * torch.eye(len(covariance), dtype=covariance.dtype))
-        white = torch.linalg.solve_triangular(root, ((seen - self.mean).double() / scale).T, upper=False)  # [D, M]
+        white = torch.linalg.solve_triangular(root, ((seen.flatten(0, 1) - self.mean).double() / scale).T, upper=False)
         # w lies in the span of the few anomalies: their coefficients follow from their inner products.
         gram = white.T @ white
         within = white @ _coefficients(gram)
         self.direction = (torch.linalg.solve_triangular(root.T, within[:, None], upper=True)[:, 0] / scale).float()
-        left_out = torch.full((len(seen),), torch.nan)
-        for i in range(len(seen) if len(seen) > 1 else 0):
-            kept = torch.arange(len(seen)) != i
+        looks, count = seen.shape[:2]
+        left_out = torch.full((count,), torch.nan)
+        for i in range(count if count > 1 else 0):
+            kept = torch.arange(looks * count) % count != i
             left_out[i] = gram[i, kept] @ _coefficients(gram[kept][:, kept])
         return left_out
 

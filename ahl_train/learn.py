@@ -2,20 +2,21 @@
 
 from collections.abc import Callable, Collection, Sequence
 from copy import deepcopy
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 
 import numpy as np
+import torch
 from rich.progress import Progress
 
-from ahl_train import hadg, memory
+from ahl_train import copying, hadg, memory
 from ahl_train.cdl import CDL, Groups, Task
 from ahl_train.config import TrainConfig
 from ahl_train.datasets import Sample
 from ahl_train.features import FeatureStore, Item
-from ahl_train.heads.base import PSEUDO, Base
+from ahl_train.heads.base import PSEUDO, Base, Features
 from ahl_train.protocol import Split
-from ahl_train.run import RunFolder
+from ahl_train.run import Fold, RunFolder
 
 _FIT_AT_MOST = 1_200  # normals that a density is fitted on: more take memory, and say no more of a covariance
 
@@ -30,16 +31,18 @@ def learn(
     progress: Progress | None = None,
     without: Collection[int] = (),
     after_epoch: Callable[[Base], None] | None = None,
-) -> Base:
+) -> tuple[Fold, ...]:
     """Fit the base's densities, then its heads: by AHL, or plainly on all samples. Without a folder nothing is kept.
 
-    The heads learn where the store's extractor is; what is returned is on the CPU.
+    The heads learn where the store's extractor is; afterwards the base is on the CPU.
 
     ``without``: indices of train normals that the base shall not see, not even as donors of pseudo anomalies.
 
-    ``after_epoch`` gets what would be returned if that epoch were the last: a copy, in which it may change anything.
+    ``after_epoch`` gets what the base would be if that epoch were the last: a copy, in which it may change anything.
+
+    Gives each train normal's score by what was fitted without it, fold by fold; () of a base that holds none out.
     """
-    cdl, rng = begin(base, config, dealt, store, ahl, progress, without)
+    cdl, rng, held_out = begin(base, config, dealt, store, ahl, progress, without)
     balanced = _balanced(cdl.tasks, rng)
     schedule = cdl.schedule
     if folder and (state := folder.load("checkpoint.pt")):
@@ -55,7 +58,31 @@ def learn(
             after_epoch(_finish(deepcopy(base), store, balanced))
         if progress and task is not None:
             progress.update(task, advance=1, description=f"epochs, query loss {log.query_loss:.3f}")
-    return _finish(base, store, balanced)
+    _finish(base, store, balanced)
+    return _folds(base, held_out, store) if held_out else ()
+
+
+@dataclass(frozen=True)
+class _HeldOut:
+    """`rows`: of all train normals; `fitted`: indices of those that the base was fitted on; `prepared`: of these."""
+
+    rows: np.ndarray
+    fitted: np.ndarray
+    prepared: Features
+
+
+@torch.inference_mode()
+def _folds(base: Base, held_out: _HeldOut, store: FeatureStore) -> tuple[Fold, ...]:
+    """Those that were not fitted on are dealt to the folds too: whatever was fitted had not seen them."""
+    scores, fold = np.empty(len(held_out.rows)), np.empty(len(held_out.rows), np.int64)
+    own = {name: values[: len(held_out.fitted)] for name, values in held_out.prepared.items()}
+    scores[held_out.fitted] = base.total(base(own, prepared=True)).numpy()
+    rest = np.setdiff1d(np.arange(len(scores)), held_out.fitted)
+    for some in np.array_split(rest, len(rest) // 64 + 1):
+        scores[some] = base.total(base(store.read(held_out.rows[some], base.inputs))).numpy()
+    fold[np.concatenate([held_out.fitted, rest])] = np.arange(len(scores)) % base.folds
+    places = [np.flatnonzero(fold == f) for f in range(base.folds)]
+    return tuple(Fold(tuple(there.tolist()), tuple(scores[there].tolist())) for there in places)
 
 
 def begin(
@@ -66,8 +93,11 @@ def begin(
     ahl: bool,
     progress: Progress | None = None,
     without: Collection[int] = (),
-) -> tuple[CDL, np.random.Generator]:
-    """All of ``learn`` before its first epoch: features, the base's densities, HADG; and the state of its generator."""
+) -> tuple[CDL, np.random.Generator, _HeldOut | None]:
+    """All of ``learn`` before its first epoch: features, the base's densities, HADG.
+
+    With the state of its generator, and the normals that the base held out.
+    """
     memory.keep()
     rng = np.random.default_rng([config.seed, 3])
     kept = np.array([i for i in range(len(dealt.train_normal)) if i not in without])
@@ -76,9 +106,11 @@ def begin(
     normal_rows = store.rows([Item(s) for s in normals], progress)
     seen_rows = store.rows([Item(s) for s in seen], progress)
     chosen = rng.permutation(len(normals))[:_FIT_AT_MOST]
-    altered = [Item(normals[i], "cutpaste", donors[i], config.seed) for i in chosen[: base.altered]]
-    fitted_rows, altered_rows = normal_rows[chosen], store.rows(altered, progress)
-    held_out = base.fit(*(store.read(rows, base.inputs) for rows in (fitted_rows, seen_rows, altered_rows)))
+    fitted_rows = normal_rows[chosen]
+    copies = copying.copies(base, [normals[i] for i in chosen], seen, config.seed, store, progress, _FIT_AT_MOST)
+    if base.folds:
+        base.folds = config.folds or base.folds
+    held_out = base.fit(store.read(fitted_rows, base.inputs), store.read(seen_rows, base.inputs), copies)
     fitted = None if held_out is None else (np.concatenate([fitted_rows, seen_rows]), held_out)
 
     vectors = store.means(normal_rows)
@@ -99,7 +131,7 @@ def begin(
 
     reader = store.reader(base.inputs)
     cdl = CDL(base.to(store.device), tasks, reader, schedule, config.seed, plus=config.importance, fitted=fitted)
-    return cdl, rng
+    return cdl, rng, _HeldOut(normal_rows, chosen, held_out) if base.folds and held_out else None
 
 
 def _finish(base: Base, store: FeatureStore, balanced: np.ndarray) -> Base:

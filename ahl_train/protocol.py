@@ -12,7 +12,7 @@ from ahl_train.errors import DataError
 Setting = Literal["general", "hard"]
 # From 299 normals 1% is promised at 95%, by the highest of their scores; from 473 by the second highest, which one odd
 # normal does not set.
-MAX_CALIBRATION = 473
+CONFIDENT, MAX_CALIBRATION = 299, 473
 _ENOUGH = 600  # train normals, beyond which more of them calibrate rather than train
 
 
@@ -68,6 +68,11 @@ def split(
     return Split(train, held_out, seen, test_normal + tested, setting, seen_class, shots, seed)
 
 
+def held_out_of(normals: int) -> int:
+    """How many of so many train normals "auto" holds out to calibrate on."""
+    return min(MAX_CALIBRATION, max(normals // 3, normals - _ENOUGH))
+
+
 def _deal_normals(dataset: Dataset, seed: int) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
     """Train and test normals."""
     normals = dataset.normals
@@ -82,8 +87,7 @@ def _hold_out(
     dataset: Dataset, train: tuple[Sample, ...], calibration: Literal["auto"] | int, seed: int
 ) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
     """Calibration normals, and the train normals that remain."""
-    auto = min(MAX_CALIBRATION, max(len(train) // 3, len(train) - _ENOUGH))
-    count = auto if calibration == "auto" else calibration
+    count = held_out_of(len(train)) if calibration == "auto" else calibration
     if not isinstance(count, int) or not 0 <= count < len(train):
         raise DataError(
             f"{dataset.name}: {calibration!r} calibration normals asked of {len(train)} train normals: "

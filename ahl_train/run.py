@@ -5,7 +5,7 @@ import math
 import os
 import platform
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,7 +28,7 @@ _GROUPS = ("train_normal", "calibration_normal", "train_anomaly", "test")
 
 @dataclass(frozen=True)
 class Fold:
-    """`normals`: indices of train normals; `scores`: theirs, by the model that was trained without them."""
+    """`normals`: indices of train normals; `scores`: theirs, by what was fitted or trained without them."""
 
     normals: tuple[int, ...]
     scores: tuple[float, ...]
@@ -72,15 +72,18 @@ class RunFolder:
         )
         self.save_json("run.json", {"settings": config.to_json(), "versions": _versions(), **extra})
 
-    def require_same(self, config: TrainConfig) -> None:
-        """RunError unless the folder holds a run of these settings."""
+    def require_same(self, config: TrainConfig) -> TrainConfig:
+        """Those settings as the run settled them; RunError unless the folder holds a run of them."""
         recorded = self.read_json("run.json")["settings"]
+        if config.calibrate == "auto":
+            config = replace(config, calibrate=recorded.get("calibrate", "split"))
         wanted = json.loads(json.dumps(config.to_json()))
         different = [
             f"{k}: {recorded.get(k)!r} there, {wanted[k]!r} asked" for k in wanted if recorded.get(k) != wanted[k]
         ]
         if different:
             raise RunError(f"{self.path} holds a run of other settings ({'; '.join(different)}): choose another --out")
+        return config
 
     def require_weights(self, spec: BackboneSpec) -> None:
         """RunError unless the run was made with these backbone weights: with others its scores mean nothing."""
@@ -134,6 +137,10 @@ class RunFolder:
         if len(found.normals) != len(found.scores) or not all(math.isfinite(s) for s in found.scores):
             raise RunError(f"{self.path / name} is damaged (not one score a normal): delete it, then --resume")
         return found
+
+    def save_fold(self, k: int, fold: Fold) -> None:
+        """Keep the k-th fold. RunError."""
+        self.fold(k).save_json(SCORES, asdict(fold))
 
     def load_split(self) -> Split:
         """The split as it was dealt."""

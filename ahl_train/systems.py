@@ -10,7 +10,7 @@ from ahl_train.heads.devnet import DevNet
 from ahl_train.heads.dra import DRA
 from ahl_train.heads.flos import FLOS
 from ahl_train.heads.mlep import MLEP
-from ahl_train.heads.plus import LEAST, Plus
+from ahl_train.heads.plus import FOLDS, LEAST, Plus
 from ahl_train.heads.saoe import SAOE
 
 
@@ -23,6 +23,7 @@ class System:
     ahl: bool  # wrapped by AHL, or trained plainly on everything
     schedule: str = "light"  # what "auto" is to it: a key of config.SCHEDULES
     least: int = 1  # train normals
+    folds: int = 0  # in which it scores its train normals out of fold as it learns, at no cost; 0: it does not
 
 
 SYSTEMS = {
@@ -39,6 +40,7 @@ SYSTEMS = {
         ahl=True,
         schedule="short",
         least=LEAST,
+        folds=FOLDS,
     ),
 }
 DEFAULT_SYSTEM = "ahl-plus"

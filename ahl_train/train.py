@@ -11,6 +11,7 @@ from ahl_train import accelerator, feedback
 from ahl_train.backbone import BackboneSpec
 from ahl_train.config import TrainConfig
 from ahl_train.cross import score_folds
+from ahl_train.datasets import Dataset
 from ahl_train.errors import DataError
 from ahl_train.features import Extractor, FeatureStore, default_cache, supersample_for
 from ahl_train.images import load_dataset, usable
@@ -44,13 +45,13 @@ def train(
     digest = spec.digest  # before minutes of work: are the weights there?
     started = perf_counter()
     if resume and (out / "run.json").exists():
-        folder.require_same(config)
+        config = folder.require_same(config)
         folder.require_weights(spec)
         chosen_precision = folder.require_precision(precision)
         dealt, supersample = folder.load_split(), folder.read_json("run.json")["supersample"]
         extractor = Extractor(spec, supersample)
     else:
-        dealt, left_out = deal(config)
+        config, dealt, left_out = deal(config)
         for line in left_out:
             report(f"left out: {line}")
         if left_out:
@@ -75,43 +76,53 @@ def train(
 
     store = FeatureStore(cache or default_cache(), extractor.to(there), half=chosen_precision == "float16")
     with Progress(transient=True) as progress:
-        if config.calibrate == "cross":
+        if config.calibrate == "cross" and not chosen.folds:
             score_folds(config, dealt, extractor, store, folder, progress)
         torch.manual_seed(config.seed)
         base = chosen.base(extractor, len(dealt.train_anomaly))
-        learn(base, config, dealt, store, chosen.ahl, folder, progress)
+        own = learn(base, config, dealt, store, chosen.ahl, folder, progress)
+    for k, fold in enumerate(own if config.calibrate == "cross" else ()):
+        folder.save_fold(k, fold)
     folder.save("model.pt", base.state_dict())
     folder.log({"event": "finished", "seconds": round(perf_counter() - started, 3)})
     return load_run(out)
 
 
-def deal(config: TrainConfig) -> tuple[Split, list[str]]:
-    """The split of the images, and those left out with their reason: what cannot be read, and copies of others."""
+def deal(config: TrainConfig) -> tuple[TrainConfig, Split, list[str]]:
+    """The settings as the images settle them, the split, and the images left out: a line for each."""
     dataset, left_out = usable(load_dataset(config.data))
-    dealt = split(
-        dataset,
-        setting=config.setting,
-        shots=config.shots,
-        seed=config.seed,
-        seen_class=config.seen_class,
-        calibration="auto" if config.held_out is None else config.held_out,
-    )
-    if config.fold_count > len(dealt.train_normal):
+    return *split_of(dataset, config), left_out
+
+
+def split_of(dataset: Dataset, config: TrainConfig) -> tuple[TrainConfig, Split]:
+    """The settings as the dataset settles them, and the split. DataError."""
+
+    def dealt(held_out: int | None) -> Split:
+        return split(
+            dataset,
+            setting=config.setting,
+            shots=config.shots,
+            seed=config.seed,
+            seen_class=config.seen_class,
+            calibration="auto" if held_out is None else held_out,
+        )
+
+    whole = dealt(0)
+    settled = config.settled(len(whole.train_normal))
+    if settled.fold_count > len(whole.train_normal):
         raise DataError(
-            f"{dataset.name}: {config.fold_count} folds asked of {len(dealt.train_normal)} train normals: "
+            f"{dataset.name}: {settled.fold_count} folds asked of {len(whole.train_normal)} train normals: "
             "ask for fewer --folds, or add normal images"
         )
-    return dealt, left_out
+    return settled, dealt(settled.held_out)
 
 
 def _require_normals(config: TrainConfig, dealt: Split) -> None:
     """DataError for fewer train normals than the system needs, before a folder is made."""
     chosen, there = system(config.system), len(dealt.train_normal)
-    fold = -(-there // config.fold_count) if config.fold_count else 0
-    if there - fold < chosen.least:
+    if there < chosen.least:
         tested = sum(s.label == 0 for s in dealt.test)
-        apart = f"{len(dealt.calibration_normal)} calibrate and {tested} test"
         raise DataError(
-            f"{chosen.title} needs {chosen.least} train normals at least, there are {there - fold}"
-            f"{f', without one of {config.fold_count} folds' if fold else ''}; {apart}: add images of good parts"
+            f"{chosen.title} needs {chosen.least} train normals at least, there are {there}; "
+            f"{len(dealt.calibration_normal)} calibrate and {tested} test: add images of good parts"
         )

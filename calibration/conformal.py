@@ -26,11 +26,10 @@ def fit_cross(
 ) -> Calibration:
     """Thresholds where every normal both trains and calibrates, from K >= 2 folds of scores [n_k].
 
-    `scores_by_fold[k]`: the scores of fold k's normals by the model trained without that fold. The threshold
-    is `fit`'s, from all n scores together; it is meant for the final model, trained on every fold, and for
-    that model it is an estimate: the promise's kind is "cross" (or "tail", "none"), its interval and
-    confidence treat the scores as independent, and the sentence states the bound that holds for the fold
-    models used together (`cross_bound`). ScoresError, SettingsError.
+    `scores_by_fold[k]`: the scores of fold k's normals by what was learned without that fold. The threshold is
+    `fit`'s, from all n scores together; it is meant for the final model, which learned from every fold, and for
+    that model it is an estimate: the promise's kind is "cross" (or "tail", "none"), and its interval and
+    confidence treat the scores as independent. ScoresError, SettingsError.
     """
     folds = _folds(scores_by_fold)
     rates = checked_rates(alpha, confidence, unsure_alpha)

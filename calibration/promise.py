@@ -97,13 +97,12 @@ def conformal_promise(
 
 def cross_promise(promise: Promise, folds: Sequence[int]) -> Promise:
     """The promise of the same threshold where the scores are out of fold: an estimate, and its sentence says so."""
-    origin = f"{promise.n} normals in {len(folds)} folds, each scored by a model that did not see it"
+    origin = f"{promise.n} normals in {len(folds)} folds, each scored by what was learned without it"
     if promise.kind in ("none", "tail"):
         return replace(promise, sentence=f"{promise.sentence} ({origin})")
-    bound = rank.cross_bound(promise.mean_rate, folds)
     sentence = (
         f"an out-of-fold estimate, not a guarantee: {percent(promise.mean_rate)} of normal frames rejected "
-        f"on average ({origin}); only the fold models together are bounded, at {percent(bound)} on average; "
+        f"on average ({origin}); "
         f"{promise.needs_mean} held-out normals would promise {percent(promise.alpha)} on average, "
         f"{promise.needs_confident} at {percent(promise.confidence)}"
     )

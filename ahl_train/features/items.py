@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ahl_train.augment import AUGMENTATIONS
+from ahl_train.augment import AUGMENTATIONS, TURNS
 from ahl_train.errors import DataError
 from ahl_train.images import Sample, load
 
 
 @dataclass(frozen=True)
 class Item:
-    """A frame whose features are wanted: a sample as it is, or made a pseudo anomaly with a donor's help."""
+    """A frame whose features are wanted: a sample as it is, turned, or made a pseudo anomaly with a donor's help."""
 
     sample: Sample
     augmentation: str | None = None
@@ -24,6 +24,8 @@ class Item:
     def pixels(self) -> NDArray[np.uint8]:
         """uint8 [H, W, 3]; the same for the same item. DataError if a file cannot be read."""
         image = load(self.sample)
+        if self.augmentation in TURNS:
+            return np.ascontiguousarray(TURNS[self.augmentation](image))
         if self.augmentation is None or self.donor is None:
             return image
         seed = [self.seed, int(_file_digest(self.sample.path)[:16], 16)]
@@ -32,7 +34,9 @@ class Item:
     def key(self) -> str:
         """64 hex digits of what decides its pixels: the bytes of its files, crops, augmentation and seed."""
         parts = [_file_digest(self.sample.path), str(self.sample.crop)]
-        if self.augmentation is not None and self.donor is not None:
+        if self.augmentation in TURNS:
+            parts += [self.augmentation]
+        elif self.augmentation is not None and self.donor is not None:
             parts += [self.augmentation, _file_digest(self.donor.path), str(self.donor.crop), str(self.seed)]
         return hashlib.sha256("|".join(parts).encode()).hexdigest()
 

@@ -1,6 +1,8 @@
 """What a base model phi is: heads that turn features into scores, free of state, so that AHL can adapt T copies."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -13,6 +15,19 @@ TIMES = "times"  # beside them, in a batch of training: how often each sample co
 
 # Groups of training samples, as columns of `Base.trains_on`.
 NORMAL, SEEN, PSEUDO = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Of images that a base is fitted on, changed; each [..., ...] as the features themselves.
+
+    ``pasted``: of the first normals, with a patch pasted elsewhere (CutPaste). ``normals``, of the first ones, and
+    ``seen``, of all seen anomalies: turned, in one way after the other; none where the part has an orientation.
+    """
+
+    pasted: Features = field(default_factory=dict)
+    normals: tuple[Features, ...] = ()
+    seen: tuple[Features, ...] = ()
 
 
 class Base(nn.Module):
@@ -29,7 +44,8 @@ class Base(nn.Module):
     trains_on: ClassVar[tuple[tuple[bool, bool, bool], ...]]
     negated: ClassVar[tuple[bool, ...]]
     inputs: ClassVar[tuple[str, ...]]  # the features that it reads
-    altered: ClassVar[int] = 0  # of how many normals, at most, ``fit`` looks at a copy with a patch pasted elsewhere
+    folds = 0  # of normals that ``fit`` holds out in turn, the i-th in fold i % folds; 0: none
+    copied: ClassVar[int] = 0  # of how many normals, at most, it wants to see copies; 0: none
     sign: Tensor  # of each head in the total, float [heads], where the parameters are
 
     def __init__(self) -> None:
@@ -40,15 +56,20 @@ class Base(nn.Module):
     def fit_normals(self, features: Features) -> None:
         """Fit the buffers on normal features, each [N, ...]."""
 
-    def fit(self, normals: Features, seen: Features, altered: Features) -> Features | None:
-        """Fit the buffers on normals and seen anomalies, [N, ...] and [M, ...].
-
-        ``altered``: of the first normals, as many as the class says, after CutPaste, [P, ...].
+    def fit(self, normals: Features, seen: Features, copies: Copies) -> Features | None:
+        """Fit the buffers on normals and seen anomalies, [N, ...] and [M, ...]; ``copies``: if it wants them.
 
         Gives what ``prepare`` would make of those N + M, had they not been fitted on; None where that is the same.
         """
         self.fit_normals(normals)
         return None
+
+    def departure(self, normals: Features, held_out: Features, changed: Sequence[Features]) -> float:
+        """How far copies of held-out normals, each time changed in one way, lie from them; fits on ``normals``.
+
+        In standard deviations of the held-out normals. Asked of a base that wants copies.
+        """
+        raise NotImplementedError
 
     def fit_norms(self, features: Features) -> None:
         """Set the evaluation statistics of batch norms from one balanced batch, after training."""

@@ -1,7 +1,7 @@
 """The base of AHL+: densities of normality and likeness to the seen anomalies, each weighed by what it proves."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from ahl_train.clusters import Clusters, Standard
 from ahl_train.discriminant import Discriminant
 from ahl_train.errors import ConfigError
 from ahl_train.gaussian import Gaussian
-from ahl_train.heads.base import Base, Features
+from ahl_train.heads.base import Base, Copies, Features
 from ahl_train.heads.layers import pool_statistics, smooth
 from ahl_train.memory_bank import MemoryBank
 
@@ -49,7 +49,8 @@ class Plus(Base):
     trains_on = ((True, True, False), (True, True, False))
     negated = (False, False)
     inputs = ("coarse", "entry", "before", "middle", "context", "pooled")
-    altered = 64
+    folds = FOLDS
+    copied = 64
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], shots: int) -> None:
         """Of features of the extractor's ``shapes``, and as many seen anomalies."""
@@ -76,7 +77,7 @@ class Plus(Base):
         self.weight = nn.Parameter(torch.ones(count), requires_grad=shots > 1)
 
     @torch.no_grad()
-    def fit(self, normals: Features, seen: Features, altered: Features) -> Features:
+    def fit(self, normals: Features, seen: Features, copies: Copies) -> Features:
         """Evidence of the normals and the seen anomalies, each held out: what was fitted on looks too normal.
 
         ConfigError for fewer than 13 normals.
@@ -84,26 +85,37 @@ class Plus(Base):
         n = len(normals["pooled"])
         if n < LEAST:
             raise ConfigError(f"AHL+ needs {LEAST} train normals at least, there are {n}: add images of good parts")
-        fold = torch.arange(n) % FOLDS
+        fold = torch.arange(n) % self.folds
+        # A normal's turned copies are held out with it.
+        every, of_every = _together(normals, *copies.normals), _first(fold, normals, *copies.normals)
         raw = torch.empty(n, len(self.fusion))
-        remembered = torch.empty(len(altered["pooled"]), len(_BANKS))
-        for f in range(FOLDS):
-            self._fit_spaces(_part(normals, fold != f), seen)
+        remembered = torch.empty(len(copies.pasted["pooled"]), len(_BANKS))
+        for f in range(self.folds):
+            self._fit_spaces(_part(every, of_every != f), seen, copies.seen)
             for places in torch.where(fold == f)[0].split(_CHUNK):
                 raw[places] = self._raw(_part(normals, places))
             places = torch.where(fold[: len(remembered)] == f)[0]
-            remembered[places] = self._remembered(_part(altered, places))
-        joint = self._fit_spaces(normals, seen)
-        self._fit_map(normals)
+            remembered[places] = self._remembered(_part(copies.pasted, places))
+        joint = self._fit_spaces(every, seen, copies.seen)
+        self._fit_map(every)
         self.clusters.fit(_means(normals))
         self.standard.fit(raw, self.clusters(_means(normals)))
         held_out = self._standard(raw, normals)
-        left_out = self._standard(self._left_out(seen, joint), seen) if self.shots else held_out[:0]
+        left_out = held_out[:0]
+        if self.shots:
+            left_out = self._standard(self._left_out(seen, copies.seen, joint), seen)
         known = self._known(raw, remembered)
         self.wide = _WIDE * known[_DENSITIES - 1]
         self.fusion = self._weights(left_out, known)
         self.fusion /= (held_out @ self.fusion).std().clamp_min(1e-6)
         return {"evidence": torch.cat([held_out, left_out.nan_to_num(0)])}
+
+    @torch.no_grad()
+    def departure(self, normals: Features, held_out: Features, changed: Sequence[Features]) -> float:
+        """By the change and the density for which it is largest."""
+        self._fit_densities(normals, _statistics(normals))
+        own, *others = (self._densities(f, self._white(_statistics(f))) for f in (held_out, *changed))
+        return max(float(((other - own).mean(0) / own.std(0).clamp_min(1e-6)).max()) for other in others)
 
     def prepare(self, features: Features) -> Features:
         """`evidence` float [N, K]."""
@@ -131,24 +143,29 @@ class Plus(Base):
         wide = (_log(entry) + self.wide * context).unflatten(1, features["entry"].shape[-2:])
         return _log(sharp) + F.interpolate(wide.unsqueeze(1), sharp.shape[-2:], mode="bilinear").squeeze(1)
 
-    def _fit_spaces(self, normals: Features, seen: Features) -> Tensor:
-        """The Gaussians, the memories, and what the seen anomalies look like in them.
+    def _fit_spaces(self, normals: Features, seen: Features, turned: Sequence[Features]) -> Tensor:
+        """The densities, and what the seen anomalies look like in them; ``turned``: copies of these.
 
         Gives the discriminant of each seen anomaly by the others, float [M].
         """
-        for name, bank in self.banks.items():
-            bank.fit(_patches(normals, name))
-        statistics, of_seen = _statistics(normals), _statistics(seen)
-        for name, gaussian in self.pooled.items():
-            gaussian.fit(statistics[name])
-            if self.shots:
-                setattr(self, f"direction_{name}", _unit(gaussian(of_seen[name])[:, 0].mean(0)))
+        statistics = _statistics(normals)
+        self._fit_densities(normals, statistics)
         if self.joint is None:
             return torch.empty(0)
+        looks = [_statistics(look) for look in (seen, *turned)]
+        for name, gaussian in self.pooled.items():
+            setattr(self, f"direction_{name}", _unit(_mean_white(gaussian, name, looks).mean(0)))
         for name, gaussian in self.patches.items():
             gaussian.fit(_patches(normals, name))
             setattr(self, f"seen_{name}", _worst(gaussian(_patches(seen, name))))
-        return self.joint.fit(_joined(statistics), _joined(of_seen))
+        return self.joint.fit(_joined(statistics), torch.stack([_joined(look) for look in looks]))
+
+    def _fit_densities(self, normals: Features, statistics: Features) -> None:
+        """The memories, and the Gaussians of pooled statistics."""
+        for name, bank in self.banks.items():
+            bank.fit(_patches(normals, name))
+        for name, gaussian in self.pooled.items():
+            gaussian.fit(statistics[name])
 
     def _fit_map(self, normals: Features) -> None:
         self.sharp.fit(normals["before"].flatten(2).mT)
@@ -158,14 +175,22 @@ class Plus(Base):
     def _raw(self, features: Features) -> Tensor:
         """Evidence before it is standardised, float [N, K]: densities, then likeness to the seen anomalies."""
         statistics = _statistics(features)
-        white = {name: gaussian(statistics[name]) for name, gaussian in self.pooled.items()}
-        found = [Gaussian.log_density(Gaussian.distance(white[name])) for name in ("before", "coarse")]
-        found += self._remembered(features).unbind(-1)
-        if self.joint:
-            found.append(self.joint(_joined(statistics)))
-            found += [white[name][:, 0] @ getattr(self, f"direction_{name}") for name in _POOLED]
-            found += [self._likeness(name, _patches(features, name)).mean(-1) for name in _PATCHES]
-        return torch.stack(found, dim=-1)
+        white = self._white(statistics)
+        densities = self._densities(features, white)
+        if self.joint is None:
+            return densities
+        found = [self.joint(_joined(statistics))]
+        found += [white[name][:, 0] @ getattr(self, f"direction_{name}") for name in _POOLED]
+        found += [self._likeness(name, _patches(features, name)).mean(-1) for name in _PATCHES]
+        return torch.cat([densities, torch.stack(found, dim=-1)], dim=-1)
+
+    def _white(self, statistics: Features) -> Features:
+        return {name: gaussian(statistics[name]) for name, gaussian in self.pooled.items()}
+
+    def _densities(self, features: Features, white: Features) -> Tensor:
+        """Of pooled statistics, and by the memories, float [N, densities]."""
+        pooled = [Gaussian.log_density(Gaussian.distance(white[name])) for name in ("before", "coarse")]
+        return torch.cat([torch.stack(pooled, dim=-1), self._remembered(features)], dim=-1)
 
     def _remembered(self, features: Features) -> Tensor:
         """By each memory the log distance of a frame's farthest patch, float [N, memories]."""
@@ -180,14 +205,14 @@ class Plus(Base):
         among = (distance >= distance.topk(_WORST, dim=1).values[:, -1:]).to(distance.dtype)
         return (cosine * (among / among.sum(1, keepdim=True)).unsqueeze(-1)).sum(1)
 
-    def _left_out(self, seen: Features, joint: Tensor) -> Tensor:
+    def _left_out(self, seen: Features, turned: Sequence[Features], joint: Tensor) -> Tensor:
         """Evidence of the seen anomalies, float [M, K]; likeness is to the others, and unknown of a single one."""
         raw, others = self._raw(seen), ~torch.eye(self.shots, dtype=torch.bool)
-        statistics, found = _statistics(seen), [joint]
-        for name in _POOLED:
-            white = self.pooled[name](statistics[name])[:, 0]
+        looks, found = [_statistics(look) for look in (seen, *turned)], [joint]
+        for name, gaussian in self.pooled.items():
+            white = _mean_white(gaussian, name, looks)
             direction = _unit(torch.stack([white[kept].mean(0) for kept in others]))
-            found.append((white * direction).sum(-1))
+            found.append((gaussian(looks[0][name])[:, 0] * direction).sum(-1))
         for name in _PATCHES:
             likeness = self._likeness(name, _patches(seen, name)) * others
             found.append(likeness.sum(1) / (self.shots - 1) if self.shots > 1 else joint)
@@ -227,6 +252,24 @@ def _means(features: Features) -> Tensor:
 
 def _part(features: Features, places: Tensor) -> Features:
     return {name: values[places] for name, values in features.items()}
+
+
+def _together(*parts: Features) -> Features:
+    """One after the other; the first alone is not copied."""
+    first, *more = parts
+    if not more:
+        return first
+    return {name: torch.cat([values, *(part[name] for part in more)]) for name, values in first.items()}
+
+
+def _first(values: Tensor, *parts: Features) -> Tensor:
+    """Of each part as many of the first values, one after the other."""
+    return torch.cat([values[: len(part["pooled"])] for part in parts])
+
+
+def _mean_white(gaussian: nn.Module, name: str, looks: Sequence[Features]) -> Tensor:
+    """Whitened pooled statistics of each anomaly, the mean over the looks at it, float [M, 3 C]."""
+    return torch.stack([gaussian(look[name])[:, 0] for look in looks]).mean(0)
 
 
 def _statistics(features: Features) -> Features:

@@ -23,8 +23,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def crossed(small_set: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The default system, two epochs, on all 45 train normals in three folds."""
-    config = TrainConfig(str(small_set), shots=4, epochs=2, calibrate="cross", folds=3)
+    """The default system, two epochs, as it calibrates 45 train normals by itself: all of them, in five folds."""
+    config = TrainConfig(str(small_set), shots=4, epochs=2)
     return train(config, tmp_path_factory.mktemp("runs") / "crossed", cache=cache)
 
 
@@ -36,9 +36,9 @@ def test_thresholds_come_from_every_normal_out_of_fold(crossed: Run, tmp_path: P
     out_of_fold = sorted(score for fold in crossed.folds for score in fold.scores)
     np.testing.assert_allclose(fitted.scores, out_of_fold, rtol=2e-4, atol=2e-4)
     assert fitted.promise.kind == "cross"
-    assert sorted(fitted.folds) == [15, 15, 15] == bundle.manifest.provenance["folds"]
+    assert sorted(fitted.folds) == [9] * 5 == bundle.manifest.provenance["folds"]
     assert "an out-of-fold estimate, not a guarantee" in first.decision.promise
-    assert "45 normals in 3 folds" in first.decision.promise
+    assert "45 normals in 5 folds" in first.decision.promise
     assert first.decision.threshold in fitted.scores
     # The final model has seen its normals: their own scores would have set other levels.
     seen = [crossed.model.score(torch.from_numpy(load(s).copy())[None])[0].item() for s in crossed.split.train_normal]

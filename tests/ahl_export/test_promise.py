@@ -46,15 +46,13 @@ def test_out_of_fold_scores_are_an_estimate() -> None:
 def test_real_splits_are_trained_once_and_read_after(
     small_set: Path, cache: Path, tmp_path: Path, calibrate: str
 ) -> None:
-    config = TrainConfig(
-        str(small_set), shots=4, epochs=1, calibrate=calibrate, folds=3 if calibrate == "cross" else None
-    )
+    config = TrainConfig(str(small_set), shots=4, epochs=1, calibrate=calibrate)
     said: list[str] = []
     maker = Maker(tmp_path, cache, 24, said.append)
     first = maker.splits(config, 2)
     assert len(said) == 2
     assert [(s.trained, s.held_out.size, s.folds) for s in first] == [
-        (16, 8, 0) if calibrate == "split" else (24, 24, 3)
+        (16, 8, 0) if calibrate == "split" else (24, 24, 5)
     ] * 2
     assert [(s.normal.size, s.anomalous.size) for s in first] == [(10, 4)] * 2
     assert not np.array_equal(first[0].held_out, first[1].held_out)

@@ -13,6 +13,7 @@ from ahl_train import accelerator, winograd
 from ahl_train.cdl import CDL, Task
 from ahl_train.config import Schedule
 from ahl_train.errors import ConfigError
+from ahl_train.heads.base import Copies
 from ahl_train.heads.devnet import DevNet
 from ahl_train.heads.dra import DRA
 from ahl_train.heads.plus import Plus
@@ -75,7 +76,7 @@ class Watch(TorchDispatchMode):
 def test_a_step_never_waits_for_the_device_nor_sends_it_anything(kind, features):
     """Seen on the CPU, by the operations that it calls: what a CUDA graph could not capture."""
     base = make(kind, features)
-    base.fit(features(20), features(10, seed=1), features(8, shift=2.0))
+    base.fit(features(20), features(10, seed=1), Copies(features(8, shift=2.0)))
     frames = features(40)
     cdl = CDL(base, [Task(ROWS, ROWS)] * 3, lambda rows: {n: frames[n][rows] for n in base.inputs}, SCHEDULE, 0)
     steps = []
@@ -133,7 +134,7 @@ def test_a_gpu_learns_what_the_cpu_does(kind, replayed, features):
     frames = features(40)
     torch.manual_seed(0)
     base = make(kind, features)
-    base.fit(features(20), features(10, seed=1), features(8, shift=2.0))
+    base.fit(features(20), features(10, seed=1), Copies(features(8, shift=2.0)))
     scores = {}
     for device in ("cpu", "cuda"):
         own = copy.deepcopy(base).to(device)

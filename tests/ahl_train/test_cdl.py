@@ -12,7 +12,7 @@ from torch import nn
 from ahl_train.cdl import CDL, Task
 from ahl_train.config import Schedule
 from ahl_train.errors import DataError
-from ahl_train.heads.base import TIMES
+from ahl_train.heads.base import TIMES, Copies
 from ahl_train.heads.devnet import DevNet
 from ahl_train.heads.dra import DRA
 from ahl_train.heads.plus import Plus
@@ -63,7 +63,7 @@ def make_base(kind, features, seed=0):
     base = {DevNet: lambda: DevNet(C), DRA: lambda: DRA(C, hidden=4), Plus: lambda: Plus(shapes(features), len(SEEN))}[
         kind
     ]()
-    base.fit(features(20), features(10, seed=1, shift=0.8), features(8, shift=2.0))
+    base.fit(features(20), features(10, seed=1, shift=0.8), Copies(features(8, shift=2.0)))
     for p in base.parameters():
         nn.init.normal_(p, std=0.3)
     return base

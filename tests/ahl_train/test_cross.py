@@ -52,15 +52,35 @@ def test_donors_are_never_left_out_and_seldom_change():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"calibrate": "jackknife"}, "choose split or cross"),
+        ({"calibrate": "jackknife"}, "choose auto, split or cross"),
         ({"calibrate": "cross", "calibration": 20}, "holds no normals out"),
-        ({"folds": 4}, "only calibrate cross has folds"),
-        ({"calibrate": "cross", "folds": 1}, "expected 2 or more"),
+        ({"calibrate": "split", "folds": 4}, "only calibrate cross has folds"),
+        ({"calibrate": "cross", "folds": 4}, "folds is 4, expected 5 or more"),
+        ({"system": "dra", "calibrate": "cross", "folds": 1}, "expected 2 or more"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         TrainConfig("elpv", **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "normals", "way"),
+    [
+        ({}, 896, ("cross", 0, 5)),
+        ({}, 897, ("split", None, 0)),  # a third of them promises 1% at 95%
+        ({"folds": 8}, 5000, ("cross", 0, 8)),
+        ({"calibration": 0}, 75, ("split", 0, 0)),
+        ({"feedback": Path("marked")}, 75, ("split", None, 0)),
+        ({"system": "ahl-devnet"}, 75, ("split", None, 0)),  # there it takes ten trainings more
+        ({"system": "ahl-devnet", "calibrate": "cross"}, 75, ("cross", 0, 10)),
+        ({"calibrate": "split"}, 75, ("split", None, 0)),
+    ],
+)
+def test_the_way_to_calibrate_follows_from_the_normals(changes, normals, way):
+    settled = TrainConfig("elpv", **changes).settled(normals)
+    assert (settled.calibrate, settled.held_out, settled.fold_count) == way
+    assert settled.settled(10) == settled
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +135,9 @@ def test_a_folds_scores_are_those_of_a_model_that_never_saw_it(whole, cache, tmp
     store = learning.FeatureStore(tmp_path / "cache", extractor)
     torch.manual_seed(whole.config.seed)
     chosen = system(whole.config.system)
-    base = learning.learn(
-        chosen.base(extractor, whole.config.shots),
+    base = chosen.base(extractor, whole.config.shots)
+    learning.learn(
+        base,
         whole.config,
         blind,
         store,

@@ -15,9 +15,10 @@ def drawn(n, seed, shift=0.0):
     return torch.tensor((np.random.default_rng(seed).normal(size=(n, DIM)) + shift) @ mix, dtype=torch.float32)
 
 
-def fitted(normals, seen):
+def fitted(normals, *seen):
+    """Several looks at the same anomalies, or one."""
     model = Discriminant(DIM)
-    return model, model.fit(normals, seen)
+    return model, model.fit(normals, torch.stack(seen))
 
 
 def by_hand(normals, seen):
@@ -49,6 +50,16 @@ def test_an_anomaly_is_left_out_of_the_direction_that_judges_it():
     _, left_out = fitted(normals, seen)
     for i in range(3):
         without, _ = fitted(normals, seen[torch.arange(3) != i])
+        torch.testing.assert_close(left_out[i], without(seen[i : i + 1])[0], atol=1e-3, rtol=1e-3)
+
+
+def test_all_looks_at_an_anomaly_are_left_out_together():
+    normals, seen, turned = drawn(100, 0), drawn(3, 1, shift=1.0), drawn(3, 2, shift=1.0)
+    model, left_out = fitted(normals, seen, turned)
+    np.testing.assert_allclose(model.direction, by_hand(normals, torch.cat([seen, turned])), rtol=1e-3)
+    for i in range(3):
+        kept = torch.arange(3) != i
+        without, _ = fitted(normals, seen[kept], turned[kept])
         torch.testing.assert_close(left_out[i], without(seen[i : i + 1])[0], atol=1e-3, rtol=1e-3)
 
 

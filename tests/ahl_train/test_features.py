@@ -11,7 +11,7 @@ import timm
 import torch
 from PIL import Image
 
-from ahl_train.augment import AUGMENTATIONS
+from ahl_train.augment import AUGMENTATIONS, TURNS
 from ahl_train.backbone import BackboneSpec
 from ahl_train.datasets import Sample
 from ahl_train.errors import DataError, RunError
@@ -124,6 +124,12 @@ def test_the_same_item_gives_the_same_pixels(samples, augmentation):
     assert np.array_equal(item.pixels(), Item(samples[0]).pixels()) == (augmentation is None)
 
 
+def test_a_turned_item_has_its_pixels_turned(samples):
+    image = Item(samples[0]).pixels()
+    for turn, axes in (("mirrored", 1), ("upside-down", 0), ("half-turned", (0, 1))):
+        np.testing.assert_array_equal(Item(samples[0], turn).pixels(), np.flip(image, axes))
+
+
 def test_another_seed_gives_another_pseudo_anomaly(samples):
     one, other = (Item(samples[0], "cutmix", samples[1], seed).pixels() for seed in (0, 1))
     assert not np.array_equal(one, other)
@@ -190,6 +196,7 @@ def test_content_crop_augmentation_donor_and_seed_change_the_key(samples, cache,
         Item(Sample(a.path, 0, "good", crop=(0, 0, 16, 16))),
         Item(Sample(a.path, 0, "good", crop=(8, 0, 24, 16))),
         *(Item(a, augmentation, b) for augmentation in AUGMENTATIONS),
+        *(Item(a, turn) for turn in TURNS),
         Item(a, "cutmix", c),
         Item(a, "cutmix", b, seed=1),
     ]

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ahl_train.heads.base import NORMAL, PSEUDO, SEEN
+from ahl_train.heads.base import NORMAL, PSEUDO, SEEN, Copies
 from ahl_train.heads.devnet import DevNet
 from ahl_train.heads.dra import DRA
 from ahl_train.heads.layers import BatchNormRelu, PointScore, mean_of_scales, pool_statistics
@@ -22,7 +22,7 @@ def shapes(features):
 def make(kind, features):
     torch.manual_seed(0)
     base = Plus(shapes(features), SHOTS) if kind is Plus else kind(C)
-    base.fit(features(24), features(SHOTS, seed=3, shift=1.0), features(8, shift=2.0))
+    base.fit(features(24), features(SHOTS, seed=3, shift=1.0), Copies(features(8, shift=2.0)))
     for p in base.parameters():
         nn.init.normal_(p, std=0.3)
     return base

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ahl_train.errors import ConfigError
-from ahl_train.heads.base import NORMAL, PSEUDO, SEEN
+from ahl_train.heads.base import NORMAL, PSEUDO, SEEN, Copies
 from ahl_train.heads.layers import pool_statistics
 from ahl_train.heads.plus import Plus
 
@@ -34,7 +34,7 @@ def altered(features, n=60, names=ALTERED):
 def plus(features, shots=SHOTS, n=60):
     """A base fitted on n normals and as many seen anomalies, and what it gives for them, held out."""
     base = Plus(shapes(features), shots)
-    held_out = base.fit(features(n), features(shots, seed=3, shift=1.0), altered(features, n))["evidence"]
+    held_out = base.fit(features(n), features(shots, seed=3, shift=1.0), Copies(altered(features, n)))["evidence"]
     return base.eval(), held_out[:n], held_out[n:]
 
 
@@ -128,7 +128,7 @@ def test_plus_judges_a_seen_anomaly_by_the_others(features):
     for values in seen.values():
         values[0] = -values[0]
     base = Plus(shapes(features), SHOTS)
-    left_out = base.fit(features(60), seen, altered(features))["evidence"][60:]
+    left_out = base.fit(features(60), seen, Copies(altered(features)))["evidence"][60:]
     assert left_out[0, 5:9].max() < 0
     assert left_out[1:, 5:9].min() > 0.5
     itself = base.prepare(seen)["evidence"]
@@ -171,7 +171,7 @@ def test_plus_weighs_what_tells_the_left_out_anomalies(features):
     seen = features(SHOTS, seed=3)
     seen["coarse"] += 2.0
     base = Plus(shapes(features), SHOTS)
-    left_out = base.fit(features(60), seen, altered(features))["evidence"][60:]
+    left_out = base.fit(features(60), seen, Copies(altered(features)))["evidence"][60:]
     said = left_out.clamp(0, 4).mean(0) ** 2
     trust = (SHOTS - 1) / (SHOTS - 1 + 10)
     expected = trust * (said / said.mean()).numpy() + (1 - trust) * known(base, features, SHOTS)
@@ -192,10 +192,10 @@ def test_plus_trusts_evidence_alike_where_no_two_anomalies_say_otherwise(feature
 def test_plus_trusts_no_memory_that_sees_nothing_of_pasted_patches(features):
     """Context alone shows them; where none does, all count alike."""
     base = Plus(shapes(features), 0)
-    base.fit(features(60), features(0), altered(features, names=("context",)))
+    base.fit(features(60), features(0), Copies(altered(features, names=("context",))))
     assert base.fusion[2] == base.fusion[3] == 0 and base.fusion[4] == base.fusion[0]
     assert base.wide == 4
-    base.fit(features(60), features(0), altered(features, names=()))
+    base.fit(features(60), features(0), Copies(altered(features, names=())))
     torch.testing.assert_close(base.fusion, base.fusion[:1].expand(5))
 
 
@@ -203,7 +203,7 @@ def test_plus_trusts_no_memory_that_sees_nothing_of_pasted_patches(features):
 def test_plus_map_by_a_second_implementation(features, names):
     """Of entry, before at full size, and context by its memory, as far as that is trusted."""
     base = Plus(shapes(features), 0)
-    base.fit(features(60), features(0), altered(features, names=names))
+    base.fit(features(60), features(0), Copies(altered(features, names=names)))
     frames = features(4, seed=1)
 
     def of_gaussian(gaussian, given):
@@ -240,6 +240,37 @@ def test_plus_learns_from_normals_and_seen_anomalies_and_never_what_was_fitted(f
         assert moved_by(base, features(4, seed=1), group) == moved
     for name, b in base.named_buffers():
         assert torch.equal(b, buffers[name])
+
+
+def test_plus_holds_a_normals_turned_copies_out_with_it(features):
+    """Copies that are no other than the normals: a memory that knew them would find no distance, of log -27."""
+    alone, *_ = plus(features, 0)
+    base, normals = Plus(shapes(features), 0), features(60)
+    base.fit(normals, features(0), Copies(altered(features), (normals, normals)))
+    torch.testing.assert_close(base.standard.level[:, 2:], alone.standard.level[:, 2:], atol=0.1, rtol=0)
+
+
+def test_plus_looks_at_a_seen_anomaly_and_its_turned_copies(features):
+    """The mean of the looks is its direction; what an anomaly was left out of its copies were too."""
+    seen, turned = features(SHOTS, seed=3, shift=1.0), features(SHOTS, seed=4, shift=1.0)
+    base = Plus(shapes(features), SHOTS)
+    left_out = base.fit(features(60), seen, Copies(altered(features), (), (turned,)))["evidence"][60:]
+    looks = [{name: base.pooled[name](v)[:, 0] for name, v in pooled(frames).items()} for frames in (seen, turned)]
+    for name in ("before", "coarse", "entry"):
+        mean = torch.cat([look[name] for look in looks]).mean(0)
+        torch.testing.assert_close(getattr(base, f"direction_{name}"), mean / mean.norm(), atol=1e-4, rtol=1e-3)
+    same = Plus(shapes(features), SHOTS)
+    alone = same.fit(features(60), seen, Copies(altered(features), (), (seen,)))["evidence"][60:]
+    torch.testing.assert_close(alone, plus(features)[2], atol=1e-3, rtol=1e-3)
+    assert (left_out - alone).abs().max() > 0.1
+
+
+def test_plus_finds_what_lies_otherwise(features):
+    """Other normals do not, but for chance; in a corner, seen by some evidence alone, is enough."""
+    base, held_out = Plus(shapes(features), SHOTS), features(40)
+    assert base.departure(features(60, seed=9), held_out, [features(40, seed=8)]) < 0.75
+    changed = [features(40, seed=8), altered(features, 40, ("context",))]
+    assert base.departure(features(60, seed=9), held_out, changed) > 3
 
 
 def test_plus_needs_thirteen_normals(features):

@@ -47,7 +47,7 @@ def _system(name: str, ask: Ask, dataset: Dataset, extractor: Extractor, store: 
     torch.manual_seed(0)
     with peak(ask.device, result):
         started = time.perf_counter()
-        cdl, _ = begin(system(name).base(extractor, shots), config, dealt, store, ahl=True)
+        cdl, *_ = begin(system(name).base(extractor, shots), config, dealt, store, ahl=True)
         wait(ask.device)
         result["begin_s"] = round(time.perf_counter() - started, 3)  # features, densities, HADG
         if ask.small:
