@@ -63,6 +63,8 @@ def train(
                 report(f"left out of the feedback: {line}")
             report(f"feedback: {marked['good']} normals and {marked['anomaly']} anomalies more to train on")
         _require_normals(config, dealt)
+        if dealt.train_anomaly and not any(s.label for s in dealt.test):
+            report("all anomalies train and none is left to test: ahl evaluate will want some, ask for fewer --shots")
         supersample = supersample_for(dealt.train_normal)
         extractor = Extractor(spec, supersample)
         extra = {

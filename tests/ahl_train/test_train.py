@@ -220,6 +220,14 @@ def test_the_default_system_trains_without_any_anomaly(cells, cache, tmp_path):
 
 
 @pytest.mark.slow
+def test_no_anomaly_left_to_test_is_said(cells, cache, tmp_path):
+    for shots, left in ((6, 0), (5, 1)):
+        said = []
+        train(settings(cells, shots=shots, epochs=1), tmp_path / str(shots), cache=cache, report=said.append)
+        assert any("none is left to test" in line for line in said) == (left == 0)
+
+
+@pytest.mark.slow
 def test_a_truncated_image_is_named_and_left_out(cells, cache, tmp_path):
     root = tmp_path / "cells"
     shutil.copytree(cells, root)
