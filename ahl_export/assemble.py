@@ -23,6 +23,7 @@ from ahl_runtime.memory import trim
 from ahl_runtime.signature import load_private
 from ahl_train.images import load
 from ahl_train.run import Run, load_run
+from calibration.threshold import checked_rates
 
 _REFERENCES = 3
 _FLOAT32 = Bounds(score=1e-4, map=1e-4, flips=0.0, rank=1 - 1e-6)
@@ -73,6 +74,7 @@ def export(
     ExportError, TrainError, CalibrationError, SigningError or BundleError; then nothing is written.
     """
     _check_writable(out)
+    checked_rates(alpha, confidence, None)
     if triton is not None:
         repository.check_writable(triton)
     key = load_private(sign) if sign else None

@@ -89,7 +89,8 @@ class TrainConfig:
             ),
             (
                 not cross or not self.calibration,
-                f"calibration is {self.calibration}, but calibrate cross holds no normals out: leave one of them out",
+                f"calibration is {self.calibration}, but calibrate cross (with folds) holds no normals out: "
+                "leave one of them out",
             ),
             (
                 self.folds is None or self.calibrate != "split",
@@ -125,16 +126,16 @@ class TrainConfig:
         return schedule if self.epochs is None else replace(schedule, epochs=self.epochs)
 
     def settled(self, normals: int) -> "TrainConfig":
-        """The settings of a set with so many train normals: ``calibrate`` is "split" or "cross", no longer "auto".
+        """The settings of a set with so many train normals: "split", or "cross" with its ``folds``, no longer "auto".
 
         Cross where those that would be held out are too few to promise 1% at 95%, for a system that scores its normals
         out of fold anyway, and where folds were given; else split, so with feedback or a number of calibration normals.
         """
-        if self.calibrate != "auto":
-            return self
-        few = held_out_of(normals) < CONFIDENT and system(self.system).folds > 0
-        cross = self.folds is not None or (few and self.feedback is None and self.calibration is None)
-        return replace(self, calibrate="cross" if cross else "split")
+        own = system(self.system).folds
+        few = held_out_of(normals) < CONFIDENT and own and self.feedback is None and self.calibration is None
+        if self.calibrate == "split" or (self.calibrate == "auto" and not few and self.folds is None):
+            return replace(self, calibrate="split")
+        return replace(self, calibrate="cross", folds=self.folds or own or _FOLDS)
 
     @property
     def held_out(self) -> int | None:
@@ -144,7 +145,7 @@ class TrainConfig:
     @property
     def fold_count(self) -> int:
         """Folds of the train normals, once settled; 0 without cross-calibration."""
-        return 0 if self.calibrate == "split" else self.folds or system(self.system).folds or _FOLDS
+        return self.folds or 0
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able fields; ``from_json`` reads them back."""

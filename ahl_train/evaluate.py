@@ -38,7 +38,7 @@ def evaluate(run: Path, *, pixel: bool = False) -> Evaluation:
     test = finished.split.test
     labels = [s.label for s in test]
     if len(set(labels)) < 2:
-        raise DataError(f"{run}: its test needs normals and anomalies; train on more images")
+        raise DataError(f"{run}: its test needs normals and anomalies; train with fewer --shots, or on more images")
     masked = sum(s.mask is not None for s in test if s.label)
     if pixel and not masked:
         raise DataError(f"{run}: none of its {sum(labels)} test anomalies has a mask: leave --pixel out (docs/data.md)")

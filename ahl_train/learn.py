@@ -31,6 +31,7 @@ def learn(
     progress: Progress | None = None,
     without: Collection[int] = (),
     after_epoch: Callable[[Base], None] | None = None,
+    report: Callable[[str], None] = lambda line: None,
 ) -> tuple[Fold, ...]:
     """Fit the base's densities, then its heads: by AHL, or plainly on all samples. Without a folder nothing is kept.
 
@@ -42,7 +43,7 @@ def learn(
 
     Gives each train normal's score by what was fitted without it, fold by fold; () of a base that holds none out.
     """
-    cdl, rng, held_out = begin(base, config, dealt, store, ahl, progress, without)
+    cdl, rng, held_out = begin(base, config, dealt, store, ahl, progress, without, report)
     balanced = _balanced(cdl.tasks, rng)
     schedule = cdl.schedule
     if folder and (state := folder.load("checkpoint.pt")):
@@ -93,6 +94,7 @@ def begin(
     ahl: bool,
     progress: Progress | None = None,
     without: Collection[int] = (),
+    report: Callable[[str], None] = lambda line: None,
 ) -> tuple[CDL, np.random.Generator, _HeldOut | None]:
     """All of ``learn`` before its first epoch: features, the base's densities, HADG.
 
@@ -108,6 +110,8 @@ def begin(
     chosen = rng.permutation(len(normals))[:_FIT_AT_MOST]
     fitted_rows = normal_rows[chosen]
     copies = copying.copies(base, [normals[i] for i in chosen], seen, config.seed, store, progress, _FIT_AT_MOST)
+    if copies.seen:
+        report("the part has no orientation: turned copies train too")
     if base.folds:
         base.folds = config.folds or base.folds
     held_out = base.fit(store.read(fitted_rows, base.inputs), store.read(seen_rows, base.inputs), copies)

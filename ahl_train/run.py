@@ -5,7 +5,7 @@ import math
 import os
 import platform
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -75,15 +75,17 @@ class RunFolder:
     def require_same(self, config: TrainConfig) -> TrainConfig:
         """Those settings as the run settled them; RunError unless the folder holds a run of them."""
         recorded = self.read_json("run.json")["settings"]
-        if config.calibrate == "auto":
-            config = replace(config, calibrate=recorded.get("calibrate", "split"))
         wanted = json.loads(json.dumps(config.to_json()))
+        if config.calibrate == "auto":
+            wanted["calibrate"] = recorded.get("calibrate")
+        if config.folds is None:
+            wanted["folds"] = recorded.get("folds")
         different = [
             f"{k}: {recorded.get(k)!r} there, {wanted[k]!r} asked" for k in wanted if recorded.get(k) != wanted[k]
         ]
         if different:
             raise RunError(f"{self.path} holds a run of other settings ({'; '.join(different)}): choose another --out")
-        return config
+        return TrainConfig.from_json(recorded)
 
     def require_weights(self, spec: BackboneSpec) -> None:
         """RunError unless the run was made with these backbone weights: with others its scores mean nothing."""

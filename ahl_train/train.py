@@ -51,11 +51,7 @@ def train(
         dealt, supersample = folder.load_split(), folder.read_json("run.json")["supersample"]
         extractor = Extractor(spec, supersample)
     else:
-        config, dealt, left_out = deal(config)
-        for line in left_out:
-            report(f"left out: {line}")
-        if left_out:
-            report(f"{len(left_out)} images left out")
+        config, dealt, left_out = deal(config, report)
         marked = None
         if config.feedback:
             dealt, marked = feedback.add(dealt, config.feedback)
@@ -63,6 +59,7 @@ def train(
                 report(f"left out of the feedback: {line}")
             report(f"feedback: {marked['good']} normals and {marked['anomaly']} anomalies more to train on")
         _require_normals(config, dealt)
+        report(_groups(config, dealt))
         if dealt.train_anomaly and not any(s.label for s in dealt.test):
             report("all anomalies train and none is left to test: ahl evaluate will want some, ask for fewer --shots")
         supersample = supersample_for(dealt.train_normal)
@@ -82,7 +79,7 @@ def train(
             score_folds(config, dealt, extractor, store, folder, progress)
         torch.manual_seed(config.seed)
         base = chosen.base(extractor, len(dealt.train_anomaly))
-        own = learn(base, config, dealt, store, chosen.ahl, folder, progress)
+        own = learn(base, config, dealt, store, chosen.ahl, folder, progress, report=report)
     for k, fold in enumerate(own if config.calibrate == "cross" else ()):
         folder.save_fold(k, fold)
     folder.save("model.pt", base.state_dict())
@@ -90,9 +87,15 @@ def train(
     return load_run(out)
 
 
-def deal(config: TrainConfig) -> tuple[TrainConfig, Split, list[str]]:
-    """The settings as the images settle them, the split, and the images left out: a line for each."""
+def deal(
+    config: TrainConfig, report: Callable[[str], None] = lambda line: None
+) -> tuple[TrainConfig, Split, list[str]]:
+    """The settings as the images settle them, the split, and the images left out: a line for each, reported too."""
     dataset, left_out = usable(load_dataset(config.data))
+    for line in left_out:
+        report(f"left out: {line}")
+    if left_out:
+        report(f"{len(left_out)} images left out")
     return *split_of(dataset, config), left_out
 
 
@@ -111,12 +114,23 @@ def split_of(dataset: Dataset, config: TrainConfig) -> tuple[TrainConfig, Split]
 
     whole = dealt(0)
     settled = config.settled(len(whole.train_normal))
-    if settled.fold_count > len(whole.train_normal):
+    if config.folds and settled.fold_count > len(whole.train_normal):
         raise DataError(
             f"{dataset.name}: {settled.fold_count} folds asked of {len(whole.train_normal)} train normals: "
             "ask for fewer --folds, or add normal images"
         )
     return settled, dealt(settled.held_out)
+
+
+def _groups(config: TrainConfig, dealt: Split) -> str:
+    """Who trains, calibrates and is tested, in a line."""
+    normals, held_out = len(dealt.train_normal), len(dealt.calibration_normal)
+    calibrate = f"and calibrate in {config.fold_count} folds" if config.fold_count else f"and {held_out} calibrate"
+    tested = sum(s.label for s in dealt.test)
+    return (
+        f"{normals} normals train {calibrate}, {len(dealt.test) - tested} test; "
+        f"{len(dealt.train_anomaly)} anomalies train, {tested} test"
+    )
 
 
 def _require_normals(config: TrainConfig, dealt: Split) -> None:

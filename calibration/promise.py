@@ -100,11 +100,15 @@ def cross_promise(promise: Promise, folds: Sequence[int]) -> Promise:
     origin = f"{promise.n} normals in {len(folds)} folds, each scored by what was learned without it"
     if promise.kind in ("none", "tail"):
         return replace(promise, sentence=f"{promise.sentence} ({origin})")
+    alpha, mean = percent(promise.alpha), percent(promise.mean_rate)
+    if promise.kind == "confident":
+        rates = f"at most {alpha} of normal frames with {percent(promise.confidence)} confidence, {mean} expected"
+    else:
+        sure = percent(promise.attained_confidence)
+        rates = f"{mean} of normal frames on average, at most {alpha} with {sure} confidence"
     sentence = (
-        f"an out-of-fold estimate, not a guarantee: {percent(promise.mean_rate)} of normal frames rejected "
-        f"on average ({origin}); "
-        f"{promise.needs_mean} held-out normals would promise {percent(promise.alpha)} on average, "
-        f"{promise.needs_confident} at {percent(promise.confidence)}"
+        f"rejects {rates}: an out-of-fold estimate, not a guarantee ({origin}); a guarantee of {alpha} at "
+        f"{percent(promise.confidence)} needs {promise.needs_confident} normals held out"
     )
     return replace(promise, kind="cross", sentence=sentence)
 

@@ -19,6 +19,7 @@ from ahl_train.errors import RunError
 from ahl_train.images import load
 from ahl_train.run import Run
 from ahl_train.train import train
+from calibration import SettingsError
 
 pytestmark = pytest.mark.slow
 
@@ -36,6 +37,11 @@ def test_scores_on_the_device_are_the_models(run: Run, bundle: Path) -> None:
         pixels = load(sample)
         wanted, _, _ = run.model.score(torch.from_numpy(pixels.copy())[None])
         assert scorer.score(pixels).score == pytest.approx(wanted.item(), abs=1e-3, rel=1e-4)
+
+
+def test_rates_that_are_none_are_refused_before_the_run_is_read(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"alpha is 1\.5: expected a number above 0 and below 1"):
+        export(tmp_path / "no-run", tmp_path / "out.ahl", alpha=1.5)
 
 
 def test_calibrated_on_the_held_out_normals_alone(run: Run, bundle: Path) -> None:

@@ -83,6 +83,22 @@ def test_the_way_to_calibrate_follows_from_the_normals(changes, normals, way):
     assert settled.settled(10) == settled
 
 
+@pytest.mark.slow
+def test_a_run_that_settled_itself_goes_on(cells, cache, tmp_path):
+    """With no word of it, or with the same; with another it is refused, and the difference is named."""
+    config, said = TrainConfig(str(cells), shots=3, epochs=1), []
+    made = train(config, tmp_path / "run", cache=cache, report=said.append)
+    assert said == ["18 normals train and calibrate in 5 folds, 6 test; 3 anomalies train, 3 test"]
+    assert [len(f.normals) for f in made.folds] == [4, 4, 4, 3, 3]
+    (tmp_path / "run" / "model.pt").unlink()
+    for same in ({}, {"calibrate": "cross"}, {"calibrate": "cross", "folds": 5}):
+        again = train(replace(config, **same), tmp_path / "run", resume=True, cache=cache)
+        assert again.folds == made.folds
+    for other in ({"calibration": 6}, {"folds": 6}, {"calibrate": "split"}):
+        with pytest.raises(RunError, match=f"{next(iter(other))}: .* there, .* asked"):
+            train(replace(config, **other), tmp_path / "run", resume=True, cache=cache)
+
+
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory, copied):
     """24 normal solar cells and 6 broken ones; every fourth normal is tested."""

@@ -63,6 +63,12 @@ def test_too_few_normals_are_refused_before_a_folder_is_made(cells, tmp_path):
     config = TrainConfig(str(few), shots=0, calibrate="split")
     with pytest.raises(DataError, match=r"needs 13 train normals at least, there are 10; 5 calibrate and 5 test"):
         train(config, tmp_path / "out")
+    for image in sorted((few / "train/good").iterdir())[1:]:
+        shutil.copy(sorted((few / "train/good").iterdir())[0], image)
+    said = []
+    with pytest.raises(DataError, match="needs 13 train normals at least, there are 1"):
+        train(TrainConfig(str(few), shots=0), tmp_path / "out", report=said.append)
+    assert said[-1] == "19 images left out"
     assert not (tmp_path / "out").exists()
 
 
@@ -236,7 +242,7 @@ def test_a_truncated_image_is_named_and_left_out(cells, cache, tmp_path):
     said = []
     run = train(settings(root, epochs=1), tmp_path / "run", cache=cache, report=said.append)
     assert str(cut) in said[0]
-    assert said[-1] == "1 images left out"
+    assert said[1] == "1 images left out"
     assert [str(cut) in line for line in run.record["left_out"]] == [True]
 
 

@@ -19,7 +19,13 @@ def test_cross_thresholds_pool_the_folds_and_say_so() -> None:
     c = calibration.fit_cross(np.split(s, 5), 0.02)
     assert c.threshold == calibration.fit(s, 0.02).threshold
     assert c.promise.kind == "cross"
-    assert "not a guarantee" in c.promise.sentence and "120 normals in 5 folds" in c.promise.sentence
+    assert c.promise.sentence == (
+        "rejects 0.826% of normal frames on average, at most 2% with 91.1% confidence: an out-of-fold estimate, not a "
+        "guarantee (120 normals in 5 folds, each scored by what was learned without it); "
+        "a guarantee of 2% at 95% needs 149 normals held out"
+    )
+    sure = calibration.fit_cross(np.split(s, 5), 0.05).promise.sentence
+    assert sure.startswith("rejects at most 5% of normal frames with 95% confidence, 1.65% expected: an out-of-fold")
     assert calibration.fit_cross(np.split(s, 5), 0.001).promise.kind == "none"
     assert calibration.fit_cross(np.split(s, 5), 0.001, tail=True).promise.kind == "tail"
 
