@@ -59,9 +59,6 @@ def train(
                 report(f"left out of the feedback: {line}")
             report(f"feedback: {marked['good']} normals and {marked['anomaly']} anomalies more to train on")
         _require_normals(config, dealt)
-        report(_groups(config, dealt))
-        if dealt.train_anomaly and not any(s.label for s in dealt.test):
-            report("all anomalies train and none is left to test: ahl evaluate will want some, ask for fewer --shots")
         supersample = supersample_for(dealt.train_normal)
         extractor = Extractor(spec, supersample)
         extra = {
@@ -72,6 +69,9 @@ def train(
             "precision": chosen_precision,
         }
         folder.create(config, dealt, {**extra, **({"feedback": marked} if marked else {})})
+        report(_groups(config, dealt))
+        if dealt.train_anomaly and not any(s.label for s in dealt.test):
+            report("all anomalies train and none is left to test: ahl evaluate will want some, ask for fewer --shots")
 
     store = FeatureStore(cache or default_cache(), extractor.to(there), half=chosen_precision == "float16")
     with Progress(transient=True) as progress:
