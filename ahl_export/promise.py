@@ -200,7 +200,8 @@ def kept(splits: Sequence[SplitScores], alpha: float, confidence: float, n: int)
 def table(splits: Sequence[SplitScores]) -> tuple[str, bool]:
     """In Markdown, and whether every mean rate kept its alpha."""
     held_out = min(len(s.held_out) for s in splits)
-    sizes = [*(n for n in FEWER if n < held_out), held_out]
+    fewer = () if splits[0].folds else FEWER  # out of fold, all of them calibrate
+    sizes = [*(n for n in fewer if n < held_out), held_out]
     rows = [kept(splits, a, c, n) for a in ALPHAS for c in CONFIDENCES for n in sizes]
     lines = [
         "| alpha | confidence asked | normals | promise | mean rate (s.e.) | highest | defects rejected | holds |",

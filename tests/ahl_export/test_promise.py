@@ -39,6 +39,7 @@ def test_out_of_fold_scores_are_an_estimate() -> None:
     splits = [replace(drawn(s, 0.0), folds=10) for s in range(3)]
     assert kept(splits, 0.05, 0.95, 473).kind == "cross"
     assert "| cross |" in few_table({"cross": splits})[0]
+    assert [line.split("|")[3].strip() for line in table(splits)[0].splitlines()[2:]] == ["473"] * 4
 
 
 @pytest.mark.slow
