@@ -22,7 +22,7 @@ from ahl_train.cdl import CDL
 from ahl_train.clusters import CLUSTERS
 from ahl_train.config import SCHEDULES
 from ahl_train.features import Extractor
-from ahl_train.heads.base import Base
+from ahl_train.heads.base import Base, Copies
 from ahl_train.memory import keep
 from ahl_train.page import write
 from ahl_train.systems import system
@@ -119,7 +119,7 @@ def _fitted(name: str, extractor: Extractor) -> tuple[Base, Memory]:
     base = system(name).base(extractor, SHOTS)
     memory = Memory({key: extractor.shapes[key] for key in base.inputs}, *_MEMORY)
     normals, seen = (memory(memory.groups[g]) for g in (0, 1))
-    base.fit(normals, seen, memory(memory.groups[2][: base.altered]))
+    base.fit(normals, seen, Copies(memory(memory.groups[2][: base.copied])))
     return base, memory
 
 
