@@ -41,7 +41,8 @@ def learn(
 
     ``after_epoch`` gets what the base would be if that epoch were the last: a copy, in which it may change anything.
 
-    Gives each train normal's score by what was fitted without it, fold by fold; () of a base that holds none out.
+    Gives each train normal's score by what was fitted without it, fold by fold, where the run calibrates on them; ()
+    of a base that holds none out.
     """
     cdl, rng, held_out = begin(base, config, dealt, store, ahl, progress, without, report)
     balanced = _balanced(cdl.tasks, rng)
@@ -60,7 +61,7 @@ def learn(
         if progress and task is not None:
             progress.update(task, advance=1, description=f"epochs, query loss {log.query_loss:.3f}")
     _finish(base, store, balanced)
-    return _folds(base, held_out, store) if held_out else ()
+    return _folds(base, held_out, store) if held_out and config.fold_count else ()
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def train(
         torch.manual_seed(config.seed)
         base = chosen.base(extractor, len(dealt.train_anomaly))
         own = learn(base, config, dealt, store, chosen.ahl, folder, progress, report=report)
-    for k, fold in enumerate(own if config.calibrate == "cross" else ()):
+    for k, fold in enumerate(own):
         folder.save_fold(k, fold)
     folder.save("model.pt", base.state_dict())
     folder.log({"event": "finished", "seconds": round(perf_counter() - started, 3)})
@@ -114,7 +114,8 @@ def split_of(dataset: Dataset, config: TrainConfig) -> tuple[TrainConfig, Split]
 
     whole = dealt(0)
     settled = config.settled(len(whole.train_normal))
-    if config.folds and settled.fold_count > len(whole.train_normal):
+    # Of fewer than the system needs at all, that is what has to be said.
+    if settled.fold_count > len(whole.train_normal) >= system(config.system).least:
         raise DataError(
             f"{dataset.name}: {settled.fold_count} folds asked of {len(whole.train_normal)} train normals: "
             "ask for fewer --folds, or add normal images"

@@ -20,7 +20,7 @@ from ahl_train.errors import ConfigError, DataError, RunError
 from ahl_train.images import load
 from ahl_train.run import load_run
 from ahl_train.systems import system
-from ahl_train.train import train
+from ahl_train.train import split_of, train
 from ahl_train.unified import Unified
 
 FOLDS = 3
@@ -175,7 +175,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from ahl_train.config import TrainConfig
-from ahl_train.train import train
+from ahl_train.train import split_of, train
 train(TrainConfig.from_json(json.loads(sys.argv[1])), Path(sys.argv[2]), cache=Path(sys.argv[3]))
 """
 
@@ -223,6 +223,15 @@ def test_damaged_folds_are_refused(whole, tmp_path):
             file.write_text(damage)
         with pytest.raises(RunError, match=message):
             load_run(copy)
+
+
+def test_more_folds_than_normals_are_refused_where_none_were_given(cells):
+    few = load_dataset(str(cells))
+    few = replace(few, samples=few.normals[:8] + few.anomalies)
+    with pytest.raises(DataError, match="10 folds asked of 6 train normals"):
+        split_of(few, TrainConfig(str(cells), system="devnet", shots=3, calibrate="cross"))
+    settled, _ = split_of(few, TrainConfig(str(cells), shots=3))  # AHL+ needs 13, and says so (train)
+    assert settled.fold_count == 5
 
 
 @pytest.mark.slow
