@@ -225,6 +225,18 @@ def test_damaged_folds_are_refused(whole, tmp_path):
             load_run(copy)
 
 
+@pytest.mark.slow
+def test_a_normal_that_nothing_was_fitted_on_is_scored_as_it_is(cells, cache, tmp_path, monkeypatch):
+    """Of more normals than densities are fitted on, the others have been held out of them anyway."""
+    monkeypatch.setattr(learning, "_FIT_AT_MOST", 14)
+    made = train(TrainConfig(str(cells), shots=3, epochs=1), tmp_path / "run", cache=cache)
+    known = {i: score for fold in made.folds for i, score in zip(fold.normals, fold.scores, strict=True)}
+    assert sorted(known) == list(range(18))
+    images = [torch.from_numpy(load(s).copy())[None] for s in made.split.train_normal]
+    final = [made.model.score(image)[0].item() for image in images]
+    assert sum(abs(known[i] - score) < 0.05 for i, score in enumerate(final)) == 4
+
+
 def test_more_folds_than_normals_are_refused_where_none_were_given(cells):
     few = load_dataset(str(cells))
     few = replace(few, samples=few.normals[:8] + few.anomalies)
