@@ -10,17 +10,17 @@ demo: $(READY)
 	$(BIN)/ahl demo --out demo
 
 figures: demo
-	$(BIN)/python -m ahl_export.readme demo/report.json README.md
+	$(BIN)/python -m benchmarks.readme demo/report.json README.md
 
 export-figures: demo
 	$(BIN)/ahl export demo/run --out demo/all.ahl --openvino --int8
-	$(BIN)/python -m ahl_export.export_figures demo/run demo/all.ahl docs/export.md
+	$(BIN)/python -m benchmarks.export_figures demo/run demo/all.ahl docs/export.md
 
 bench: demo/all.ahl
-	$(BIN)/ahl bench --bundle demo/all.ahl --page docs/benchmarks.md
+	$(BIN)/python -m benchmarks.speed --bundle demo/all.ahl --page docs/benchmarks.md
 
 guard: build/guard.ahl
-	$(BIN)/python -m ahl_export.bench.guard build/guard.ahl benchmarks/baseline.json
+	$(BIN)/python -m benchmarks.speed.guard build/guard.ahl benchmarks/baseline.json
 
 # Weights are no matter of time: one epoch does.
 build/guard.ahl: | $(READY)
@@ -41,7 +41,7 @@ gpu-page: $(READY)
 # A line under three sources for 15 minutes; shorter: make soak MINUTES=2
 MINUTES ?= 15
 soak: demo/all.ahl tools
-	$(BIN)/python tests/soak.py --bundle demo/all.ahl --minutes $(MINUTES) --page docs/reliability.md
+	$(BIN)/python -m benchmarks.soak --bundle demo/all.ahl --minutes $(MINUTES) --page docs/reliability.md
 
 demo/all.ahl: | $(READY)
 	test -e demo/run/model.pt || $(BIN)/ahl demo --out demo

@@ -9,11 +9,21 @@ import numpy as np
 from onnx import ModelProto
 
 import calibration
-from ahl_export.departure import Probe, from_graph, from_model
 from ahl_export.errors import ExportError
-from ahl_export.parity import Bounds, Evidence, Pixels, Scores, Survey, compare, departs, rank_correlation, survey
+from ahl_export.verify.layer_differences import Probe, from_graph, from_model
+from ahl_export.verify.parity import (
+    Bounds,
+    Evidence,
+    Pixels,
+    Scores,
+    Survey,
+    compare,
+    departs,
+    rank_correlation,
+    survey,
+)
+from ahl_runtime.core.machine import cpu
 from ahl_runtime.engines.base import CheckedEngine, cores
-from ahl_runtime.machine import cpu
 from calibration.beta import beta_cdf
 from calibration.tail import FEWEST
 
@@ -22,7 +32,7 @@ _UNPROVEN = "not proven, as it could not run where it was exported; the float32 
 
 
 @dataclass(frozen=True, eq=False)
-class Built:
+class BuiltArtefact:
     """What an exporter hands over. `files`: members by name, in the order that the engine takes them.
 
     `run`: the engine that runs it here; None where that cannot be. `beside`: makes one for frames side by side, a core
@@ -51,7 +61,7 @@ class Targets:
 
 
 @dataclass(frozen=True, eq=False)
-class Finished:
+class ProvenArtefact:
     """An artefact for the bundle: the manifest's fields, its members, and what it was found with."""
 
     fields: dict[str, Any]
@@ -73,13 +83,13 @@ class Finished:
 
 
 def finish(
-    built: Built,
+    built: BuiltArtefact,
     evidence: Evidence,
     targets: Targets,
     references: Mapping[str, Pixels],
     graph: ModelProto,
-    first: Finished | None,
-) -> Finished:
+    first: ProvenArtefact | None,
+) -> ProvenArtefact:
     """Prove an artefact and calibrate it on its own scores.
 
     `graph`: to_onnx's; `first`: that graph, finished, None while it is the one to finish.
@@ -93,7 +103,7 @@ def finish(
         fields = _fields(built) | {name: first.fields[name] for name in kept} | {"parity": None}
         promise = f"{_UNPROVEN}: {first.fields['decision']['promise']}"
         fields["decision"] = {**first.fields["decision"], "promise": promise}
-        return Finished(fields, dict(built.files), first.survey, first.threshold)
+        return ProvenArtefact(fields, dict(built.files), first.survey, first.threshold)
     close = compare(built.run, evidence.gate, evidence.wanted, built.bounds.unit)
     problem = departs(close, built.bounds)
     if problem:
@@ -143,7 +153,7 @@ def finish(
             "size": sum(map(len, built.files.values())),
         },
     }
-    return Finished(fields, {**built.files, stored: npz.getvalue()}, seen, fitted.threshold)
+    return ProvenArtefact(fields, {**built.files, stored: npz.getvalue()}, seen, fitted.threshold)
 
 
 def _too_many(flips: int, n: int, share: float) -> bool:
@@ -151,7 +161,7 @@ def _too_many(flips: int, n: int, share: float) -> bool:
     return flips > 0 and beta_cdf(share, flips, n - flips + 1) < 0.05  # P(Bin(n, share) >= flips)
 
 
-def _where(built: Built, evidence: Evidence, graph: ModelProto, first: Finished | None) -> str:
+def _where(built: BuiltArtefact, evidence: Evidence, graph: ModelProto, first: ProvenArtefact | None) -> str:
     """Which layer departs, on the first of the gate's frames; empty where the engine does not show its layers."""
     if built.probe is None:
         return ""
@@ -161,7 +171,7 @@ def _where(built: Built, evidence: Evidence, graph: ModelProto, first: Finished 
     return "; " + from_graph(graph, built.probe, frame)
 
 
-def _fields(built: Built) -> dict[str, Any]:
+def _fields(built: BuiltArtefact) -> dict[str, Any]:
     return {
         "engine": built.engine,
         "files": list(built.files),
@@ -172,7 +182,7 @@ def _fields(built: Built) -> dict[str, Any]:
 
 
 def _compared(
-    engine: CheckedEngine, seen: Survey, evidence: Evidence, first: Finished | None
+    engine: CheckedEngine, seen: Survey, evidence: Evidence, first: ProvenArtefact | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores whose decisions and ranks are compared, and those that were wanted, float [n] each.
 

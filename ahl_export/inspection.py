@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
-from ahl_runtime.bundle import Bundle
-from ahl_runtime.manifest import Artefact
+from ahl_runtime.bundle.bundle import Bundle
+from ahl_runtime.bundle.manifest import Artefact
 
 _UNPROVEN = "not measured"
 

@@ -4,14 +4,14 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ahl_train.augment import AUGMENTATIONS
-from ahl_train.backbone import DEFAULT
+from ahl_train.data.split import CONFIDENT, held_out_of
 from ahl_train.errors import ConfigError
-from ahl_train.hadg import Overlap
-from ahl_train.protocol import CONFIDENT, held_out_of
-from ahl_train.systems import system
+from ahl_train.features.backbone import DEFAULT
+from ahl_train.features.pseudo_anomalies import AUGMENTATIONS
+from ahl_train.systems import canonical, system
 
 Grouping = Literal["clusters", "random"]
+Overlap = Literal["none", "query", "support", "both"]
 Calibrate = Literal["auto", "split", "cross"]
 _FOLDS = 10
 
@@ -50,7 +50,7 @@ class TrainConfig:
     """One run of ``ahl train``."""
 
     data: str
-    system: str = "ahl-plus"
+    system: str = "ahl-density"
     shots: int = 10
     seed: int = 0
     setting: Literal["general", "hard"] = "general"
@@ -71,6 +71,7 @@ class TrainConfig:
     importance: bool = True  # CDL+
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "system", canonical(self.system))
         cross = self.folds is not None or self.calibrate == "cross"
         checks = (
             (self.shots >= 0, f"shots is {self.shots}, expected 0 or more"),

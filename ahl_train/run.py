@@ -12,12 +12,12 @@ from typing import Any, BinaryIO
 
 import torch
 
-from ahl_train.backbone import BackboneSpec
 from ahl_train.config import TrainConfig
-from ahl_train.datasets import Sample
+from ahl_train.data.readers import Sample
+from ahl_train.data.split import Split
 from ahl_train.errors import RunError
 from ahl_train.features import Extractor
-from ahl_train.protocol import Split
+from ahl_train.features.backbone import BackboneSpec
 from ahl_train.systems import system
 from ahl_train.unified import Unified
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from ahl_train.errors import ConfigError
 from ahl_train.features import Extractor
 from ahl_train.heads.base import Base
+from ahl_train.heads.density import FOLDS, LEAST, Density
 from ahl_train.heads.devnet import DevNet
-from ahl_train.heads.dra import DRA
+from ahl_train.heads.dra.head import DRA
 from ahl_train.heads.flos import FLOS
 from ahl_train.heads.mlep import MLEP
-from ahl_train.heads.plus import FOLDS, LEAST, Plus
 from ahl_train.heads.saoe import SAOE
 
 
@@ -34,21 +34,27 @@ SYSTEMS = {
     "dra": System("DRA", lambda e, shots: DRA(e.channels), ahl=False, schedule="short"),
     "ahl-devnet": System("AHL(DevNet)", lambda e, shots: DevNet(e.channels), ahl=True),
     "ahl-dra": System("AHL(DRA)", lambda e, shots: DRA(e.channels), ahl=True, schedule="short"),
-    "ahl-plus": System(
-        "AHL+",
-        lambda e, shots: Plus(e.shapes, shots),
+    "ahl-density": System(
+        "AHL(Density)",
+        lambda e, shots: Density(e.shapes, shots),
         ahl=True,
         schedule="short",
         least=LEAST,
         folds=FOLDS,
     ),
 }
-DEFAULT_SYSTEM = "ahl-plus"
+DEFAULT_SYSTEM = "ahl-density"
+_FORMER = {"ahl-plus": "ahl-density"}  # names in runs that were made before
+
+
+def canonical(name: str) -> str:
+    """Today's name of a system."""
+    return _FORMER.get(name, name)
 
 
 def system(name: str) -> System:
     """ConfigError, naming the choices, for an unknown name."""
     try:
-        return SYSTEMS[name]
+        return SYSTEMS[canonical(name)]
     except KeyError:
         raise ConfigError(f"unknown system {name!r}: choose among {', '.join(SYSTEMS)}") from None

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import calibration
-from ahl_runtime.bundle import write_bundle
+from ahl_runtime.bundle.bundle import write_bundle
 
 pytestmark = pytest.mark.slow
 
@@ -151,8 +151,8 @@ def test_it_keeps_decisions_and_calibrates_itself(binaries: Path, bundle: Path, 
 
 def test_the_server_and_its_page_come_along(binaries: Path) -> None:
     code = (
-        "from importlib import resources; import ahl_runtime.server.app; "
-        "print(*sorted(f.name for f in (resources.files('ahl_runtime.server') / 'page').iterdir()))"
+        "from importlib import resources; import ahl_runtime.http.app; "
+        "print(*sorted(f.name for f in (resources.files('ahl_runtime.http') / 'page').iterdir()))"
     )
     done = _run([binaries / "python", "-c", code], cwd=binaries)
     assert done.stdout.split() == ["icon.svg", "index.html", "page.css", "page.js"], done.stderr

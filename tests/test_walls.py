@@ -46,12 +46,12 @@ def test_the_wall_stands() -> None:
 
 @pytest.mark.parametrize("package", ["onnxruntime", "pydantic", "typer"])
 def test_the_decoder_brings_only_numpy_and_pillow(package: str) -> None:
-    python("-c", f"import ahl_runtime.decode, sys; sys.exit({package!r} in sys.modules)")
+    python("-c", f"import ahl_runtime.core.decode, sys; sys.exit({package!r} in sys.modules)")
 
 
 @pytest.mark.parametrize("package", ["onnxruntime", "numpy", "PIL"])
 def test_the_command_line_starts_light(package: str) -> None:
-    python("-c", f"import ahl_runtime.cli, sys; sys.exit({package!r} in sys.modules)")
+    python("-c", f"import ahl_runtime.cli.main, sys; sys.exit({package!r} in sys.modules)")
 
 
 def test_import_linter_agrees() -> None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Protocol, cast
 
-from ahl_runtime.bundle import Bundle
+from ahl_runtime.bundle.bundle import Bundle
+from ahl_runtime.bundle.manifest import Artefact
+from ahl_runtime.core.errors import EngineError
 from ahl_runtime.engines.base import CheckedEngine, cores
-from ahl_runtime.errors import EngineError
-from ahl_runtime.manifest import Artefact
 
 __all__ = ["Candidate", "artefact", "available", "candidates", "load", "on_gpu", "pair"]
 

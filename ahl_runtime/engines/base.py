@@ -8,8 +8,8 @@ from abc import ABC, abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
-from ahl_runtime.errors import EngineError
-from ahl_runtime.types import Outputs
+from ahl_runtime.core.errors import EngineError
+from ahl_runtime.core.types import Outputs
 
 
 class CheckedEngine(ABC):

@@ -6,7 +6,7 @@ import ctypes
 import sys
 from dataclasses import dataclass
 
-from ahl_runtime.errors import EngineError
+from ahl_runtime.core.errors import EngineError
 
 _LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR

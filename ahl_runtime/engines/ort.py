@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ahl_runtime.bundle import Bundle
+from ahl_runtime.bundle.bundle import Bundle
+from ahl_runtime.bundle.manifest import Artefact
+from ahl_runtime.core.errors import EngineError
+from ahl_runtime.core.types import Outputs
 from ahl_runtime.engines import cuda, tuned
 from ahl_runtime.engines.base import CheckedEngine, cores, reason
 from ahl_runtime.engines.tuned import SessionOptions
-from ahl_runtime.errors import EngineError
-from ahl_runtime.manifest import Artefact
-from ahl_runtime.types import Outputs
 
 OUTPUTS = ["score", "anomaly_map", "head_scores"]
 

@@ -14,13 +14,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ahl_runtime.bundle import Bundle
+from ahl_runtime.bundle.bundle import Bundle
+from ahl_runtime.bundle.manifest import Artefact
+from ahl_runtime.core.errors import EngineError
+from ahl_runtime.core.files import write_whole
 from ahl_runtime.engines import cuda, trt_build
 from ahl_runtime.engines.base import CheckedEngine
 from ahl_runtime.engines.trt_run import TensorRtEngine
-from ahl_runtime.errors import EngineError
-from ahl_runtime.files import write_whole
-from ahl_runtime.manifest import Artefact
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-from ahl_runtime.bundle import Bundle
+from ahl_runtime.bundle.bundle import Bundle
+from ahl_runtime.bundle.manifest import Artefact
+from ahl_runtime.core.errors import EngineError
 from ahl_runtime.engines import cuda, trt_build
 from ahl_runtime.engines.base import CheckedEngine
 from ahl_runtime.engines.tensorrt import missing_bindings
 from ahl_runtime.engines.trt_run import TensorRtEngine
-from ahl_runtime.errors import EngineError
-from ahl_runtime.manifest import Artefact
 
 
 def missing(engine: str, bundle: Bundle, artefact: Artefact) -> str | None:

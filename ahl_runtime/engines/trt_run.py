@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ahl_runtime.core.errors import EngineError
+from ahl_runtime.core.types import Outputs
 from ahl_runtime.engines.base import CheckedEngine
 from ahl_runtime.engines.trt_build import Recipe, line, logger
-from ahl_runtime.errors import EngineError
-from ahl_runtime.types import Outputs
 
 _OUTPUTS = ("score", "anomaly_map", "head_scores")
 # How TensorRT 10 ("Channel major FP16 format") and 11 ("Half") write a tensor's type.

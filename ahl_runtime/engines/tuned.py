@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from ahl_runtime import machine
-from ahl_runtime.bundle import Bundle
+from ahl_runtime.bundle.bundle import Bundle
+from ahl_runtime.core import machine
+from ahl_runtime.core.errors import OutputError
+from ahl_runtime.core.files import write_whole
 from ahl_runtime.engines.base import cores
-from ahl_runtime.errors import OutputError
-from ahl_runtime.files import write_whole
 
 FORMAT = 1
 _MAX_BYTES = 1 << 20

@@ -17,31 +17,30 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ahl_runtime.decision import Rule
+from ahl_runtime.bundle.device_calibration import Change
+from ahl_runtime.core.errors import Busy, NoSource, OutputError, SourceError
+from ahl_runtime.core.types import Frame, Outputs
 from ahl_runtime.engines.base import cores
-from ahl_runtime.errors import Busy, NoSource, OutputError, SourceError
-from ahl_runtime.line import calibrations
+from ahl_runtime.line.active import calibrations
+from ahl_runtime.line.active.deployment import Deployment
+from ahl_runtime.line.active.loaded import LoadedBundle
 from ahl_runtime.line.config import LineConfig
-from ahl_runtime.line.deployment import Deployment
-from ahl_runtime.line.histogram import Histograms
-from ahl_runtime.line.images import Images
-from ahl_runtime.line.inbox import Inbox, Recorded, Ticket
-from ahl_runtime.line.journal import Journal
-from ahl_runtime.line.model import Model
-from ahl_runtime.line.outbox import Outbox
-from ahl_runtime.line.recorder import Recorder
-from ahl_runtime.line.scorer import Scored, Scorer
+from ahl_runtime.line.monitor.latency import Latency, StageLatencies
+from ahl_runtime.line.monitor.source_monitor import SourceMonitor
+from ahl_runtime.line.monitor.state import ModelState, State
+from ahl_runtime.line.queues import FrameQueues, PendingFrame, StoredDecision
+from ahl_runtime.line.scoring import ScoredFrame, ScoringStage
 from ahl_runtime.line.sinks.open import open_sink
+from ahl_runtime.line.sinks.outbox import Outbox
 from ahl_runtime.line.sources.base import Triggered, cropped
 from ahl_runtime.line.sources.open import open_source
-from ahl_runtime.line.sources.settings import PushSource, SourcePart
-from ahl_runtime.line.tidy import tidy
-from ahl_runtime.line.watch import Watch
-from ahl_runtime.recalibrate import Proposal
-from ahl_runtime.server.metrics import Latency
-from ahl_runtime.server.state import ModelState, State
-from ahl_runtime.sidefile import Change
-from ahl_runtime.types import Frame, Outputs
+from ahl_runtime.line.sources.settings import PushSource, SourceSettings
+from ahl_runtime.line.store.images import Images
+from ahl_runtime.line.store.journal import Journal
+from ahl_runtime.line.store.recorder import Recorder
+from ahl_runtime.line.store.retention import tidy
+from ahl_runtime.score.decision import DecisionRule
+from ahl_runtime.score.recalibrate import Proposal
 
 log = logging.getLogger(__name__)
 _HUNG = 60.0  # seconds without a sign of life of a thread
@@ -56,20 +55,20 @@ class Line:
     def __init__(self, config: LineConfig) -> None:
         self.config = config
         self.store_path = config.store.path
-        self._parts: dict[str, SourcePart] = {s.name: s for s in config.sources}
+        self._parts: dict[str, SourceSettings] = {s.name: s for s in config.sources}
         with Journal(self.store_path, create=True) as journal:
             for name, count in journal.join([s.name for s in config.sink]).items():
                 log.warning("a sink is no longer configured", extra={"sink": name, "not_sent": count})
             self._deployment = Deployment(config)
             model = self._deployment.first(journal)
             saved = {name: journal.state(f"drift.{name}") for name in self._parts}
-        self._watches = {name: Watch(name, model.rule(name), saved[name]) for name in self._parts}
-        self._inbox = Inbox({s.name: (s.policy, s.queue) for s in self._parts.values()})
-        self._histograms = Histograms()
-        scored: Queue[list[Scored]] = Queue(2)
+        self._monitors = {name: SourceMonitor(name, model.rule(name), saved[name]) for name in self._parts}
+        self._queues = FrameQueues({s.name: (s.policy, s.queue) for s in self._parts.values()})
+        self._latencies = StageLatencies()
+        scored: Queue[list[ScoredFrame]] = Queue(2)
         threads, pipeline = cores(config.model.threads), config.pipeline
-        self._scorer = Scorer(
-            self._inbox,
+        self._scoring = ScoringStage(
+            self._queues,
             scored,
             model,
             threads,
@@ -78,7 +77,7 @@ class Line:
             partial(self._deployment.seen, self),
             lambda: self._deployment.again(self.model),
         )
-        self._recorder = Recorder(config, scored, self._watches, self._histograms, self._wake)
+        self._recorder = Recorder(config, scored, self._monitors, self._latencies, self._wake)
         self._outboxes = [Outbox(part, config.store, partial(open_sink, part)) for part in config.sink]
         self._sources = {name: open_source(part, self.store_path) for name, part in self._parts.items()}
         self._stopping, self._sinks_end, self._abort = threading.Event(), threading.Event(), threading.Event()
@@ -91,15 +90,15 @@ class Line:
     def start(self) -> None:
         """Begin to take frames."""
         for name, source in self._sources.items():
-            watch = self._watches[name]
+            monitor = self._monitors[name]
             if source is None:
-                watch.say("live", "waiting for frames over HTTP")
+                monitor.say("live", "waiting for frames over HTTP")
                 continue
-            run = partial(source.run, self._give, watch.say, self._stopping.wait, partial(self._lost, name))
+            run = partial(source.run, self._give, monitor.say, self._stopping.wait, partial(self._lost, name))
             self._spawn("source", name, run)
         scoring = [
-            self._spawn("pipeline", f"score {i}", partial(self._scorer.run, i, self._abort.is_set))
-            for i in range(self._scorer.threads)
+            self._spawn("pipeline", f"score {i}", partial(self._scoring.run, i, self._abort.is_set))
+            for i in range(self._scoring.threads)
         ]
 
         def scored() -> bool:
@@ -117,7 +116,7 @@ class Line:
         """
         until = time.monotonic() + timeout
         self._stopping.set()
-        self._inbox.close()
+        self._queues.close()
         _join(self._threads["pipeline"], until - 0.25 * timeout)
         stored = not any(t.is_alive() for t in self._threads["pipeline"])
         _join(self._threads["source"], until - 0.2 * timeout)
@@ -125,7 +124,7 @@ class Line:
         self._wake()
         _join(self._threads["sink"], until)
         self._abort.set()
-        left = self._inbox.refuse_all(Busy("the line stopped"))
+        left = self._queues.refuse_all(Busy("the line stopped"))
         _join([t for some in self._threads.values() for t in some], time.monotonic() + 2.0)
         for outbox in self._outboxes:
             outbox.close()
@@ -147,7 +146,7 @@ class Line:
         """Do the threads that decide and store still live? Where not, only a restart helps."""
         now = time.monotonic()
         alive = all(t.is_alive() for t in self._threads["pipeline"])
-        return alive and not self.failure and max(now - self._scorer.alive, now - self._recorder.alive) < _HUNG
+        return alive and not self.failure and max(now - self._scoring.alive, now - self._recorder.alive) < _HUNG
 
     def _spawn(self, group: str, name: str, target: Callable[[], None]) -> threading.Thread:
         def run() -> None:
@@ -162,20 +161,20 @@ class Line:
         thread.start()
         return thread
 
-    def _give(self, ticket: Ticket) -> bool:
+    def _give(self, pending: PendingFrame) -> bool:
         """For sources: waits while the queue is full, until the line stops."""
         try:
-            while not self._inbox.put(ticket, 0.5):
+            while not self._queues.put(pending, 0.5):
                 pass
         except Busy:
             return False
-        self._watches[ticket.source].accepted()
+        self._monitors[pending.source].accepted()
         return True
 
     def _lost(self, source: str, count: int) -> None:
         """For sources: frames that were overwritten before they could be taken came, and were dropped."""
-        self._watches[source].accepted(count)
-        self._inbox.lose(source, count)
+        self._monitors[source].accepted(count)
+        self._queues.lose(source, count)
 
     def _wake(self) -> None:
         for outbox in self._outboxes:
@@ -190,7 +189,7 @@ class Line:
         frame: str = "",
         captured: datetime | None = None,
         file: bytes = b"",
-    ) -> Recorded:
+    ) -> StoredDecision:
         """Decide on a frame, uint8 [H, W, 3], and store the decision; returns when it is on the disk.
 
         `source`: one of the kind push; the first by default. `file`: what the image was decoded from; where an image is
@@ -199,13 +198,13 @@ class Line:
         """
         part = self._push(source)
         found = Frame(cropped(image, part.roi), frame, part.name, captured)
-        ticket = Ticket(found, part.name, frame, body=b"" if part.roi else file)
+        pending = PendingFrame(found, part.name, frame, body=b"" if part.roi else file)
         until = time.monotonic() + part.wait
-        if not self._inbox.put(ticket, part.wait):
+        if not self._queues.put(pending, part.wait):
             raise Busy(f"{part.queue} frames of {part.name} wait: send fewer")
-        self._watches[part.name].accepted()
+        self._monitors[part.name].accepted()
         try:
-            return ticket.outcome.result(max(0.0, until - time.monotonic()))
+            return pending.outcome.result(max(0.0, until - time.monotonic()))
         except TimeoutError:
             why = self._trouble() or "frames wait"
             raise Busy(f"no decision within {part.wait:g} s ({why}); it may still be stored") from None
@@ -217,7 +216,7 @@ class Line:
 
         NoSource; SourceError where the source is not triggered by software; Busy while its camera is gone.
         """
-        self._watch(source)
+        self._monitor(source)
         found = self._sources[source]
         if not isinstance(found, Triggered):
             raise SourceError(f"source {source} takes no trigger: cameras of the kind gige do")
@@ -245,22 +244,22 @@ class Line:
     # What is known
 
     @property
-    def model(self) -> Model:
+    def model(self) -> LoadedBundle:
         """The bundle that decides; another may be put in its place."""
-        return self._scorer.model
+        return self._scoring.model
 
     @model.setter
-    def model(self, model: Model) -> None:
-        self._scorer.model = model
-        for name, watch in self._watches.items():
-            watch.follow(model.rule(name))
+    def model(self, model: LoadedBundle) -> None:
+        self._scoring.model = model
+        for name, monitor in self._monitors.items():
+            monitor.follow(model.rule(name))
 
     def state(self) -> State:
         """What the operator sees."""
         model = self.model
         sources = [
-            watch.state(dropped=self._inbox.dropped(name), queue=self._inbox.depth(name))
-            for name, watch in self._watches.items()
+            monitor.state(dropped=self._queues.dropped(name), queue=self._queues.depth(name))
+            for name, monitor in self._monitors.items()
         ]
         return State(
             model=ModelState(name=model.name, digest=model.digest, engine=model.engine),
@@ -270,22 +269,22 @@ class Line:
         )
 
     def _faults(self) -> list[str]:
-        found = [self.failure, self._recorder.trouble, self._scorer.trouble, self._deployment.trouble]
-        for name, watch in self._watches.items():
-            if trouble := watch.trouble:
+        found = [self.failure, self._recorder.trouble, self._scoring.trouble, self._deployment.trouble]
+        for name, monitor in self._monitors.items():
+            if trouble := monitor.trouble:
                 found.append(f"{name}: {trouble}")
-            state = watch.state(dropped=0, queue=0)
+            state = monitor.state(dropped=0, queue=0)
             if state.state in ("gone", "frozen"):
                 found.append(f"{name}: {state.said}")
         found += [f"sink {o.name}: {o.depth} messages wait: {o.last_error}" for o in self._outboxes if o.last_error]
         return [text for text in found if text]
 
     def _trouble(self) -> str:
-        return self.failure or self._recorder.trouble or self._scorer.trouble
+        return self.failure or self._recorder.trouble or self._scoring.trouble
 
     def latencies(self) -> Mapping[str, Latency]:
         """How long each stage took, since the process began."""
-        return self._histograms.latencies()
+        return self._latencies.latencies()
 
     def check_ready(self) -> None:
         """Busy while no frame can be decided on and stored."""
@@ -294,9 +293,9 @@ class Line:
         if trouble := self._trouble():
             raise Busy(trouble)
 
-    def latest(self, source: str) -> Recorded | None:
+    def latest(self, source: str) -> StoredDecision | None:
         """The newest decision of a source and its frame; None before the first. NoSource."""
-        return self._watch(source).latest
+        return self._monitor(source).latest
 
     def picture(self, source: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]] | None:
         """The newest frame of a source, uint8 [H, W, 3], and its anomaly map, float32 [h, w]. NoSource."""
@@ -308,12 +307,12 @@ class Line:
 
         About 8 MB of the newest frames of each source are held. OutputError, StoreError.
         """
-        for name, watch in self._watches.items():
-            frame = watch.frame(id)
+        for name, monitor in self._monitors.items():
+            frame = monitor.frame(id)
             if frame is None:
                 continue
             try:
-                image, sha256 = Images(self.config.store).keep(id, Ticket(frame, name, frame.id))
+                image, sha256 = Images(self.config.store).keep(id, PendingFrame(frame, name, frame.id))
             except OSError as error:
                 raise OutputError(
                     f"{self.config.store.images}: cannot be written ({error.strerror or error})"
@@ -323,22 +322,22 @@ class Line:
             return True
         return False
 
-    def _watch(self, source: str) -> Watch:
+    def _monitor(self, source: str) -> SourceMonitor:
         try:
-            return self._watches[source]
+            return self._monitors[source]
         except KeyError:
-            raise NoSource(f"no source {source[:80]!r}: there is {', '.join(self._watches)}") from None
+            raise NoSource(f"no source {source[:80]!r}: there is {', '.join(self._monitors)}") from None
 
     # Changes
 
-    def rule(self, source: str) -> Rule:
+    def rule(self, source: str) -> DecisionRule:
         """What decides for a source. NoSource."""
-        self._watch(source)
+        self._monitor(source)
         return self.model.rule(source)
 
     def reset_drift(self, source: str) -> None:
-        """Watch anew. NoSource."""
-        self._watch(source).reset_drift()
+        """Restart the drift alarm. NoSource."""
+        self._monitor(source).reset_drift()
 
     def propose(
         self,
@@ -355,7 +354,7 @@ class Line:
         left out. NoSource, CalibrationError, StoreError.
         """
         return calibrations.propose(
-            self._watch(source),
+            self._monitor(source),
             self.rule(source),
             self.store_path,
             frames,
@@ -366,15 +365,15 @@ class Line:
 
     def adopt(self, source: str, proposal: Proposal, change: Change) -> str:
         """Put it in force; its name. NoSource, SideFileError."""
-        self._watch(source)
+        self._monitor(source)
         with self._changing:
-            return calibrations.adopt(self.model, self._watches, source, proposal, change)
+            return calibrations.adopt(self.model, self._monitors, source, proposal, change)
 
     def undo(self, source: str, change: Change) -> str:
         """Go back to the calibration before; the name of the one that was in force. NoSource, SideFileError."""
-        self._watch(source)
+        self._monitor(source)
         with self._changing:
-            return calibrations.undo(self.model, self._watches, source, change)
+            return calibrations.undo(self.model, self._monitors, source, change)
 
     def deploy(self, path: Path) -> None:
         """Swap the bundle without losing a frame: load it, check it, let it score beside the old one, then switch.
@@ -383,7 +382,7 @@ class Line:
         itself. BundleError, EngineError, SideFileError, SigningError leave the old one in force.
         """
         with self._changing:
-            self._deployment.swap(path, self, self._watches.values(), self._stopping.is_set)
+            self._deployment.swap(path, self, self._monitors.values(), self._stopping.is_set)
 
 
 def _join(threads: list[threading.Thread], until: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ahl_runtime.errors import ConfigError
+from ahl_runtime.core.errors import ConfigError
 
 _MOST = 4096
 

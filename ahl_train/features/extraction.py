@@ -15,7 +15,7 @@ from ahl_train import accelerator, memory
 from ahl_train.errors import DataError, RunError
 from ahl_train.features.extractor import KEPT, Extractor
 from ahl_train.features.items import Item
-from ahl_train.heads.base import Features
+from ahl_train.features.maps import Features
 
 _AHEAD = 4  # frames that are decoded ahead for each worker
 Found = tuple[list[int], Features]  # indices of N of the given frames, and their features, each [N, ...], in RAM

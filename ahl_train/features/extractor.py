@@ -6,11 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ahl_train.backbone import Backbone, BackboneSpec
-from ahl_train.heads.base import Features
-from ahl_train.heads.layers import pool_statistics, smooth
-from ahl_train.images import Sample, load
-from ahl_train.preprocess import Preprocess, choose_supersample
+from ahl_train.data.images import Sample, load
+from ahl_train.features.backbone import Backbone, BackboneSpec
+from ahl_train.features.maps import Features, pool_statistics, smooth
+from ahl_train.features.preprocess import Preprocess, choose_supersample
 
 VERSION = 4  # raise it when the numbers that this file, preprocess.py or augment.py give would change
 FINE = 448  # px, the paper's larger scale; the coarse one is half of it

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ahl_train.augment import AUGMENTATIONS, TURNS
+from ahl_train.data.images import Sample, load
 from ahl_train.errors import DataError
-from ahl_train.images import Sample, load
+from ahl_train.features.pseudo_anomalies import AUGMENTATIONS, TURNS
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ahl_train.errors import RunError
 from ahl_train.features.extraction import Extraction
 from ahl_train.features.extractor import FINE, KEPT, VERSION, Extractor
 from ahl_train.features.items import Item
-from ahl_train.heads.base import Features
+from ahl_train.features.maps import Features
 
 _CHUNK = 512  # rows
 _KEY_BYTES = 65  # 64 hex digits and a newline

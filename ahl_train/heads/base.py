@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ahl_train.loss import deviation_loss
+from ahl_train.features.maps import Features
+from ahl_train.heads.loss import deviation_loss
 
-Features = dict[str, Tensor]  # what features.Extractor gives
 TIMES = "times"  # beside them, in a batch of training: how often each sample counts, float [N]
 
 # Groups of training samples, as columns of `Base.trains_on`.

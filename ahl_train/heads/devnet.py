@@ -2,9 +2,10 @@
 
 from torch import Tensor
 
-from ahl_train.heads.base import Base, Features
+from ahl_train.features.maps import Features
+from ahl_train.heads.base import Base
 from ahl_train.heads.layers import PointScore, map_of_scales, mean_of_scales
-from ahl_train.loss import top_k_mean
+from ahl_train.heads.loss import top_k_mean
 
 
 class DevNet(Base):

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ahl_train.heads.base import NORMAL, Base, Features
+from ahl_train.features.maps import Features
+from ahl_train.heads.base import NORMAL, Base
 from ahl_train.heads.layers import PointScore, map_of_scales, mean_of_scales
 
 GAMMA, ALPHA = 2.0, 0.25

@@ -8,7 +8,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ahl_train.heads.base import NORMAL, Base, Features
+from ahl_train.features.maps import Features
+from ahl_train.heads.base import NORMAL, Base
 from ahl_train.heads.layers import map_of_scales, mean_of_scales
 
 MARGIN = 1.0  # about the distance of a normal before training

@@ -1,57 +1,11 @@
-"""A small real run, trained once: ELPV cells in a folder of MVTec AD layout."""
+"""The small run's graph and evidence, and frames."""
 
-import csv
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
-
-import elpv_dataset
 import numpy as np
 import pytest
 
-from ahl_export.assemble import Wanted, export
-from ahl_export.onnx_graph import to_onnx
-from ahl_export.parity import Evidence
-from ahl_runtime.bundle import Bundle
-from ahl_train.config import TrainConfig
+from ahl_export.graph.onnx_graph import to_onnx
+from ahl_export.verify.parity import Evidence
 from ahl_train.run import Run
-from ahl_train.train import train
-
-ELPV = Path(elpv_dataset.__path__[0]) / "data"
-
-
-def cells(probability: float) -> list[Path]:
-    """ELPV's images of one probability of being defective."""
-    rows = csv.reader((ELPV / "labels.csv").read_text().splitlines(), delimiter=" ", skipinitialspace=True)
-    return [ELPV / row[0] for row in rows if float(row[1]) == probability]
-
-
-@pytest.fixture(scope="session")
-def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """45 train and 10 test normals, 8 anomalies."""
-    root = tmp_path_factory.mktemp("cells")
-    normal, broken = cells(0.0), cells(1.0)
-    for folder, files in (
-        ("train/good", normal[:45]),
-        ("test/good", normal[45:55]),
-        ("test/crack", broken[:8]),
-    ):
-        (root / folder).mkdir(parents=True)
-        for file in files:
-            shutil.copy(file, root / folder)
-    return root
-
-
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("features")
-
-
-@pytest.fixture(scope="session")
-def run(small_set: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """The default system, trained for two epochs; 25 train normals, 20 to calibrate."""
-    config = TrainConfig(str(small_set), shots=4, epochs=2, calibration=20)
-    yield train(config, tmp_path_factory.mktemp("runs") / "small", cache=cache)
 
 
 @pytest.fixture(scope="session")
@@ -63,13 +17,6 @@ def graph(run: Run) -> bytes:
 @pytest.fixture(scope="session")
 def evidence(run: Run) -> Evidence:
     return Evidence(run)
-
-
-@pytest.fixture(scope="session")
-def full_bundle(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """All artefacts that can run here, each proven, from the small run."""
-    out = tmp_path_factory.mktemp("out") / "all.ahl"
-    return export(run.folder, out, alpha=0.1, wanted=Wanted(openvino=True, int8=True)).bundle
 
 
 def smooth(n: int, height: int, width: int) -> np.ndarray:

@@ -9,10 +9,10 @@ import pytest
 from onnx import numpy_helper
 from scipy.stats import binomtest
 
-from ahl_export.artefact import Built, Finished, Targets, _too_many, finish
-from ahl_export.departure import probe
+from ahl_export.artefact import BuiltArtefact, ProvenArtefact, Targets, _too_many, finish
 from ahl_export.errors import ExportError
-from ahl_export.parity import Bounds, Evidence, Pixels
+from ahl_export.verify.layer_differences import probe
+from ahl_export.verify.parity import Bounds, Evidence, Pixels
 from ahl_runtime.engines.ort import OrtEngine
 
 pytestmark = pytest.mark.slow
@@ -28,18 +28,20 @@ def references(evidence: Evidence) -> dict[str, Pixels]:
 
 
 @pytest.fixture(scope="module")
-def built(graph: bytes) -> Built:
+def built(graph: bytes) -> BuiltArtefact:
     model = onnx.load_from_string(graph)
     engine = OrtEngine(graph)
-    return Built("onnxruntime", {"model.onnx": graph}, "float32", TIGHT, 1e-4, engine, probe=partial(probe, model))
+    return BuiltArtefact(
+        "onnxruntime", {"model.onnx": graph}, "float32", TIGHT, 1e-4, engine, probe=partial(probe, model)
+    )
 
 
 @pytest.fixture(scope="module")
-def first(graph: bytes, built: Built, evidence: Evidence, references: dict[str, Pixels]) -> Finished:
+def first(graph: bytes, built: BuiltArtefact, evidence: Evidence, references: dict[str, Pixels]) -> ProvenArtefact:
     return finish(built, evidence, TARGETS, references, onnx.load_from_string(graph), None)
 
 
-def other(graph: bytes, bounds: Bounds) -> Built:
+def other(graph: bytes, bounds: Bounds) -> BuiltArtefact:
     """The graph with one layer's weights rounded to a few values: an artefact that departs."""
     model = onnx.load_from_string(graph)
     (weight,) = (i for i in model.graph.initializer if i.name == f"{LAYER}.weight")
@@ -47,24 +49,26 @@ def other(graph: bytes, bounds: Bounds) -> Built:
     step = np.abs(values).max() / 7
     weight.CopyFrom(numpy_helper.from_array((np.rint(values / step) * step).astype(np.float32), weight.name))
     data = model.SerializeToString()
-    return Built("openvino", {"x.onnx": data}, "int4", bounds, 1e-2, OrtEngine(data), probe=partial(probe, model))
+    return BuiltArtefact(
+        "openvino", {"x.onnx": data}, "int4", bounds, 1e-2, OrtEngine(data), probe=partial(probe, model)
+    )
 
 
-def test_the_graph_itself_is_proven(first: Finished) -> None:
+def test_the_graph_itself_is_proven(first: ProvenArtefact) -> None:
     parity = first.fields["parity"]
     assert parity["score_max"] < 1e-4 and parity["flips"] == 0 and parity["rank_correlation"] == pytest.approx(1)
     assert set(first.members) == {"model.onnx", "calibration/onnxruntime.npz"}
 
 
 def test_one_that_departs_is_refused_with_its_layer(
-    graph: bytes, evidence: Evidence, references: dict[str, Pixels], first: Finished
+    graph: bytes, evidence: Evidence, references: dict[str, Pixels], first: ProvenArtefact
 ) -> None:
     with pytest.raises(ExportError, match=rf"openvino disagrees with the model: scores .*; it begins at {LAYER}, off"):
         finish(other(graph, TIGHT), evidence, TARGETS, references, onnx.load_from_string(graph), first)
 
 
 def test_one_that_orders_frames_otherwise_is_refused(
-    graph: bytes, evidence: Evidence, references: dict[str, Pixels], first: Finished
+    graph: bytes, evidence: Evidence, references: dict[str, Pixels], first: ProvenArtefact
 ) -> None:
     loose = other(graph, Bounds(score=1e9, map=1e9, flips=1.0, rank=0.9999999))
     with pytest.raises(ExportError, match=r"departs from the float32 graph: .* rank correlation 0\.\d+ .* begins at"):
@@ -72,7 +76,7 @@ def test_one_that_orders_frames_otherwise_is_refused(
 
 
 def test_one_within_wide_bounds_has_thresholds_of_its_own(
-    graph: bytes, evidence: Evidence, references: dict[str, Pixels], first: Finished
+    graph: bytes, evidence: Evidence, references: dict[str, Pixels], first: ProvenArtefact
 ) -> None:
     loose = other(graph, Bounds(score=1e9, map=1e9, flips=1.0, rank=-1.0))
     finished = finish(loose, evidence, TARGETS, references, onnx.load_from_string(graph), first)
@@ -85,7 +89,7 @@ def test_one_within_wide_bounds_has_thresholds_of_its_own(
 
 
 def test_one_that_cannot_run_here_takes_the_firsts_thresholds_and_says_so(
-    graph: bytes, evidence: Evidence, references: dict[str, Pixels], first: Finished
+    graph: bytes, evidence: Evidence, references: dict[str, Pixels], first: ProvenArtefact
 ) -> None:
     plan = replace(other(graph, TIGHT), engine="tensorrt", run=None)
     finished = finish(plan, evidence, TARGETS, references, onnx.load_from_string(graph), first)

@@ -131,7 +131,9 @@ def test_an_existing_run_is_not_overwritten(small_set: Path, cache: Path, tmp_pa
 
 
 def test_help_needs_no_heavy_import() -> None:
-    code = "import sys, ahl_export.cli; sys.exit(any(m in sys.modules for m in ('torch', 'onnx', 'sklearn', 'timm')))"
+    code = (
+        "import sys, ahl_export.cli.main; sys.exit(any(m in sys.modules for m in ('torch', 'onnx', 'sklearn', 'timm')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from ahl_export.artefact import _carried
-from ahl_export.assemble import export
-from ahl_export.onnx_graph import to_onnx
-from ahl_export.parity import Evidence, survey
-from ahl_runtime.bundle import open_bundle
+from ahl_export.graph.onnx_graph import to_onnx
+from ahl_export.pipeline import export
+from ahl_export.verify.parity import Evidence, survey
+from ahl_runtime.bundle.bundle import open_bundle
 from ahl_runtime.engines.ort import OrtEngine
 from ahl_train.config import TrainConfig
-from ahl_train.images import load
+from ahl_train.data.images import load
 from ahl_train.run import Run
-from ahl_train.train import train
+from ahl_train.training import train
 
 pytestmark = pytest.mark.slow
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ahl_runtime.decode import decode
-from ahl_train.images import Sample, load
+from ahl_runtime.core.decode import decode
+from ahl_train.data.images import Sample, load
 
 
 def picture(mode: str) -> Image.Image:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ahl_runtime.bundle import Bundle
+from ahl_runtime.bundle.bundle import Bundle
 
 pytestmark = pytest.mark.slow
 
@@ -14,8 +14,9 @@ PROCESS = """
 import json, sys
 from pathlib import Path
 import numpy as np
-from ahl_runtime import engines, measure
-from ahl_runtime.bundle import open_bundle
+from ahl_runtime import engines
+from ahl_runtime.tuning import measure
+from ahl_runtime.bundle.bundle import open_bundle
 
 bundle, name = open_bundle(Path(sys.argv[1])), sys.argv[2]
 engine = engines.load(bundle, name, 2)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from ahl_export.inspection import as_json, as_text
-from ahl_runtime.bundle import Bundle
-from ahl_runtime.decode import decode
+from ahl_runtime.bundle.bundle import Bundle
+from ahl_runtime.core.decode import decode
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from ahl_runtime.bundle import Bundle
+from ahl_runtime.bundle.bundle import Bundle
 
 pytestmark = pytest.mark.slow
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ahl_runtime.bundle import open_bundle
-from ahl_runtime.signature import load_public
+from ahl_runtime.bundle.bundle import open_bundle
+from ahl_runtime.bundle.signature import load_public
 from ahl_train.run import Run
 
 pytestmark = pytest.mark.slow

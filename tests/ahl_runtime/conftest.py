@@ -1,7 +1,8 @@
 """A real, tiny bundle: an ONNX graph that scores darkness, real solar cells, and a real calibration."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 import calibration
-from ahl_runtime.bundle import write_bundle
-from ahl_runtime.decode import decode
+from ahl_runtime.bundle.bundle import write_bundle
+from ahl_runtime.core.decode import decode
 from ahl_runtime.engines.ort import OrtEngine
+from ahl_runtime.line.config import LineConfig
+from ahl_runtime.line.line import Line
+from ahl_runtime.service.config import load
 
 IMAGES = Path(elpv_dataset.__path__[0]) / "data" / "images"
 SIDE = 16
@@ -153,3 +157,22 @@ def bundle_path(parts: tuple[dict[str, Any], dict[str, Any]], tmp_path_factory: 
     path = tmp_path_factory.mktemp("bundle") / "cells.ahl"
     write_bundle(path, *parts)
     return path
+
+
+@pytest.fixture
+def config(bundle_path: Path, tmp_path: Path) -> Callable[..., LineConfig]:
+    """Settings with a store in the test's folder; sections replace the defaults."""
+
+    def make(**sections: Any) -> LineConfig:
+        model = {"bundle": bundle_path, "threads": 1, **sections.pop("model", {})}
+        store = {"path": tmp_path / "line.sqlite", **sections.pop("store", {})}
+        return load(None, {"model": model, "store": store, **sections})
+
+    return make
+
+
+@pytest.fixture
+def running(config: Callable[..., LineConfig]) -> Iterator[Callable[..., Line]]:
+    """Starts lines."""
+    with ExitStack() as stack:
+        yield lambda **sections: stack.enter_context(Line(config(**sections)))

@@ -9,11 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from ahl_train.cdl import CDL, Task, _Batch
 from ahl_train.config import Schedule
-from ahl_train.datasets import elpv
+from ahl_train.features.maps import pool_statistics
 from ahl_train.heads.base import NORMAL, PSEUDO, SEEN
-from ahl_train.heads.layers import pool_statistics
+from ahl_train.method.cdl import CDL, Task, _Batch
 
 CHANNELS, ENTRY, BEFORE, MIDDLE = 3, 2, 1, 2
 SHAPES = MappingProxyType(
@@ -145,28 +144,6 @@ def loss_of():
 @pytest.fixture
 def moved_by():
     return gradients
-
-
-def write_elpv(root, train, test):
-    """The first normals of ELPV, to train and to test, and 4 anomalies of each kind of cell, in MVTec AD layout."""
-    pytest.importorskip("elpv_dataset")
-    samples = elpv.read().samples
-    normal = [s.path for s in samples if s.label == 0]
-    kinds = {kind: [s.path for s in samples if s.kind == kind] for kind in ("mono", "poly")}
-    for folder, files in (
-        ("train/good", normal[:train]),
-        ("test/good", normal[train : train + test]),
-        *((f"test/{kind}", files[:4]) for kind, files in kinds.items()),
-    ):
-        (root / folder).mkdir(parents=True)
-        for file in files:
-            shutil.copy(file, root / folder)
-    return root
-
-
-@pytest.fixture(scope="session")
-def elpv_cells():
-    return write_elpv
 
 
 def copy_samples(root, samples):

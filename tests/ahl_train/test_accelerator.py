@@ -9,14 +9,15 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ahl_train import accelerator, winograd
-from ahl_train.cdl import CDL, Task
+from ahl_train import accelerator
 from ahl_train.config import Schedule
 from ahl_train.errors import ConfigError
 from ahl_train.heads.base import Copies
+from ahl_train.heads.density import Density
 from ahl_train.heads.devnet import DevNet
-from ahl_train.heads.dra import DRA
-from ahl_train.heads.plus import Plus
+from ahl_train.heads.dra import winograd
+from ahl_train.heads.dra.head import DRA
+from ahl_train.method.cdl import CDL, Task
 
 SCHEDULE = Schedule(epochs=7, inner_steps=2, outer_steps=2, batch=6, watched=4, pseudo=None)
 ROWS = tuple(np.split(np.arange(40), [20, 30]))
@@ -54,7 +55,9 @@ def test_convolutions_keep_all_bits_within_ieee_only():
 
 def make(kind, features):
     shapes = {name: f.shape[1:] for name, f in features(1).items()}
-    return {"DevNet": lambda: DevNet(3), "DRA": lambda: DRA(3, hidden=4), "Plus": lambda: Plus(shapes, 10)}[kind]()
+    return {"DevNet": lambda: DevNet(3), "DRA": lambda: DRA(3, hidden=4), "Density": lambda: Density(shapes, 10)}[
+        kind
+    ]()
 
 
 class Watch(TorchDispatchMode):
@@ -72,7 +75,7 @@ class Watch(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("kind", ["DevNet", "DRA", "Plus"])
+@pytest.mark.parametrize("kind", ["DevNet", "DRA", "Density"])
 def test_a_step_never_waits_for_the_device_nor_sends_it_anything(kind, features):
     """Seen on the CPU, by the operations that it calls: what a CUDA graph could not capture."""
     base = make(kind, features)
@@ -104,11 +107,13 @@ def test_the_watch_sees_what_waits():
     assert watch.found == {"_local_scalar_dense", "lift_fresh"}
 
 
-@pytest.mark.parametrize("kind", ["DevNet", "DRA", "Plus"])
+@pytest.mark.parametrize("kind", ["DevNet", "DRA", "Density"])
 def test_all_tensors_of_a_step_are_on_the_gpu(kind, features, monkeypatch):
     """Without one: fake tensors know their device, and refuse to be mixed."""
-    monkeypatch.setattr("ahl_train.cdl.prior", lambda seed: (0.0, 1.0))
-    monkeypatch.setattr("ahl_train.importance.Psi", lambda models: SimpleNamespace(to=lambda d: torch.nn.Linear(1, 1)))
+    monkeypatch.setattr("ahl_train.method.cdl.prior", lambda seed: (0.0, 1.0))
+    monkeypatch.setattr(
+        "ahl_train.method.importance.Psi", lambda models: SimpleNamespace(to=lambda d: torch.nn.Linear(1, 1))
+    )
     with FakeTensorMode(allow_non_fake_inputs=True):  # constants of modules are real, on the CPU
         with torch.device("cuda"):
             base = make(kind, features)
@@ -129,7 +134,7 @@ def test_all_tensors_of_a_step_are_on_the_gpu(kind, features, monkeypatch):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("replayed", [True, False])
-@pytest.mark.parametrize("kind", ["DevNet", "DRA", "Plus"])
+@pytest.mark.parametrize("kind", ["DevNet", "DRA", "Density"])
 def test_a_gpu_learns_what_the_cpu_does(kind, replayed, features):
     frames = features(40)
     torch.manual_seed(0)

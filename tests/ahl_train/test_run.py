@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from ahl_train.backbone import BackboneSpec
 from ahl_train.config import TrainConfig
-from ahl_train.datasets import Sample
+from ahl_train.data.readers import Sample
+from ahl_train.data.split import Split
 from ahl_train.errors import RunError
-from ahl_train.protocol import Split
+from ahl_train.features.backbone import BackboneSpec
 from ahl_train.run import RunFolder, load_run
 
 CONFIG = TrainConfig("elpv", shots=1)

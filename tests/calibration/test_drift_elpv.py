@@ -13,7 +13,8 @@ from PIL import Image
 from scipy import ndimage
 
 import calibration
-from calibration import Drift, FrameStatistics, frame_statistics, simulate
+from benchmarks import simulate
+from calibration import Drift, FrameStatistics, frame_statistics
 from calibration.frames import frame_reference
 from calibration.martingale import Martingales
 

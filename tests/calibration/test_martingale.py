@@ -89,7 +89,7 @@ def test_it_finds_and_names_a_change(draw: object, name: str) -> None:
 
 
 def test_false_alarms_stay_below_the_bound() -> None:
-    # 400 streams of 3,000 here; calibration.simulate runs 1,000 of 10,000.
+    # 400 streams of 3,000 here; benchmarks.simulate runs 1,000 of 10,000.
     rng = np.random.default_rng(7)
     bound, streams = 0.05, 400
     m = start(rng, streams)

@@ -20,11 +20,11 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_tables_are_written() -> None:
     page = PAGE.read_text(encoding="utf-8")
     for name, command in (
-        ("promises", "calibration.simulate"),
-        ("drift", "calibration.simulate"),
-        ("tail", "calibration.simulate"),
+        ("promises", "benchmarks.simulate"),
+        ("drift", "benchmarks.simulate"),
+        ("tail", "benchmarks.simulate"),
         ("elpv", "elpv"),
-        ("kept", "ahl_export.promise"),
+        ("kept", "benchmarks.promise"),
     ):
         table = page.split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0]
         assert "Written by" in table and command in table

@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from ahl_train.backbone import BackboneSpec
-from ahl_train.datasets import Dataset, Sample, load_dataset
+from ahl_train.data.images import load
+from ahl_train.data.readers import Dataset, Sample, load_dataset
 from ahl_train.features import Extractor, supersample_for
-from ahl_train.images import load
+from ahl_train.features.backbone import BackboneSpec
 
 ROOT = Path(__file__).parents[2]
 CARRIED = ROOT / "build" / "gpu"
@@ -140,7 +140,7 @@ def subset(samples: Sequence[Sample], folder: Path) -> str:
 
 def ahl(*words: object) -> None:
     """Run the command line. RuntimeError with its last line where it fails."""
-    call = [sys.executable, "-m", "ahl_export.cli", *map(str, words)]
+    call = [sys.executable, "-m", "ahl_export.cli.main", *map(str, words)]
     done = subprocess.run(call, capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip() or "nothing was said").splitlines()[-1]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from common import CARRIED, ROOT, subset
 
-from ahl_train.datasets import elpv
+from ahl_train.data.readers import elpv
 
 # Beside torch, torchvision, timm, onnx, onnxruntime, scikit-learn, scipy, numpy, pillow, typer and pytest.
 _LACKING = (

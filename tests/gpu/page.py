@@ -11,7 +11,7 @@ from pathlib import Path
 
 from common import Result
 
-from ahl_train.page import write_into
+from ahl_train.benchmark.page import write_into
 
 PAGE = ("<!-- figures: written by `make gpu-page` -->", "<!-- /figures -->")
 README = ("<!-- gpu: written by `make gpu-page` -->", "<!-- /gpu -->")

@@ -23,8 +23,8 @@ import torch
 from common import ROOT, Result, default_data
 
 from ahl_runtime.engines.base import cores
+from ahl_train.benchmark.page import write
 from ahl_train.errors import RunError
-from ahl_train.page import write
 
 SECTIONS = {  # seconds at most
     "extraction": 60,

@@ -254,7 +254,7 @@ def test_without_pieces_there_is_nothing_to_join(pieces, tmp_path):
 
 @pytest.mark.slow
 def test_what_is_packed_fits_and_is_mixed_as_the_whole_set(tmp_path, monkeypatch):
-    from ahl_train.datasets import elpv
+    from ahl_train.data.readers import elpv
 
     said = script("pack", "--mib", 32, "--folder", tmp_path / "gpu")
     part, whole = elpv.read(tmp_path / "gpu" / "elpv"), elpv.read()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from ahl_runtime.errors import SinkError
-from ahl_runtime.line.journal import Message
+from ahl_runtime.core.errors import SinkError
 from ahl_runtime.line.sinks.settings import JsonlSink
+from ahl_runtime.line.store.journal import Message
 
 
 class Jsonl:

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from ahl_runtime.errors import SinkError
-from ahl_runtime.line.journal import Message
+from ahl_runtime.core.errors import SinkError
 from ahl_runtime.line.sinks.settings import ModbusSink
+from ahl_runtime.line.store.journal import Message
 
 _CODES = {"pass": 0, "unsure": 1, "reject": 2, "fault": 3}
 

@@ -10,9 +10,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ahl_runtime.errors import SinkError
-from ahl_runtime.line.journal import Message
+from ahl_runtime.core.errors import SinkError
 from ahl_runtime.line.sinks.settings import OpcuaSink
+from ahl_runtime.line.store.journal import Message
 
 NAMESPACE = "urn:ahl:line"
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ahl_runtime.line.outbox import Sink
-from ahl_runtime.line.sinks.settings import JsonlSink, ModbusSink, MqttSink, OpcuaSink, SinkPart, WebhookSink
+from ahl_runtime.line.sinks.outbox import Sink
+from ahl_runtime.line.sinks.settings import JsonlSink, ModbusSink, MqttSink, OpcuaSink, SinkSettings, WebhookSink
 
 
-def open_sink(part: SinkPart) -> Sink:
+def open_sink(part: SinkSettings) -> Sink:
     """SinkError, ConfigError; also where its extra is not installed."""
     match part:
         case JsonlSink():

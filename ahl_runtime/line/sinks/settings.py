@@ -7,12 +7,12 @@ from typing import Annotated, Literal, Union, get_args
 
 from pydantic import Field
 
-from ahl_runtime.line.parts import Name, Outcome, Part, Seconds
+from ahl_runtime.line.settings import Name, Outcome, Seconds, Section
 
 _ALL: tuple[Outcome, ...] = get_args(Outcome)
 
 
-class _Sink(Part):
+class _Sink(Section):
     """`only`: the outcomes that are sent. `timeout`: seconds for a message; `retry`, `retry_most`: between attempts."""
 
     name: Name
@@ -73,7 +73,7 @@ class OpcuaSink(_Sink):
     port: Annotated[int, Field(ge=0, le=65535)] = 4840
 
 
-SinkPart = Annotated[
+SinkSettings = Annotated[
     Union[JsonlSink, WebhookSink, MqttSink, ModbusSink, OpcuaSink],  # noqa: UP007
     Field(discriminator="kind"),
 ]

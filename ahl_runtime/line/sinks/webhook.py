@@ -7,10 +7,10 @@ import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
-from ahl_runtime.errors import SinkError
-from ahl_runtime.line.journal import Message
+from ahl_runtime.core.errors import SinkError
 from ahl_runtime.line.secret import read_secret
 from ahl_runtime.line.sinks.settings import WebhookSink
+from ahl_runtime.line.store.journal import Message
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

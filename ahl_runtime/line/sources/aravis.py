@@ -13,7 +13,7 @@ from functools import cache
 from types import TracebackType
 from typing import Any, Self
 
-from ahl_runtime.errors import SourceError
+from ahl_runtime.core.errors import SourceError
 
 LIBRARY = "libaravis-0.8.so.0"
 _BUFFERS = 8  # frames that Aravis holds while one is looked at

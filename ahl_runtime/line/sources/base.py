@@ -8,11 +8,11 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from ahl_runtime.errors import ImageError
-from ahl_runtime.line.inbox import Ticket
+from ahl_runtime.core.errors import ImageError
+from ahl_runtime.line.queues import PendingFrame
 from ahl_runtime.line.sources.settings import Region
 
-Give = Callable[[Ticket], bool]  # True: accepted; Busy when the line stops
+Give = Callable[[PendingFrame], bool]  # True: accepted; Busy when the line stops
 Report = Callable[[str, str], None]  # a word ("live", "waiting", "gone", "frozen", "ended") and a sentence
 Stopped = Callable[[float], bool]  # waits so many seconds, and says whether to end
 Lost = Callable[[int], None]  # so many frames came and were overwritten before they could be taken

@@ -8,13 +8,13 @@ import time
 from concurrent.futures import Future
 from pathlib import Path
 
-from ahl_runtime.decode import SUFFIXES, decode
-from ahl_runtime.errors import Busy, EngineError, ImageError, StoreError
-from ahl_runtime.line.inbox import Recorded, Ticket
-from ahl_runtime.line.journal import Journal
+from ahl_runtime.core.decode import SUFFIXES, decode
+from ahl_runtime.core.errors import Busy, EngineError, ImageError, StoreError
+from ahl_runtime.core.types import Frame
+from ahl_runtime.line.queues import PendingFrame, StoredDecision
 from ahl_runtime.line.sources.base import Give, Lost, Report, Stopped, cropped
 from ahl_runtime.line.sources.settings import FolderSource
-from ahl_runtime.types import Frame
+from ahl_runtime.line.store.journal import Journal
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Folder:
         self._part, self._store = part, store
         self._seen: dict[str, str] = {}  # name to key: handed on, or settled
         self._young: dict[str, tuple[str, float]] = {}  # name to key and since when it stands so
-        self._waiting: dict[str, tuple[str, Future[Recorded]]] = {}
+        self._waiting: dict[str, tuple[str, Future[StoredDecision]]] = {}
         self._known: set[str] | None = None  # keys in the store
 
     def run(self, give: Give, report: Report, stopped: Stopped, lost: Lost) -> None:
@@ -104,10 +104,10 @@ class Folder:
             if not path.exists():
                 return
             error = f"{name}: cannot be read ({wrong.strerror or wrong})"
-        ticket = Ticket(frame, self._part.name, name, error, key, path, body)
-        if give(ticket):
+        pending = PendingFrame(frame, self._part.name, name, error, key, path, body)
+        if give(pending):
             self._young.pop(name, None)
-            self._waiting[name] = (key, ticket.outcome)
+            self._waiting[name] = (key, pending.outcome)
 
     def _finish(self) -> None:
         """Put away what has its outcome; look again at what was dropped or not stored."""

@@ -11,10 +11,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from ahl_runtime.errors import Busy, ImageError, SourceError
+from ahl_runtime.core.errors import Busy, ImageError, SourceError
 from ahl_runtime.line.sources.aravis import Buffer, Camera
 from ahl_runtime.line.sources.base import Lost, Report, Stopped
-from ahl_runtime.line.sources.live import Live, Shot
+from ahl_runtime.line.sources.live import CapturedFrame, Live
 from ahl_runtime.line.sources.settings import GigeSource
 
 _LOOK = 0.2  # seconds between looks at whether to stop
@@ -55,7 +55,7 @@ class Gige(Live):
                 reason = str(error)
         raise Busy(f"the camera of {self._part.name} took no trigger: {reason}")
 
-    def _shots(self, report: Report, stopped: Stopped, lost: Lost) -> Generator[Shot, None, None]:
+    def _captured(self, report: Report, stopped: Stopped, lost: Lost) -> Generator[CapturedFrame, None, None]:
         with Camera(self._part.camera) as camera:
             self._prepare(camera)
             camera.start()
@@ -86,7 +86,7 @@ class Gige(Live):
         for name, value in part.features.items():  # the last word is theirs
             camera.set_feature(name, str(value).lower() if isinstance(value, bool) else str(value))
 
-    def _received(self, camera: Camera, stopped: Stopped, lost: Lost) -> Generator[Shot, None, None]:
+    def _received(self, camera: Camera, stopped: Stopped, lost: Lost) -> Generator[CapturedFrame, None, None]:
         missed, since = 0, time.monotonic()
         while not stopped(0.0):
             buffer = camera.next(_LOOK)
@@ -95,7 +95,7 @@ class Gige(Live):
                 missed = now
             if buffer is not None:
                 captured = datetime.fromtimestamp(buffer.system_ns / 1e9, UTC)
-                yield Shot(partial(rgb, buffer), captured)
+                yield CapturedFrame(partial(rgb, buffer), captured)
                 since = time.monotonic()
             elif time.monotonic() - since > self._part.stall:
                 if self._part.trigger is None:

@@ -13,17 +13,17 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from ahl_runtime.errors import ImageError, SourceError
-from ahl_runtime.line.inbox import Ticket
+from ahl_runtime.core.errors import ImageError, SourceError
+from ahl_runtime.core.types import Frame
+from ahl_runtime.line.queues import PendingFrame
 from ahl_runtime.line.sources.base import Give, Lost, Report, Stopped, cropped
-from ahl_runtime.line.sources.settings import StreamPart
-from ahl_runtime.types import Frame
+from ahl_runtime.line.sources.settings import StreamSettings
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Shot:
+class CapturedFrame:
     """A frame that came. `pixels`: uint8 [H, W, 3], RGB, made only if it is wanted; ImageError for a damaged one."""
 
     pixels: Callable[[], NDArray[np.uint8]]
@@ -38,7 +38,7 @@ class Live(ABC):
 
     crops = True
 
-    def __init__(self, part: StreamPart) -> None:
+    def __init__(self, part: StreamSettings) -> None:
         self._settings = part
         self._count = 0
         self._last: NDArray[np.uint8] | None = None
@@ -46,7 +46,7 @@ class Live(ABC):
         self._next = float("-inf")
 
     @abstractmethod
-    def _shots(self, report: Report, stopped: Stopped, lost: Lost) -> Generator[Shot, None, None]:
+    def _captured(self, report: Report, stopped: Stopped, lost: Lost) -> Generator[CapturedFrame, None, None]:
         """The frames of one connection, closed when the iterator is; SourceError, or any error of a library.
 
         A connection that gives no frame for `stall` seconds is to end with an error.
@@ -67,11 +67,11 @@ class Live(ABC):
         while not stopped(0.0):
             before = self._count
             try:
-                with closing(self._shots(report, stopped, lost)) as shots:
-                    for shot in shots:
+                with closing(self._captured(report, stopped, lost)) as captured_frames:
+                    for captured_frame in captured_frames:
                         if stopped(0.0):
                             return
-                        self._hand_on(shot, give, report)
+                        self._hand_on(captured_frame, give, report)
                 if ended := self._ended():
                     report("ended", ended)
                     return
@@ -87,7 +87,7 @@ class Live(ABC):
             log.warning("a source fails", extra={"source": part.name, "error": self._hidden(reason)})
             stopped(pause)
 
-    def _hand_on(self, shot: Shot, give: Give, report: Report) -> None:
+    def _hand_on(self, captured_frame: CapturedFrame, give: Give, report: Report) -> None:
         part, now = self._settings, time.monotonic()
         if part.max_fps is not None:
             if now < self._next:
@@ -96,9 +96,9 @@ class Live(ABC):
         self._count += 1
         name = str(self._count)
         try:
-            image = shot.pixels()
+            image = captured_frame.pixels()
         except ImageError as error:
-            give(Ticket(None, part.name, name, str(error)))
+            give(PendingFrame(None, part.name, name, str(error)))
             return
         self._equal = self._equal + 1 if self._last is not None and np.array_equal(image, self._last) else 0
         self._last = image
@@ -106,10 +106,10 @@ class Live(ABC):
             raise SourceError(f"the same frame came {self._equal + 1} times: the camera is frozen")
         try:
             seen = cropped(image, part.roi if self.crops else None)
-            ticket = Ticket(Frame(seen, name, part.name, shot.captured), part.name, name)
+            pending = PendingFrame(Frame(seen, name, part.name, captured_frame.captured), part.name, name)
         except ImageError as error:
-            ticket = Ticket(None, part.name, name, str(error))
-        if give(ticket):
+            pending = PendingFrame(None, part.name, name, str(error))
+        if give(pending):
             report("live", f"frame {self._count} of {image.shape[1]}x{image.shape[0]}")
 
     @property

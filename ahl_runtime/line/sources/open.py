@@ -6,10 +6,10 @@ from pathlib import Path
 
 from ahl_runtime.line.sources.base import Source
 from ahl_runtime.line.sources.folder import Folder
-from ahl_runtime.line.sources.settings import FolderSource, GigeSource, PushSource, RingSource, SourcePart
+from ahl_runtime.line.sources.settings import FolderSource, GigeSource, PushSource, RingSource, SourceSettings
 
 
-def open_source(part: SourcePart, store: Path) -> Source | None:
+def open_source(part: SourceSettings, store: Path) -> Source | None:
     """None for frames that come over HTTP. SourceError where an extra is not installed."""
     if isinstance(part, PushSource):
         return None

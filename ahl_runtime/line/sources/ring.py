@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from ahl_runtime.errors import ImageError, SourceError
+from ahl_runtime.core.errors import ImageError, SourceError
 from ahl_runtime.line.sources.base import Lost, Report, Stopped
-from ahl_runtime.line.sources.live import Live, Shot
+from ahl_runtime.line.sources.live import CapturedFrame, Live
+from ahl_runtime.line.sources.ring_memory import Reader, Taken
 from ahl_runtime.line.sources.settings import RingSource
-from ahl_runtime.ring import Reader, Taken
 
 
 class Ring(Live):
@@ -27,7 +27,7 @@ class Ring(Live):
         self._id: int | None = None
         self._next_number = 1
 
-    def _shots(self, report: Report, stopped: Stopped, lost: Lost) -> Generator[Shot, None, None]:
+    def _captured(self, report: Report, stopped: Stopped, lost: Lost) -> Generator[CapturedFrame, None, None]:
         since = time.monotonic()
         while not stopped(0.0):
             with self._opened() as reader:
@@ -56,7 +56,7 @@ class Ring(Live):
             self._id = reader.id
         return reader
 
-    def _taken(self, reader: Reader, newest: int, lost: Lost) -> Generator[Shot, None, None]:
+    def _taken(self, reader: Reader, newest: int, lost: Lost) -> Generator[CapturedFrame, None, None]:
         oldest = max(1, newest - reader.slots + 1)
         if oldest > self._next_number:
             lost(oldest - self._next_number)
@@ -73,7 +73,7 @@ class Ring(Live):
             yield _shot(taken)
 
 
-def _shot(taken: Taken) -> Shot:
+def _shot(taken: Taken) -> CapturedFrame:
     """Grey frames are made RGB."""
     image: NDArray[np.uint8] = taken.image
     if image.ndim == 2:
@@ -82,11 +82,11 @@ def _shot(taken: Taken) -> Shot:
         captured = datetime.fromtimestamp(taken.captured_ns / 1e9, UTC) if taken.captured_ns else datetime.now(UTC)
     except (ValueError, OverflowError, OSError):  # a time that no calendar has
         captured = datetime.now(UTC)
-    return Shot(lambda: image, captured)
+    return CapturedFrame(lambda: image, captured)
 
 
-def _damaged(why: str) -> Shot:
+def _damaged(why: str) -> CapturedFrame:
     def refuse() -> NDArray[np.uint8]:
         raise ImageError(why)
 
-    return Shot(refuse, datetime.now(UTC))
+    return CapturedFrame(refuse, datetime.now(UTC))

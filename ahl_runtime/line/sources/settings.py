@@ -7,10 +7,10 @@ from typing import Annotated, Literal, Self, Union
 
 from pydantic import Field, model_validator
 
-from ahl_runtime.line.parts import Name, Part, Policy, Seconds
+from ahl_runtime.line.settings import Name, Policy, Seconds, Section
 
 
-class Region(Part):
+class Region(Section):
     """In pixels, from the upper left corner."""
 
     x: Annotated[int, Field(ge=0)]
@@ -19,7 +19,7 @@ class Region(Part):
     height: Annotated[int, Field(ge=1)]
 
 
-class _Source(Part):
+class _Source(Section):
     """`queue`: frames that may wait. `max_fps`: frames a second that are taken, those between are left out."""
 
     name: Name
@@ -51,7 +51,7 @@ class FolderSource(_Source):
         return self
 
 
-class StreamPart(_Source):
+class StreamSettings(_Source):
     """`stall`: seconds without a frame until it is opened anew. `frozen`: equal frames in a row that alarm; 0: never.
 
     `retry`: seconds before the first attempt to reconnect, `retry_most` before later ones.
@@ -64,7 +64,7 @@ class StreamPart(_Source):
     retry_most: Seconds = 30.0
 
 
-class VideoSource(StreamPart):
+class VideoSource(StreamSettings):
     """A file, decoded once from its beginning to its end, as fast as it is scored, or in its own time (`realtime`)."""
 
     kind: Literal["video"]
@@ -74,7 +74,7 @@ class VideoSource(StreamPart):
     loop: bool = False
 
 
-class CameraSource(StreamPart):
+class CameraSource(StreamSettings):
     """V4L2. `size`: such as 1280x720; the camera's own by default."""
 
     kind: Literal["camera"]
@@ -83,7 +83,7 @@ class CameraSource(StreamPart):
     fps: Annotated[int, Field(ge=1, le=1000)] | None = None
 
 
-class _UrlSource(StreamPart):
+class _UrlSource(StreamSettings):
     """`url_file`: holds the address where it carries a password."""
 
     url: str | None = None
@@ -113,7 +113,7 @@ GenicamName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,64}$")]
 GenicamValue = bool | int | float | Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:+-]{1,200}$")]
 
 
-class GigeSource(StreamPart):
+class GigeSource(StreamSettings):
     """GigE Vision, through Aravis. `camera`: its address or its name, as `arv-tool-0.8` lists them.
 
     `trigger`: the GenICam TriggerSource, such as Line1 or Software; without one the camera runs freely. `features`: any
@@ -127,8 +127,8 @@ class GigeSource(StreamPart):
     features: dict[GenicamName, GenicamValue] = Field(default_factory=dict)
 
 
-class RingSource(StreamPart):
-    """Shared memory that a process of this computer writes (`ahl_runtime.ring`). `every`: seconds between looks."""
+class RingSource(StreamSettings):
+    """Shared memory that a process of this computer writes (`ring_memory`). `every`: seconds between looks."""
 
     kind: Literal["ring"]
     path: Path
@@ -143,7 +143,7 @@ class PushSource(_Source):
     wait: Seconds = 10.0
 
 
-SourcePart = Annotated[
+SourceSettings = Annotated[
     Union[FolderSource, VideoSource, CameraSource, RtspSource, MjpegSource, GigeSource, RingSource, PushSource],  # noqa: UP007
     Field(discriminator="kind"),
 ]

@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ahl_runtime.errors import ImageError, SourceError
+from ahl_runtime.core.errors import ImageError, SourceError
 from ahl_runtime.line.secret import read_secret
 from ahl_runtime.line.sources.base import Lost, Report, Stopped
-from ahl_runtime.line.sources.live import Live, Shot
+from ahl_runtime.line.sources.live import CapturedFrame, Live
 from ahl_runtime.line.sources.settings import CameraSource, MjpegSource, RtspSource, VideoSource
 
-Part = VideoSource | CameraSource | RtspSource | MjpegSource
+Section = VideoSource | CameraSource | RtspSource | MjpegSource
 
 
 class Stream(Live):
     """One camera, stream or file. SourceError where the extra is not installed."""
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: Section) -> None:
         super().__init__(part)
         try:
             import av
@@ -33,7 +33,7 @@ class Stream(Live):
         self._av: Any = av
         self._part = part
 
-    def _shots(self, report: Report, stopped: Stopped, lost: Lost) -> Generator[Shot, None, None]:
+    def _captured(self, report: Report, stopped: Stopped, lost: Lost) -> Generator[CapturedFrame, None, None]:
         yield from self._once(stopped)
         while isinstance(self._part, VideoSource) and self._part.loop and not stopped(0.0):
             yield from self._once(stopped)
@@ -42,7 +42,7 @@ class Stream(Live):
         part = self._part
         return f"{self._count} frames of {part.path}" if isinstance(part, VideoSource) else ""
 
-    def _once(self, stopped: Stopped) -> Iterator[Shot]:
+    def _once(self, stopped: Stopped) -> Iterator[CapturedFrame]:
         part = self._part
         start = time.monotonic()
         with self._open() as container:
@@ -55,7 +55,7 @@ class Stream(Live):
             for frame, at in self._frames(container, stream):
                 if isinstance(part, VideoSource) and part.realtime and at is not None:
                     stopped(max(0.0, start + at - time.monotonic()))
-                yield Shot(partial(_pixels, frame), datetime.now(UTC))
+                yield CapturedFrame(partial(_pixels, frame), datetime.now(UTC))
 
     def _open(self) -> Any:
         part, options, form = self._part, {}, None

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from ahl_runtime import engines
-from ahl_runtime.bundle import Bundle, open_bundle
+from ahl_runtime.bundle.bundle import Bundle, open_bundle
+from ahl_runtime.core.errors import EngineError
 from ahl_runtime.engines import cuda
-from ahl_runtime.errors import EngineError
-from ahl_runtime.scoring import Scorer
-from ahl_runtime.selfcheck import check
+from ahl_runtime.score.scoring import Scorer
+from ahl_runtime.score.selfcheck import check
 
 PARITY = {
     "frames": 10,

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ahl_runtime.decode import decode
+from ahl_runtime.core.decode import decode
+from ahl_runtime.core.errors import EngineError
 from ahl_runtime.engines.openvino import OpenVinoEngine, read
 from ahl_runtime.engines.ort import OrtEngine
-from ahl_runtime.errors import EngineError
 
 openvino = pytest.importorskip("openvino", reason="the extra [openvino] is not installed")
 

@@ -8,9 +8,9 @@ import onnx
 import onnxruntime
 import pytest
 
-from ahl_runtime.decode import decode
+from ahl_runtime.core.decode import decode
+from ahl_runtime.core.errors import EngineError
 from ahl_runtime.engines.ort import CUDA, OrtEngine
-from ahl_runtime.errors import EngineError
 
 
 @pytest.mark.parametrize("n", [1, 3, 8])

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from ahl_runtime import engines, selfcheck
-from ahl_runtime.bundle import open_bundle
+from ahl_runtime import engines
+from ahl_runtime.bundle.bundle import open_bundle
+from ahl_runtime.core.errors import EngineError
 from ahl_runtime.engines import cuda, tensorrt, trt_build, trt_run
-from ahl_runtime.errors import EngineError
+from ahl_runtime.score import selfcheck
 
 RECIPE: dict[str, Any] = {"precision": "float16", "least": [1, 16, 16], "usual": [1, 300, 300], "most": [8, 2048, 2048]}
 NO_GPU = pytest.mark.skipif(cuda.missing() is None, reason="says what is said where there is no GPU")

@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ahl_runtime import store
-from ahl_runtime.decode import decode
-from ahl_runtime.errors import BundleError, EngineError, ImageError, RuntimeFault
+from ahl_runtime.core.decode import decode
+from ahl_runtime.core.errors import BundleError, EngineError, ImageError, RuntimeFault
 from ahl_runtime.line import line as line_module
 from ahl_runtime.line.line import Line
-
-from .conftest import all_accounted, rows, until
-from .test_streams import Camera, images, jpeg, parade
+from ahl_runtime.line.store import store
+from tests.ahl_runtime.line.sources.test_streams import Camera, images, jpeg, parade
+from tests.ahl_runtime.support import all_accounted, rows, until
 
 pytestmark = pytest.mark.slow
 

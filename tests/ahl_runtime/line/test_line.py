@@ -14,14 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ahl_runtime.bundle import open_bundle
-from ahl_runtime.decode import decode
-from ahl_runtime.errors import Busy, EngineError, ImageError, NoSource
+from ahl_runtime.bundle.bundle import open_bundle
+from ahl_runtime.core.decode import decode
+from ahl_runtime.core.errors import Busy, EngineError, ImageError, NoSource
 from ahl_runtime.line.line import Line
-from ahl_runtime.scoring import Scorer
-from ahl_runtime.store import Store
-
-from .conftest import lines, rows, until
+from ahl_runtime.line.store.store import Store
+from ahl_runtime.score.scoring import Scorer
+from tests.ahl_runtime.support import lines, rows, until
 
 BLACK = np.zeros((64, 64, 3), np.uint8)
 
@@ -253,7 +252,7 @@ def test_a_thread_that_ends_is_told(running: Callable[..., Line], monkeypatch: p
     def broken(*_: object) -> Any:
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr(line._inbox, "take", broken)
+    monkeypatch.setattr(line._queues, "take", broken)
     until(lambda: not line.healthy)
     assert line.state().faults == ["score 0: RuntimeError: a fault of ours"]
     with pytest.raises(Busy, match="a fault of ours"):
@@ -270,7 +269,7 @@ def test_a_fault_is_told_for_an_hour(running: Callable[..., Line], monkeypatch: 
     line.submit(BLACK, None, "8")
     (fault,) = line.state().faults
     assert fault.startswith("default: 1 frames without a decision, the last: frame 7: ZeroDivisionError")
-    monkeypatch.setattr("ahl_runtime.line.watch._TOLD", 0.0)
+    monkeypatch.setattr("ahl_runtime.line.monitor.source_monitor._TOLD", 0.0)
     assert line.state().faults == []
 
 

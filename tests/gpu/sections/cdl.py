@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from common import Ask, Result, bar, few, open_extractor, peak, profiled, wait
 
-from ahl_train.cdl import CDL
 from ahl_train.config import TrainConfig
-from ahl_train.datasets import Dataset
+from ahl_train.data.readers import Dataset
+from ahl_train.data.split import split
 from ahl_train.features import Extractor, FeatureStore
-from ahl_train.importance import HISTORY
-from ahl_train.learn import begin
-from ahl_train.protocol import split
+from ahl_train.method.cdl import CDL
+from ahl_train.method.fit import begin
+from ahl_train.method.importance import HISTORY
 from ahl_train.systems import SYSTEMS, system
 
 _PAPER = "ahl-dra"  # whose epoch has a bound

@@ -10,7 +10,7 @@ import torch
 from common import CARRIED, Ask, Result, ahl, bar, few, subset
 from pieces import join
 
-from ahl_train.datasets import load_dataset
+from ahl_train.data.readers import load_dataset
 
 _MISSING = "not installed"
 _PACKAGES = {
@@ -32,7 +32,7 @@ def measure(ask: Ask) -> Result:
     packages = {engine: _version(package, env) for engine, package in _PACKAGES.items()}
     bundle = _bundle(ask, trt=packages["tensorrt"] != _MISSING)
     # It fails where an engine's scores differ: its words are wanted all the same.
-    call = [sys.executable, "-m", "ahl_runtime.cli", "check", str(bundle), "--json"]
+    call = [sys.executable, "-m", "ahl_runtime.cli.main", "check", str(bundle), "--json"]
     done = subprocess.run(call, capture_output=True, text=True, env={**os.environ, **env}, check=False)
     if not done.stdout.strip():
         raise RuntimeError(f"ahl-runtime check: {(done.stderr.strip() or 'nothing was said').splitlines()[-1]}")

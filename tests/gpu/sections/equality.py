@@ -9,10 +9,10 @@ from common import CPU, Ask, Result, bar, few, open_extractor
 from sklearn.metrics import roc_auc_score
 
 from ahl_train.config import TrainConfig
-from ahl_train.datasets import Dataset
+from ahl_train.data.readers import Dataset
+from ahl_train.data.split import split
 from ahl_train.features import Extractor, FeatureStore, Item
-from ahl_train.learn import learn
-from ahl_train.protocol import split
+from ahl_train.method.fit import learn
 from ahl_train.run import RunFolder
 from ahl_train.systems import SYSTEMS, system
 

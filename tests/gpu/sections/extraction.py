@@ -10,10 +10,10 @@ import torch
 from common import Ask, Result, bar, decoded, open_extractor, peak, profiled, seconds
 from torch import Tensor
 
-from ahl_train.augment import AUGMENTATIONS
 from ahl_train.features import Extractor, FeatureStore, Item
 from ahl_train.features.extraction import Extraction, Feed
 from ahl_train.features.extractor import KEPT
+from ahl_train.features.pseudo_anomalies import AUGMENTATIONS
 
 _ALIKE = 1e-3  # of float32 features on two devices, root mean square over the spread
 _ALIKE_HALF = 0.03  # of float16 ones

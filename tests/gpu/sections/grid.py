@@ -9,13 +9,13 @@ from collections import defaultdict
 from common import Ask, Result, few, subset
 
 from ahl_runtime.engines.base import cores
-from ahl_train.benchmark import Grid
-from ahl_train.benchmark_results import Cell, read_results
-from ahl_train.datasets import load_dataset
+from ahl_train.benchmark.grid import Grid
+from ahl_train.benchmark.results import Cell, read_results
+from ahl_train.data.readers import load_dataset
 from ahl_train.errors import RunError
 from ahl_train.systems import SYSTEMS
 
-_PAPER = tuple(name for name in SYSTEMS if name != "ahl-plus")
+_PAPER = tuple(name for name in SYSTEMS if name != "ahl-density")
 _END = 5.0  # seconds to stop in
 
 
@@ -30,7 +30,7 @@ def measure(ask: Ask) -> Result:
     out = ask.folder / "grid"
     words += ["--systems", ",".join(systems), "--data", data, "--jobs", str(jobs)]
     words += ["--out", str(out), "--cache", str(ask.folder / "features")]
-    call = [sys.executable, "-m", "ahl_export.cli", "benchmark", *words]
+    call = [sys.executable, "-m", "ahl_export.cli.main", "benchmark", *words]
     started = time.perf_counter()
     running = subprocess.Popen(call, stdout=sys.stderr, stderr=sys.stderr)  # its processes end with the section's
     try:

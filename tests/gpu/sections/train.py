@@ -8,11 +8,11 @@ import torch
 from common import CPU, Ask, Result, ahl, bar, few, subset
 from sklearn.metrics import roc_auc_score
 
-from ahl_runtime.bundle import open_bundle
-from ahl_runtime.scoring import Scorer
+from ahl_runtime.bundle.bundle import open_bundle
+from ahl_runtime.score.scoring import Scorer
 from ahl_train import accelerator
-from ahl_train.datasets import load_dataset
-from ahl_train.images import load
+from ahl_train.data.images import load
+from ahl_train.data.readers import load_dataset
 from ahl_train.run import Run, load_run
 
 _SMALL = ("--epochs", 1, "--calibration", 20)

@@ -1,0 +1,340 @@
+"""INT8: static quantisation of the graph's convolutions, and the measured search for those that stay in float32.
+
+Activations are unsigned 8-bit integers, weights signed ones, per channel, of 7 bits: x86 CPUs without VNNI add pairs
+of products in 16 bits, which 8-bit weights overflow, and a file must score alike on every CPU. What rounding the
+weights does to a layer's mean is taken back in its bias (Nagel et al. 2019, Data-Free Quantization, 4.2). Everything
+that is no convolution stays in float32: resize, densities, scores.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from time import thread_time
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+
+from ahl_export.artefact import BuiltArtefact
+from ahl_export.errors import ExportError
+from ahl_export.graph.onnx_graph import module_of, own_constants
+from ahl_export.verify.layer_differences import probe
+from ahl_export.verify.parity import Bounds, Evidence, Pixels, difference
+from ahl_runtime.engines.base import cores
+from ahl_runtime.engines.ort import OrtEngine
+from ahl_train.features import Item
+
+ENGINE = "onnxruntime-int8"
+BOUNDS = Bounds(score=0.25, map=1.5, flips=0.01, rank=0.98)  # maps move most where they are too low to show colour
+_TOLERANCE = 0.05  # CPUs round differently by one unit of float32, which may tip an activation to the next integer
+_NORMALS, _PSEUDO = 16, 8  # frames that ranges are measured on
+_KINDS = ("cutmix", "cutpaste", "draem")
+_PROBES = 8  # frames of each kind that the search looks at; at every other one, for the noise of a part alone
+_TIMED = 6  # of them, for what a unit saves
+_SPREAD = 0.1  # of the normals' scores: the noise that the search allows, as a standard deviation
+_OF_GATE = 2 / 3  # of the gate's bounds for scores and maps: what the search allows, as other frames may be further off
+
+Ranges = dict[str, tuple[float, float]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Statistics:
+    """Of the float32 graph's tensors, over frames: [low, high] of each, and the mean of each channel."""
+
+    ranges: Ranges
+    means: dict[str, NDArray[np.float64]]
+
+
+def build(graph: bytes, evidence: Evidence, spread: float, report: Callable[[str], None]) -> BuiltArtefact:
+    """The quantised graph. `spread`: the standard deviation of normals' scores. ExportError if nothing can be won."""
+    model = own_constants(onnx.load_from_string(graph), (1, 2))  # one scale may stay float32
+    frames = list(_calibration_frames(evidence))
+    statistics = _measure(model, frames)
+    quantised = _correct_biases(_quantise(model, statistics.ranges), model, statistics.means)
+    units = _units(model)
+    kept, sensitivity = _search(model, quantised, units, _probe_frames(evidence), spread)
+    if len(kept) == len(units):
+        raise ExportError("no part of the graph can be quantised within its bounds: export without --int8")
+    report(f"int8: {len(kept)} of {len(units)} parts stay in float32: {', '.join(kept) or 'none'}")
+    found = _with_float(quantised, model, {name for unit in kept for name in units[unit]})
+    onnx.checker.check_model(found, full_check=True)
+    data = found.SerializeToString()
+    extras = {
+        "onnxruntime": version("onnxruntime"),
+        "calibration": {"frames": len(frames), "method": "lowest and highest value"},
+        "float32_parts": kept,
+        "sensitivity": sensitivity,
+    }
+    precision = "int8 convolutions (activations u8, weights s7 per channel), the rest float32"
+    files = {f"engines/{ENGINE}.onnx": data}
+    return BuiltArtefact(
+        ENGINE,
+        files,
+        precision,
+        replace(BOUNDS, unit=spread),
+        _TOLERANCE,
+        OrtEngine(data, name=ENGINE),
+        extras,
+        partial(probe, found),
+        lambda: OrtEngine(data, 1, ENGINE),
+    )
+
+
+def _calibration_frames(evidence: Evidence) -> Iterable[Pixels]:
+    """Training normals, and pseudo anomalies made of others."""
+    normals, seed = evidence.run.split.train_normal, evidence.run.config.seed
+    yield from (Item(s).pixels() for s in normals[:_NORMALS])
+    for i, sample in enumerate(normals[_NORMALS : _NORMALS + _PSEUDO]):
+        yield Item(sample, _KINDS[i % len(_KINDS)], normals[i], seed).pixels()
+
+
+def _probe_frames(evidence: Evidence) -> list[Pixels]:
+    """Other training normals, and pseudo anomalies of them: what the search looks at was not calibrated on."""
+    normals, seed = evidence.run.split.train_normal, evidence.run.config.seed
+    probes = [Item(s).pixels() for s in normals[-_PROBES:]]
+    made = (Item(s, _KINDS[i % len(_KINDS)], normals[i], seed) for i, s in enumerate(normals[-2 * _PROBES : -_PROBES]))
+    return probes + [item.pixels() for item in made]
+
+
+def _convolutions(model: ModelProto) -> list[NodeProto]:
+    return [n for n in model.graph.node if n.op_type == "Conv"]
+
+
+def _quantisable(model: ModelProto) -> list[NodeProto]:
+    """Convolutions, their clips, and the residual sums between them."""
+    found: dict[str, NodeProto] = {}  # by what they write
+    for node in model.graph.node:  # in the order in which they run
+        sources = [found[name] for name in node.input if name in found]
+        summed = node.op_type == "Add" and len(sources) == 2
+        clipped = node.op_type in ("Clip", "Relu") and [s.op_type in ("Conv", "Add") for s in sources] == [True]
+        if node.op_type == "Conv" or summed or clipped:
+            found[node.output[0]] = node
+    return list(found.values())
+
+
+def _measure(model: ModelProto, frames: Sequence[Pixels]) -> _Statistics:
+    """Run the frames through the float32 graph, with every tensor that will be quantised as an output."""
+    weights = {i.name for i in model.graph.initializer}
+    nodes = _quantisable(model)
+    clipped = {n.input[0]: n.output[0] for n in nodes if n.op_type in ("Clip", "Relu")}
+    seen = dict.fromkeys(t for n in nodes for t in (*n.input, *n.output) if t and t not in weights)
+    names = [name for name in seen if name not in clipped]
+    run = probe(model, names)
+    ranges: Ranges = {}
+    means: dict[str, NDArray[np.float64]] = {}
+    for frame in frames:
+        for name, value in zip(names, run(frame), strict=True):
+            low, high = ranges.get(name, (0.0, 0.0))  # zero is among the values: convolutions pad with it
+            ranges[name] = (min(low, float(value.min())), max(high, float(value.max())))
+            means[name] = means.get(name, np.zeros(1)) + value.mean((0, 2, 3)) / len(frames)
+    for before, after in clipped.items():  # the quantiser asks for it, and lets go of the clip
+        ranges[before] = ranges[after]
+    return _Statistics(ranges, means)
+
+
+def _quantise(model: ModelProto, ranges: Ranges) -> ModelProto:
+    """Every convolution between Q and DQ nodes."""
+    from onnxruntime.quantization import CalibrationMethod, QuantType
+    from onnxruntime.quantization.calibrate import TensorData, TensorsData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    found = {n: TensorData(lowest=np.float32(low), highest=np.float32(high)) for n, (low, high) in ranges.items()}
+    nodes = _quantisable(model)
+    quantiser = QDQQuantizer(
+        copy,
+        per_channel=True,
+        reduce_range=True,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QUInt8,
+        tensors_range=TensorsData(CalibrationMethod.MinMax, found),
+        nodes_to_quantize=[n.name for n in nodes],
+        nodes_to_exclude=[],
+        op_types_to_quantize=sorted({n.op_type for n in nodes}),
+        extra_options={},
+    )
+    quantiser.quantize_model()
+    return quantiser.model.model
+
+
+def _correct_biases(quantised: ModelProto, model: ModelProto, means: dict[str, NDArray[np.float64]]) -> ModelProto:
+    """Take back what rounding the weights adds to the mean of each channel, in the int32 biases."""
+    stored = {i.name: i for i in quantised.graph.initializer}
+    original = {i.name: i for i in model.graph.initializer}
+    producer = {output: n for n in quantised.graph.node for output in n.output}
+    before = {n.name: n for n in _convolutions(model)}
+    for node in (n for n in _convolutions(quantised) if len(n.input) > 2):  # without a bias, nothing can take it back
+        float_node = before[node.name]
+        weights, scale = (numpy_helper.to_array(stored[name]) for name in producer[node.input[1]].input[:2])
+        rounded = weights.astype(np.float64) * scale.astype(np.float64).reshape(-1, 1, 1, 1)
+        error = (rounded - numpy_helper.to_array(original[float_node.input[1]])).sum((2, 3))  # [out, in / groups]
+        groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+        mean = means[float_node.input[0]].reshape(groups, -1)  # [groups, in / groups]
+        shift = np.einsum("goi,gi->go", error.reshape(groups, -1, mean.shape[1]), mean).ravel()
+        bias, bias_scale = (stored[name] for name in producer[node.input[2]].input[:2])
+        units = numpy_helper.to_array(bias) - np.rint(shift / numpy_helper.to_array(bias_scale))
+        bias.CopyFrom(numpy_helper.from_array(units.astype(np.int32), bias.name))
+    return quantised
+
+
+def _units(model: ModelProto) -> dict[str, list[str]]:
+    """Parts of the backbone at one scale (1: the fine one), by their nodes: each is quantised as a whole."""
+    units: dict[str, list[str]] = {}
+    scales, current = 0, ""
+    first = module_of(_convolutions(model)[0])
+    for node in _quantisable(model):
+        module = module_of(node)
+        if node.op_type == "Conv":
+            scales += module == first  # the backbone runs at one scale after the other
+            part = ".".join(module.removeprefix("extractor.backbone.net.").split(".")[:2])
+            current = f"{part} at scale {scales}"
+        units.setdefault(current, []).append(node.name)
+    return units
+
+
+def _with_float(quantised: ModelProto, model: ModelProto, names: set[str]) -> ModelProto:
+    """The quantised graph with the named nodes of the model in float32: they read float tensors and weights again.
+
+    A tensor that a quantised node writes is read through its Q and DQ, so that the node stays an integer one.
+    """
+    from onnxruntime.quantization.onnx_model import ONNXModel
+
+    found = ModelProto()
+    found.CopyFrom(quantised)
+    before = {n.name: n for n in model.graph.node}
+    integer = {n.name for n in _quantisable(model)} - names
+    written = {output: n.name for n in model.graph.node for output in n.output}
+    weights = {i.name: i for i in model.graph.initializer}
+    nodes = []
+    constants: dict[str, TensorProto] = {}
+    for node in found.graph.node:
+        original = before.get(node.name)
+        if original is None or node.name in integer:
+            nodes.append(node)
+            continue
+        for k, name in enumerate(original.input):
+            if name in weights:
+                node.input[k] = f"{name}@float32"  # the plain name is that of the dequantised one
+                constants.setdefault(node.input[k], weights[name])
+            elif written.get(name) not in integer:
+                node.input[k] = name
+        nodes.append(node)
+        if node.output[0] != original.output[0]:  # the quantiser let its clip go, as Q clips too
+            clip = next(n for n in model.graph.node if node.output[0] in n.output)
+            node.output[0] = original.output[0]
+            nodes.append(clip)
+            constants |= {name: weights[name] for name in clip.input if name in weights}
+    del found.graph.node[:]
+    found.graph.node.extend(nodes)
+    there = {i.name for i in found.graph.initializer}
+    for name, value in constants.items():
+        if name not in there:
+            copy = found.graph.initializer.add()
+            copy.CopyFrom(value)
+            copy.name = name
+    ONNXModel(found).topological_sort()  # the quantiser appends Q and DQ at the end
+    _drop_unused(found)
+    return found
+
+
+def _drop_unused(model: ModelProto) -> None:
+    """Remove nodes and initializers that no output depends on."""
+    needed = {o.name for o in model.graph.output}
+    for node in reversed(model.graph.node):  # in topological order: consumers come after producers
+        if needed.intersection(node.output):
+            needed.update(node.input)
+    nodes = [n for n in model.graph.node if needed.intersection(n.output)]
+    constants = [i for i in model.graph.initializer if i.name in needed]
+    del model.graph.node[:]
+    del model.graph.initializer[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(constants)
+
+
+def _search(
+    model: ModelProto, quantised: ModelProto, units: dict[str, list[str]], frames: Sequence[Pixels], spread: float
+) -> tuple[list[str], dict[str, float]]:
+    """Which units stay in float32, in graph order, and the noise that each adds when it alone is quantised.
+
+    Noise is the standard deviation of the scores' change, in units of `spread`; a shift that all scores share moves
+    the threshold with them.
+    """
+    quantisable = {n.name for n in _quantisable(model)}
+    wanted = _look(model, frames, cores(None))
+
+    def with_float(kept: Iterable[str]) -> ModelProto:
+        return _with_float(quantised, model, {n for unit in kept for n in units[unit]})
+
+    whole = _engine(with_float([]))
+
+    def noise(seen: _Seen, every: int = 1) -> float:
+        return float(np.std(seen.scores - wanted.scores[::every])) / spread
+
+    def alone(unit: str) -> float:
+        return noise(_look(_with_float(quantised, model, quantisable - set(units[unit])), frames[::2]), every=2)
+
+    def saves(unit: str) -> float:
+        if added[unit] > _SPREAD:  # cannot be taken, whatever it saves
+            return 0.0
+        return _slower(_engine(with_float([unit])), whole, frames[:_TIMED])
+
+    def within(kept: Sequence[str]) -> bool:
+        seen = _look(with_float(kept), frames, cores(None))
+        maps = max(float(difference(w, s).max()) for w, s in zip(wanted.maps, seen.maps, strict=True))
+        scores = float(difference(wanted.scores, seen.scores, spread).max())
+        near = maps <= _OF_GATE * BOUNDS.map and scores <= _OF_GATE * BOUNDS.score
+        return near and noise(seen) <= _SPREAD
+
+    with ThreadPoolExecutor(cores(None)) as pool:
+        added = dict(zip(units, pool.map(alone, units), strict=True))
+        saved = dict(zip(units, pool.map(saves, units), strict=True))
+    return _choose(added, saved, within), {unit: round(value, 4) for unit, value in added.items()}
+
+
+def _choose(added: dict[str, float], saved: dict[str, float], within: Callable[[Sequence[str]], bool]) -> list[str]:
+    """The units that stay, of the noise that each adds alone and the milliseconds that it saves.
+
+    Those that integers make slower stay. Of the others, those that save most for their noise come first, and each is
+    taken if all that were taken are still within bounds with it. `within`: are they, with these in float32?
+    """
+    taken: list[str] = []
+    for unit in sorted((u for u in added if saved[u] > 0), key=lambda u: added[u] ** 2 / saved[u]):
+        kept = [u for u in added if u not in (*taken, unit)]
+        if sum(added[u] ** 2 for u in (*taken, unit)) ** 0.5 <= _SPREAD and within(kept):
+            taken.append(unit)
+    return [unit for unit in added if unit not in taken]
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """Of some frames: scores [n], and maps."""
+
+    scores: NDArray[np.float64]
+    maps: list[NDArray[np.float32]]
+
+
+def _look(model: ModelProto, frames: Sequence[Pixels], threads: int = 1) -> _Seen:
+    engine = _engine(model, threads)
+    outputs = [engine.infer(frame[None]) for frame in frames]
+    return _Seen(np.array([float(o.score[0]) for o in outputs]), [o.anomaly_map[0] for o in outputs])
+
+
+def _engine(model: ModelProto, threads: int = 1) -> OrtEngine:
+    """Of one thread where units are looked at side by side."""
+    return OrtEngine(model.SerializeToString(), threads)
+
+
+def _slower(engine: OrtEngine, other: OrtEngine, frames: Sequence[Pixels]) -> float:
+    """Milliseconds a frame, the median; in turn, and of this thread alone, so that others count little."""
+    differences = []
+    for frame in frames:
+        ends = [thread_time()]
+        for timed in (engine, other):
+            timed.infer(frame[None])
+            ends.append(thread_time())
+        differences.append(1e3 * ((ends[1] - ends[0]) - (ends[2] - ends[1])))
+    return float(np.median(differences[1:]))  # the first pays for what is made once

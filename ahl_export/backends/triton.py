@@ -1,0 +1,108 @@
+"""A model repository for Triton Inference Server, of a bundle's float32 graph: config, version, thresholds."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import TensorProto, ValueInfoProto
+
+from ahl_export.errors import ExportError
+from ahl_runtime.bundle.bundle import Bundle
+from ahl_runtime.core.files import write_whole
+
+CONFIG, ABOUT = "config.pbtxt", "bundle.json"
+_BATCH = 8
+_TYPES = {TensorProto.UINT8: "TYPE_UINT8", TensorProto.FLOAT: "TYPE_FP32"}
+
+
+def check_writable(folder: Path) -> None:
+    """Before minutes of work. ExportError if `folder` cannot be made or written."""
+    if folder.exists():
+        good = folder.is_dir() and os.access(folder, os.W_OK)
+    else:
+        good = folder.parent.is_dir() and os.access(folder.parent, os.W_OK)
+    if not good:
+        raise ExportError(f"{folder} cannot be written: give --triton a folder, in one that exists and is writable")
+
+
+def write(bundle: Bundle, folder: Path) -> Path:
+    """Add the bundle's graph to the repository `folder`, as a new version of the model of the bundle's name.
+
+    Returns the version's folder; it holds model.onnx and bundle.json, with the thresholds and the bundle's digest,
+    which Triton leaves alone. A config.pbtxt that is there stays, with what its owner tuned, as long as its tensors
+    are this graph's. ExportError; then nothing is added.
+    """
+    check_writable(folder)
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", bundle.manifest.name)
+    data = bundle.read(bundle.manifest.first.files[0])
+    tensors = _tensors(onnx.load_from_string(data))
+    model = folder / name
+    config = model / CONFIG
+    try:
+        if config.exists() and not _squeezed(tensors) <= _squeezed(config.read_text()):
+            raise ExportError(f"{config} is of another model: give the bundle another name, or --triton another folder")
+        model.mkdir(parents=True, exist_ok=True)
+        target = model / str(1 + max((int(d.name) for d in model.iterdir() if d.name.isdecimal()), default=0))
+        aside = model / f".{target.name}.{os.getpid()}.part"
+        try:
+            aside.mkdir()
+            write_whole(aside / "model.onnx", [data])
+            write_whole(aside / ABOUT, [_about(bundle).encode()])
+            if not config.exists():
+                write_whole(config, [_config(name, tensors).encode()])
+            aside.rename(target)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise ExportError(
+            f"{model} cannot be written ({error.strerror or error}): check it and its free space"
+        ) from error
+    return target
+
+
+def _about(bundle: Bundle) -> str:
+    """The manifest's artefact that is served, and which bundle it came from."""
+    fields: dict[str, Any] = {
+        "bundle": bundle.digest,
+        "created": bundle.manifest.created.isoformat(),
+        "heads": bundle.manifest.graph.heads,
+        "artefact": bundle.manifest.first.model_dump(mode="json"),
+    }
+    return json.dumps(fields, indent=2) + "\n"
+
+
+def _config(name: str, tensors: str) -> str:
+    return (
+        f'name: "{name}"\n'
+        'backend: "onnxruntime"\n'
+        f"max_batch_size: {_BATCH}\n"
+        f"{tensors}"
+        "# Requests with frames of one size are batched; one waits at most this long for others.\n"
+        "dynamic_batching {\n  max_queue_delay_microseconds: 2000\n}\n"
+    )
+
+
+def _tensors(model: onnx.ModelProto) -> str:
+    """The inputs and outputs, without the batch's dimension, which is Triton's."""
+    return "".join(
+        f"{kind} [\n" + ",\n".join(_tensor(v) for v in values) + "\n]\n"
+        for kind, values in (("input", model.graph.input), ("output", model.graph.output))
+    )
+
+
+def _tensor(value: ValueInfoProto) -> str:
+    tensor = value.type.tensor_type
+    dims = [d.dim_value if d.HasField("dim_value") else -1 for d in tensor.shape.dim][1:]
+    # One number a frame has no dimension but the batch's; Triton wants one at its door.
+    shape = f"dims: [ {', '.join(map(str, dims))} ]" if dims else "dims: [ 1 ]\n    reshape { shape: [ ] }"
+    return f'  {{\n    name: "{value.name}"\n    data_type: {_TYPES[tensor.elem_type]}\n    {shape}\n  }}'
+
+
+def _squeezed(text: str) -> set[str]:
+    """Each tensor's entry without spaces, to compare configs that were edited by hand."""
+    return {re.sub(r"\s+", "", entry) for entry in re.findall(r"\{\s*name:.*?\n  \}", text, re.DOTALL)}

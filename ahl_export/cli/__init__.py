@@ -1,0 +1,1 @@
+"""`ahl`: one file for each command."""

@@ -1,0 +1,102 @@
+"""Where an artefact that disagrees with the model begins to: intermediate outputs, compared layer by layer."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto
+
+from ahl_export.graph.onnx_graph import module_of
+from ahl_export.verify.parity import Pixels
+from ahl_train.unified import Unified
+
+Arrays = list[NDArray[np.float32]]
+# Of names of the graph's tensors: a function that gives them for one frame.
+Probe = Callable[[Sequence[str]], Callable[[Pixels], Arrays]]
+
+_SHARE = 0.1  # of the largest departure: where that much is reached, it begins
+
+
+def probe(model: ModelProto, names: Sequence[str]) -> Callable[[Pixels], Arrays]:
+    """A function that gives the named tensors of an ONNX graph for one frame, by ONNX Runtime."""
+    import onnxruntime
+
+    wider = ModelProto()
+    wider.CopyFrom(model)
+    there = {o.name for o in model.graph.output}
+    wider.graph.output.extend(
+        onnx.helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in names if n not in there
+    )
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(wider.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return lambda frame: session.run(list(names), {"image": frame[None]})
+
+
+def from_model(model: Unified, graph: ModelProto, other: Probe, frame: Pixels) -> str:
+    """Where an artefact of ``to_onnx``'s graph departs from the model in torch, in one clause."""
+    layers = _layers(graph)
+    calls: dict[str, Arrays] = {}
+    modules = {module for module, _ in layers}
+    hooks = [
+        found.register_forward_hook(
+            lambda _, __, output, name=name: calls.setdefault(name, []).extend(
+                t.numpy() for t in (output if isinstance(output, tuple) else (output,))
+            )
+        )
+        for name, found in model.named_modules()
+        if name in modules
+    ]
+    try:
+        outputs = model.score(torch.from_numpy(np.array(frame))[None])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    calls |= {o.name: [t.numpy()] for o, t in zip(graph.graph.output, outputs, strict=True)}
+    got = other([tensor for _, tensor in layers])(frame)
+    return _worst(
+        [(module, *_closest_shape(calls[module], value)) for (module, _), value in zip(layers, got, strict=True)]
+    )
+
+
+def from_graph(graph: ModelProto, other: Probe, frame: Pixels) -> str:
+    """Where an artefact departs from the float32 graph, in one clause."""
+    layers = _layers(graph, activated=True)
+    tensors = [tensor for _, tensor in layers]
+    wanted, got = probe(graph, tensors)(frame), other(tensors)(frame)
+    return _worst([(name, w, g) for (name, _), w, g in zip(layers, wanted, got, strict=True)])
+
+
+def _layers(graph: ModelProto, *, activated: bool = False) -> list[tuple[str, str]]:
+    """Module and tensor of the preprocessed frame, of each convolution, and of the outputs, in graph order.
+
+    `activated`: behind the clip that follows a convolution, which a quantised graph takes together with it.
+    """
+    convolutions = [n for n in graph.graph.node if n.op_type == "Conv"]
+    behind = {n.input[0]: n.output[0] for n in graph.graph.node if n.op_type in ("Clip", "Relu")} if activated else {}
+    found = [(module_of(n), behind.get(n.output[0], n.output[0])) for n in convolutions]
+    written = {output: module_of(n) for n in graph.graph.node for output in n.output}
+    first = convolutions[0].input[0]
+    return [(written[first], first), *found, *((o.name, o.name) for o in graph.graph.output)]
+
+
+def _closest_shape(calls: Arrays, value: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Of a module's outputs at both scales, the one of this shape: the graph leaves out what nothing needs."""
+    return next((c for c in calls if c.shape == value.shape), calls[0]), value
+
+
+def _worst(layers: Sequence[tuple[str, NDArray[np.float32], NDArray[np.float32]]]) -> str:
+    """Relative error of each layer (root mean square); where a tenth of the largest is reached first."""
+    errors = []
+    for name, wanted, got in layers:
+        if wanted.shape != got.shape:
+            return f"it begins at {name}, of shape {got.shape} where the model has {wanted.shape}"
+        size = float(np.sqrt(np.mean(np.square(wanted, dtype=np.float64))))
+        errors.append(float(np.sqrt(np.mean(np.square(wanted.astype(np.float64) - got)))) / max(size, 1e-12))
+    worst = int(np.argmax(errors))
+    # Outputs are logarithms and deviations, which may be near nothing: off by more than all of its size is off by all.
+    begins = next(i for i, e in enumerate(errors) if not e < _SHARE * min(errors[worst], 1.0))
+    clause = f"it begins at {layers[begins][0]}, off by {errors[begins]:.1e} of its size"
+    return clause if begins == worst else f"{clause}, and is largest at {layers[worst][0]}, by {errors[worst]:.1e}"

@@ -1,0 +1,1 @@
+"""`ahl-runtime`: one file for each command."""

@@ -1,0 +1,1 @@
+"""What the device's rooms share, and training with them: pixels, files, errors, the vocabulary."""

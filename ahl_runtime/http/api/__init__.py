@@ -1,0 +1,1 @@
+"""The routes that score, read back, mark and change."""

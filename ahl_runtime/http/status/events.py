@@ -1,0 +1,49 @@
+"""Server-sent events: the line's state, whenever it has changed, and often enough that silence means trouble."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from ahl_runtime.http.door.guard import refused
+from ahl_runtime.http.errors import Refusal
+
+_EVERY = 0.25  # seconds between looks at the line
+_AT_LEAST = 2.0  # seconds between states, changed or not
+_STREAMS = 16
+
+
+class Events:
+    """`text`: gives the state as JSON, in a thread. Ends every stream when `stop` was called, from any thread."""
+
+    def __init__(self, text: Callable[[], str]) -> None:
+        self._text = text
+        self._streams = 0
+        self._stopped = False
+
+    def stop(self) -> None:
+        """No further states: the server stops."""
+        self._stopped = True
+
+    async def endpoint(self, request: Request) -> Response:
+        """A stream, or a refusal where too many are open."""
+        if self._streams >= _STREAMS:
+            return refused(Refusal(429, f"{_STREAMS} pages are open: close one", {"retry-after": "5"}))
+        return StreamingResponse(self._stream(), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+
+    async def _stream(self) -> AsyncIterator[str]:
+        self._streams += 1
+        clock = asyncio.get_running_loop().time
+        sent, when = "", clock() - _AT_LEAST
+        try:
+            while not self._stopped:
+                text = await asyncio.to_thread(self._text)
+                if text != sent or clock() - when >= _AT_LEAST:
+                    sent, when = text, clock()
+                    yield f"event: state\ndata: {text}\n\n"
+                await asyncio.sleep(_EVERY)
+        finally:
+            self._streams -= 1

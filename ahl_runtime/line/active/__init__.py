@@ -1,0 +1,1 @@
+"""The model in force, and the only way to change it."""

@@ -1,0 +1,84 @@
+"""A new bundle beside the one in force: it scores the same frames, and must not reject what it should not."""
+
+from __future__ import annotations
+
+import math
+import threading
+
+from ahl_runtime.core.types import Decision, Frame, stacked
+from ahl_runtime.line.active.loaded import LoadedBundle
+
+_DOUBT = 1e-3  # how improbable a reject rate must be to break the promise
+
+
+class ShadowRun:
+    """`fresh` shadows until it saw `frames`. `refusal`: why it must not come in force, or ''."""
+
+    def __init__(self, fresh: LoadedBundle, frames: int) -> None:
+        self.fresh, self.refusal = fresh, ""
+        self.over = threading.Event()
+        self._frames, self._seen = frames, 0
+        self._passed: dict[float, int] = {}  # by alpha: frames that the old one passed
+        self._rejected: dict[float, int] = {}
+
+    def see(self, frames: list[Frame], decisions: list[Decision]) -> None:
+        """The same frames as the one in force, and what that decided. In the scoring thread."""
+        if self.over.is_set():
+            return
+        try:
+            outputs = self.fresh.infer(stacked(frames))
+            for i, (frame, old) in enumerate(zip(frames, decisions, strict=True)):
+                rule = self.fresh.rule(frame.source)
+                new = rule.decide(outputs.of(i), frame)
+                if old.verdict != "reject":
+                    alpha = rule.calibration.alpha
+                    self._passed[alpha] = self._passed.get(alpha, 0) + 1
+                    self._rejected[alpha] = self._rejected.get(alpha, 0) + (new.verdict == "reject")
+        except Exception as error:  # whatever the new one raises is a reason not to take it
+            self.refusal = f"it fails on a frame ({type(error).__name__}: {error})"
+            self.over.set()
+            return
+        self._seen += len(frames)
+        for alpha, n in self._passed.items():
+            if tail(self._rejected[alpha], n, alpha) < _DOUBT:
+                self.refusal = f"it rejects {self._rejected[alpha]} of {n} frames that pass now, at alpha {alpha:g}"
+                self.over.set()
+        if self._seen >= self._frames:
+            self.over.set()
+
+
+class Probation:
+    """The first frames under a new bundle. `old`: to go back to. `expected`: the share that may be rejected."""
+
+    def __init__(self, old: LoadedBundle, new: LoadedBundle, frames: int, expected: float) -> None:
+        self.old, self.new = old, new
+        self._left, self._expected = frames, min(max(expected, 0.0), 1.0)
+        self._seen = self._rejected = 0
+
+    def see(self, decisions: list[Decision] | None) -> str:
+        """Why to go back, or ''. None: the engine failed."""
+        if decisions is None:
+            return "its engine failed on a frame"
+        self._seen += len(decisions)
+        self._rejected += sum(d.verdict == "reject" for d in decisions)
+        if tail(self._rejected, self._seen, self._expected) < _DOUBT:
+            return f"it rejected {self._rejected} of its first {self._seen} frames"
+        return ""
+
+    @property
+    def over(self) -> bool:
+        """It has proven itself."""
+        return self._seen >= self._left
+
+
+def tail(k: int, n: int, p: float) -> float:
+    """The probability of k or more successes of n, each with probability p."""
+    if k <= 0 or p >= 1.0:
+        return 1.0
+    if p <= 0.0:
+        return 0.0
+    return sum(math.exp(_log_choose(n, i) + i * math.log(p) + (n - i) * math.log1p(-p)) for i in range(k, n + 1))
+
+
+def _log_choose(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)

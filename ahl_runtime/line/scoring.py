@@ -1,0 +1,198 @@
+"""The scoring threads: frames that wait become scores, handed on in the order in which they came.
+
+Each takes a frame, or a batch, as soon as it is free: none waits for the others to finish theirs.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from queue import Full, Queue
+
+from ahl_runtime.core.types import Decision, Frame, stacked
+from ahl_runtime.line.active.loaded import LoadedBundle
+from ahl_runtime.line.queues import FrameQueues, PendingFrame
+
+log = logging.getLogger(__name__)
+_FAILURES = 3  # in a row, until the engine is loaded anew
+_LOOK = 0.25  # seconds
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredFrame:
+    """A pending and its decision, or why there is none. `model`: what decided; None for a pending without pixels.
+
+    `wait`, `score`: seconds.
+    """
+
+    pending: PendingFrame
+    decision: Decision | None
+    error: str
+    model: LoadedBundle | None
+    wait: float
+    score: float
+
+    @property
+    def engine(self) -> str:
+        """What it was scored on, or ''."""
+        return self.model.engine if self.model else ""
+
+
+class ScoringStage:
+    """Takes from `inbox`, gives to `out` (which must be bounded). `model` may be put in its place at any time.
+
+    `threads`: how many call `run`, with 0, 1, ...; as many of them score as the model scores side by side.
+    `batch`: frames scored together, at most; None for the model's.
+    `seen`: called with each batch that was scored: frames, decisions; one call at a time.
+    `reload`: called after several failures in a row; gives a fresh model, or raises.
+    """
+
+    def __init__(
+        self,
+        inbox: FrameQueues,
+        out: Queue[list[ScoredFrame]],
+        model: LoadedBundle,
+        threads: int,
+        batch: int | None,
+        linger: float,
+        seen: Callable[[LoadedBundle, list[Frame], list[Decision] | None], None],
+        reload: Callable[[], LoadedBundle],
+    ) -> None:
+        self.model = model
+        self.threads = threads
+        self.trouble = ""
+        self._queues, self._out = inbox, out
+        self._batch, self._linger = batch, linger
+        self._seen, self._reload = seen, reload
+        self._failures = 0
+        self._reloaded = float("-inf")
+        self._signs = [time.monotonic()] * threads
+        self._taking = threading.Lock()
+        self._taken = 0  # batches
+        self._order = threading.Condition()
+        self._done: dict[int, list[ScoredFrame]] = {}  # before their turn
+        self._handed_on = 0
+
+    @property
+    def alive(self) -> float:
+        """When the thread that was silent longest gave its last sign of life, monotonic."""
+        return min(self._signs)
+
+    def run(self, thread: int, aborted: Callable[[], bool]) -> None:
+        """Until the inbox is closed and empty, or `aborted`."""
+        while not (self._queues.drained or aborted()):
+            self._signs[thread] = time.monotonic()
+            if thread >= self.model.beside:
+                time.sleep(_LOOK)
+                continue
+            if not self._taking.acquire(timeout=_LOOK):
+                continue
+            try:
+                waiting = self._queues.take(self._batch or self.model.batch, self._linger, _LOOK)
+                number = self._taken
+                self._taken += bool(waiting)
+            finally:
+                self._taking.release()
+            if waiting:
+                results = self._results(self.model, waiting, time.monotonic())
+                self._hand_on(thread, number, results, aborted)
+        self._settle(thread, aborted)
+
+    def _results(self, model: LoadedBundle, waiting: Sequence[PendingFrame], taken: float) -> list[ScoredFrame]:
+        if waiting[0].frame is None:  # they are of one shape: of none
+            return [ScoredFrame(t, None, t.error, None, taken - t.accepted, 0.0) for t in waiting]
+        try:
+            decisions = self._decide(model, [t.frame for t in waiting if t.frame is not None])
+        except Exception as error:  # whatever an engine's library raises, the line goes on
+            if len(waiting) > 1:
+                return [r for t in waiting for r in self._results(model, [t], taken)]
+            reason = f"{type(error).__name__}: {error}"
+            return [ScoredFrame(waiting[0], None, reason, model, taken - waiting[0].accepted, 0.0)]
+        spent = (time.monotonic() - taken) / len(waiting)
+        return [
+            ScoredFrame(t, d, "", model, taken - t.accepted, spent) for t, d in zip(waiting, decisions, strict=True)
+        ]
+
+    def _decide(self, model: LoadedBundle, frames: list[Frame]) -> list[Decision]:
+        outputs = model.infer(stacked(frames), more=self._queues.waiting)
+        return [model.rule(f.source).decide(outputs.of(i), f) for i, f in enumerate(frames)]
+
+    def _hand_on(self, thread: int, number: int, results: list[ScoredFrame], aborted: Callable[[], bool]) -> None:
+        """In the order in which they were taken: what is done before its turn is left to whoever does the one before.
+
+        Waits where it would be too far ahead.
+        """
+        with self._in_order(thread):
+            self._done[number] = results
+            while number - self._handed_on > self.threads and not aborted():
+                self._signs[thread] = time.monotonic()
+                self._order.wait(_LOOK)
+            while self._handed_on in self._done:
+                self._put(thread, self._done.pop(self._handed_on), aborted)
+                self._handed_on += 1
+            self._order.notify_all()
+
+    def _settle(self, thread: int, aborted: Callable[[], bool]) -> None:
+        """Until all that is done is handed on, or `aborted`: what comes before it may never be done."""
+        with self._in_order(thread):
+            while self._done and not aborted():
+                self._signs[thread] = time.monotonic()
+                self._order.wait(_LOOK)
+            for left in self._done.values():
+                _cancel(left)
+
+    @contextmanager
+    def _in_order(self, thread: int) -> Iterator[None]:
+        """Holds the order. Who has it may be waiting for the store: that is not the fault of those who wait for it."""
+        while not self._order.acquire(timeout=_LOOK):
+            self._signs[thread] = time.monotonic()
+        try:
+            yield
+        finally:
+            self._order.release()
+
+    def _put(self, thread: int, results: list[ScoredFrame], aborted: Callable[[], bool]) -> None:
+        self._account(results)
+        while not aborted():
+            self._signs[thread] = time.monotonic()
+            try:
+                self._out.put(results, timeout=_LOOK)
+                return
+            except Full:
+                continue
+        _cancel(results)
+
+    def _account(self, results: list[ScoredFrame]) -> None:
+        good = [(r.pending.frame, r.decision) for r in results if r.pending.frame and r.decision]
+        model = results[0].model
+        if model and good:
+            self._failures, self.trouble = 0, ""
+            self._seen(model, [frame for frame, _ in good], [decision for _, decision in good])
+        for result in results:
+            if model and result.error:
+                self._failed(model, result.error)
+
+    def _failed(self, model: LoadedBundle, error: str) -> None:
+        self.trouble = f"the engine fails: {error}"
+        log.error("the engine failed on a frame", extra={"engine": model.engine, "error": error})
+        self._seen(model, [], None)
+        self._failures += 1
+        if self._failures >= _FAILURES and time.monotonic() - self._reloaded > 10.0:
+            self._reloaded = time.monotonic()
+            try:
+                fresh = self._reload()
+            except Exception as failure:
+                log.error("the bundle cannot be loaded anew", extra={"error": str(failure)})
+                return
+            if self.model is model:
+                self.model = fresh
+                log.warning("the engine was loaded anew", extra={"engine": fresh.engine})
+
+
+def _cancel(results: Sequence[ScoredFrame]) -> None:
+    for result in results:
+        result.pending.outcome.cancel()

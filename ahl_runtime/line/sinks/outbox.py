@@ -1,0 +1,119 @@
+"""Store and forward: what the store holds for a sink goes out in order, at least once, whatever the sink does."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from ahl_runtime.core.errors import RuntimeFault, SinkError, StoreError
+from ahl_runtime.line.settings import StoreSettings
+from ahl_runtime.line.sinks.settings import SinkSettings
+from ahl_runtime.line.store.journal import Journal, Message
+
+log = logging.getLogger(__name__)
+_MOST = 100  # messages read at once
+_LOOK = 1.0  # seconds, where no one calls
+
+
+class Sink(Protocol):
+    """A receiver. Used by one thread."""
+
+    def send(self, messages: Sequence[Message]) -> int:
+        """Deliver in order; how many arrived, at least 1. SinkError if not even the first did."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class Outbox:
+    """One sink's messages. `make`: opens the sink; SinkError is tried again. `last_error`: '' while all goes well."""
+
+    def __init__(self, part: SinkSettings, store: StoreSettings, make: Callable[[], Sink]) -> None:
+        self.name = part.name
+        self.last_error = ""
+        self.depth = 0
+        self._part, self._path, self._make = part, store.path, make
+        self._wake = threading.Event()
+        self._sink: Sink | None = None
+
+    def wake(self) -> None:
+        """There is something new."""
+        self._wake.set()
+
+    def run(self, stopped: Callable[[float], bool], drained: Callable[[], bool]) -> None:
+        """Until stopped and everything was sent, or `drained` says that time is up."""
+        pause = self._part.retry
+        while True:
+            ending = stopped(0.0)
+            try:
+                with Journal(self._path) as journal:
+                    while self._step(journal.relaxed()):
+                        pause, self.last_error = self._part.retry, ""
+                        if drained():
+                            return
+                    self.last_error = ""
+                    pause = self._part.retry
+                    wait = _LOOK
+            except RuntimeFault as error:
+                if not self.last_error:
+                    log.warning("a sink fails", extra={"sink": self.name, "error": str(error)})
+                self.last_error = str(error)
+                self._drop()
+                wait, pause = pause, min(2 * pause, self._part.retry_most)
+                if ending or drained():
+                    return
+                stopped(wait)  # what is new does not shorten it
+                continue
+            if ending or drained():
+                return
+            self._wait(wait, stopped)
+
+    def close(self) -> None:
+        """Let go of the sink."""
+        self._drop()
+
+    def _wait(self, seconds: float, stopped: Callable[[float], bool]) -> None:
+        until = time.monotonic() + seconds
+        while not stopped(0.0) and (left := until - time.monotonic()) > 0:
+            if self._wake.wait(min(left, 0.25)):
+                break
+        self._wake.clear()
+
+    def _step(self, journal: Journal) -> bool:
+        """Send the next messages; False where there are none."""
+        self._wake.clear()
+        messages = journal.waiting(self.name, _MOST)
+        if not messages:
+            self.depth = 0
+            return False
+        wanted = [m for m in messages if m.outcome in self._part.only]
+        arrived = self._send(wanted) if wanted else 0
+        number = messages[-1].number if arrived == len(wanted) else wanted[arrived - 1].number
+        journal.sent(self.name, number)
+        self.depth = journal.depth(self.name)
+        return True
+
+    def _send(self, messages: Sequence[Message]) -> int:
+        try:
+            if self._sink is None:
+                self._sink = self._make()
+            return self._sink.send(messages)
+        except SinkError:
+            raise
+        except StoreError:
+            raise
+        except Exception as error:  # whatever a protocol's library raises, it is tried again
+            raise SinkError(f"{self.name}: {type(error).__name__}: {error}") from error
+
+    def _drop(self) -> None:
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            try:
+                sink.close()
+            except Exception:
+                log.debug("closing a sink failed", exc_info=True, extra={"sink": self.name})

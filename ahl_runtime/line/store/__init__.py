@@ -1,0 +1,1 @@
+"""What the line keeps: decisions, images, and the messages that sinks have not had yet."""

@@ -1,0 +1,32 @@
+"""Retention: what is old, or more than the settings allow, goes; and what every sink has had."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from ahl_runtime.core.errors import StoreError
+from ahl_runtime.line.settings import StoreSettings
+from ahl_runtime.line.store.images import Images
+from ahl_runtime.line.store.journal import Journal
+
+log = logging.getLogger(__name__)
+_EVERY = 30.0  # seconds
+_LEAP = 3600.0  # seconds
+
+
+def tidy(part: StoreSettings, stopped: Callable[[float], bool]) -> None:
+    """Until `stopped`, which waits so many seconds. By age only while the clock runs evenly."""
+    images = Images(part)
+    offset = time.time() - time.monotonic()
+    while not stopped(_EVERY):
+        steady = abs(time.time() - time.monotonic() - offset) < _LEAP
+        before = datetime.now(UTC) - timedelta(days=part.decisions_age)
+        try:
+            images.prune(by_age=steady)
+            with Journal(part.path) as journal:
+                journal.prune(before.isoformat(timespec="milliseconds") if steady else None)
+        except (StoreError, OSError) as error:
+            log.warning("tidying failed", extra={"error": str(error)})

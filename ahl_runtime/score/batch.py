@@ -1,0 +1,91 @@
+"""Image files scored one after another, each a result; decided as they come, or all together."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ahl_runtime.core.decode import decode
+from ahl_runtime.core.errors import RuntimeFault
+from ahl_runtime.core.types import Decision, Frame
+from ahl_runtime.score.scoring import Scorer
+
+_NO_MAP: NDArray[np.float32] = np.zeros((0, 0), np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredFile:
+    """A file and its decision. `ms`: of scoring alone. `image`: its pixels, None where they were let go of."""
+
+    path: Path
+    decision: Decision
+    ms: float
+    image: NDArray[np.uint8] | None
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """The image, decoded again where it was let go of. ImageError."""
+        return decode(self.path) if self.image is None else self.image
+
+
+@dataclass(frozen=True)
+class FailedFile:
+    """A file that could not be scored, and why."""
+
+    path: Path
+    error: str
+
+
+Result = ScoredFile | FailedFile
+
+
+def score_files(scorer: Scorer, paths: Iterable[Path], source: str = "") -> Iterator[Result]:
+    """Score files in order. `source`: where they come from; each file's folder by default."""
+    for path in paths:
+        try:
+            frame = Frame(decode(path), id=path.name, source=source or str(path.parent))
+            start = time.perf_counter()
+            decision = scorer.score(frame)
+            yield ScoredFile(path, decision, 1000 * (time.perf_counter() - start), frame.image)
+        except RuntimeFault as error:
+            yield FailedFile(path, str(error))
+
+
+def decide_together(scorer: Scorer, results: Iterable[Result], q: float, *, maps: bool) -> Iterator[Result]:
+    """The same results once all are there, decided with false-discovery rate q (`DecisionRule.for_batch`).
+
+    Neither pixels nor maps are held meanwhile: where `maps` are wanted later, they wait in a temporary file.
+    ScoresError, SettingsError.
+    """
+    scorer.rule.for_batch([], q)  # what is wrong with q is said before minutes of work
+    with tempfile.TemporaryFile() as waiting:
+        kept: list[Result] = []
+        for result in results:
+            if isinstance(result, ScoredFile):
+                if maps:
+                    np.save(waiting, result.decision.anomaly_map, allow_pickle=False)
+                kept.append(replace(result, decision=replace(result.decision, anomaly_map=_NO_MAP), image=None))
+            else:
+                kept.append(result)
+        rule = scorer.rule.for_batch([r.decision.score for r in kept if isinstance(r, ScoredFile)], q)
+        waiting.seek(0)
+        for result in kept:
+            if isinstance(result, ScoredFile):
+                decision = rule.again(result.decision)
+                if maps:
+                    decision = replace(decision, anomaly_map=np.load(waiting, allow_pickle=False))
+                yield replace(result, decision=decision)
+            else:
+                yield result
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hex; OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

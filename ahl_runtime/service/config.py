@@ -1,0 +1,120 @@
+"""The settings of `ahl-runtime serve`, from a TOML file and the environment, checked together."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from ahl_runtime.core.errors import ConfigError
+from ahl_runtime.http.settings import Settings as HttpSettings
+from ahl_runtime.line.config import LineConfig
+from ahl_runtime.line.settings import LogSettings
+from ahl_runtime.line.sinks.settings import SinkSettings
+from ahl_runtime.line.sources.settings import SourceSettings
+
+PREFIX = "AHL_"
+_FILE = "_file"
+
+
+class ServiceConfig(LineConfig):
+    """Everything that `ahl-runtime serve` is told. Flags win over the environment, and that over a file.
+
+    `load` makes one.
+    """
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix=PREFIX, env_nested_delimiter="__", env_ignore_empty=True
+    )
+
+    http: HttpSettings = HttpSettings()
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """In order of precedence. No .env is looked for."""
+        given = init_settings()
+        file = given.pop(_FILE, {})
+        return (
+            InitSettingsSource(settings_cls, given),
+            env_settings,
+            InitSettingsSource(settings_cls, file),
+        )
+
+
+def load(path: Path | None, flags: Mapping[str, Any] | None = None) -> ServiceConfig:
+    """The settings of a file, what `flags` put in their place, and the environment. ConfigError names every fault."""
+    fields: dict[str, Any] = {}
+    given: dict[str, Any] = dict(flags or {})
+    where = str(path) if path else "the settings"
+    if path is not None:
+        try:
+            with path.open("rb") as file:
+                fields = tomllib.load(file)
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read ({error.strerror or error}): check the path") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not TOML: {error}") from error
+    given[_FILE] = fields
+    try:
+        return ServiceConfig(**given)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: " + "; ".join(_said(e) for e in error.errors())) from error
+    except Exception as error:  # the environment's values are parsed before they are checked
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _said(error: Any) -> str:
+    """A fault of the settings, with its key, and the key that may have been meant."""
+    model, shown = _at(error["loc"])
+    if error["type"] == "extra_forbidden":
+        known = list(model.model_fields) if model else []
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, 1)
+        return f"{shown}: no such key" + (f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}")
+    if error["type"] == "missing":
+        return f"{shown}: missing"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{shown}: {message}" if shown else message
+
+
+def _at(loc: tuple[int | str, ...]) -> tuple[type[BaseModel] | None, str]:
+    """The model that a fault's last key belongs to, and where that key stands in the file."""
+    model: type[BaseModel] | None = ServiceConfig
+    shown: list[str] = []
+    for i, part in enumerate(loc):
+        if isinstance(part, int):
+            shown[-1] += f"[{part + 1}]"
+            continue
+        tagged = i > 0 and isinstance(loc[i - 1], int)
+        if tagged and loc[0] in ("source", "sink") and part in _KINDS[str(loc[0])]:
+            model = _KINDS[str(loc[0])][part]
+            continue
+        shown.append(part)
+        if i + 1 < len(loc) and model is not None and not isinstance(loc[i + 1], int):
+            field = model.model_fields.get(part)
+            found = [a for a in (get_args(field.annotation) or (field.annotation,)) if _is_model(a)] if field else []
+            model = found[0] if found else None
+    return model, ".".join(shown)
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _kinds(union: Any) -> dict[str, type[BaseModel]]:
+    return {get_args(kind.model_fields["kind"].annotation)[0]: kind for kind in get_args(get_args(union)[0])}
+
+
+_KINDS = {"source": _kinds(SourceSettings), "sink": _kinds(SinkSettings)}

@@ -1,0 +1,53 @@
+"""`ahl-runtime serve` as a process: a line and its server, until it is told to stop or cannot go on."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from types import FrameType
+
+from ahl_runtime.core import memory
+from ahl_runtime.http.app import build
+from ahl_runtime.http.server import Server
+from ahl_runtime.line.line import Line
+from ahl_runtime.service import log as logs
+from ahl_runtime.service.config import ServiceConfig
+from ahl_runtime.service.systemd import Notify
+
+log = logging.getLogger(__name__)
+_LOOK = 1.0  # seconds
+_STOP = 20.0
+UNHEALTHY = 70  # exit code: restart it
+
+
+def run(config: ServiceConfig) -> int:
+    """Until SIGTERM or SIGINT: 0. UNHEALTHY where a thread ended or hangs. RuntimeFault where it cannot start."""
+    logs.setup(config.log.level)
+    memory.give_back()
+    stop = threading.Event()
+
+    def told(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, told)
+    notify = Notify()
+    line = Line(config)
+    app = build(line, config.http)
+    with Server(app.asgi, config.http, app.stop) as server:
+        line.start()
+        model = line.model
+        log.info("serving", extra={"url": server.url, "bundle": str(model.path), "engine": model.engine})
+        notify.tell("READY=1")
+        healthy = True
+        while healthy and not stop.wait(min(notify.interval or _LOOK, _LOOK)):
+            healthy = line.healthy and server.alive
+            if healthy:
+                notify.tell("WATCHDOG=1")
+        notify.tell("STOPPING=1")
+        if not healthy:
+            log.critical("it cannot go on", extra={"reason": line.failure or "a thread hangs"})
+        stored = line.stop(_STOP)
+    log.info("stopped", extra={"all_stored": stored})
+    return 0 if healthy else UNHEALTHY

@@ -1,0 +1,126 @@
+"""The paper's settings, general and hard: who trains, who calibrates, who is tested (section A, Table 1)."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from ahl_train.data.readers import Dataset, Sample
+from ahl_train.data.samples import quarter
+from ahl_train.errors import DataError
+
+Setting = Literal["general", "hard"]
+# From 299 normals 1% is promised at 95%, by the highest of their scores; from 473 by the second highest, which one odd
+# normal does not set.
+CONFIDENT, MAX_CALIBRATION = 299, 473
+_ENOUGH = 600  # train normals, beyond which more of them calibrate rather than train
+
+
+@dataclass(frozen=True)
+class Split:
+    """One deal of a dataset: four disjoint groups."""
+
+    train_normal: tuple[Sample, ...]
+    calibration_normal: tuple[Sample, ...]
+    train_anomaly: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+    setting: Setting
+    seen_class: str | None
+    shots: int
+    seed: int
+
+
+def split(
+    dataset: Dataset,
+    *,
+    setting: Setting = "general",
+    shots: int,
+    seed: int,
+    seen_class: str | None = None,
+    calibration: Literal["auto"] | int = "auto",
+) -> Split:
+    """Deal a dataset out.
+
+    Normals: the dataset's own split where it has both sides, else one in four to the test, at random. The
+    test normals depend on the seed alone, and so do the calibration normals for one `calibration`: these come
+    out of the train normals, "auto" being a third of them, or all but 600 where that is more, 473 at most.
+    Anomalies: `shots` to train, drawn from all ("general": the rest is tested) or from `seen_class` ("hard": only
+    the other classes are tested). With one seed, fewer shots are the first of more shots.
+
+    DataError if the dataset cannot serve: the message says how many there are, or which choices.
+    """
+    if setting not in get_args(Setting):
+        raise DataError(f"unknown setting {setting!r}: choose general or hard")
+    train, test_normal = _deal_normals(dataset, seed)
+    held_out, train = _hold_out(dataset, train, calibration, seed)
+    candidates, others = _candidates(dataset, setting, seen_class)
+    if not 0 <= shots <= len(candidates):
+        of = f" of class {seen_class}" if setting == "hard" else ""
+        raise DataError(
+            f"{dataset.name}: {shots} shots asked, but there are {len(candidates)} anomalies{of}: "
+            f"ask for 0 to {len(candidates)}, or add images"
+        )
+    drawn = np.random.default_rng([seed, 2]).permutation(len(candidates))
+    seen = tuple(candidates[i] for i in drawn[:shots])
+    rest = tuple(candidates[i] for i in sorted(drawn[shots:]))
+    shown = {(s.path, s.crop) for s in seen}  # a picture under two classes is not tested on once it was shown
+    tested = tuple(s for s in (rest if setting == "general" else others) if (s.path, s.crop) not in shown)
+    return Split(train, held_out, seen, test_normal + tested, setting, seen_class, shots, seed)
+
+
+def held_out_of(normals: int) -> int:
+    """How many of so many train normals "auto" holds out to calibrate on."""
+    return min(MAX_CALIBRATION, max(normals // 3, normals - _ENOUGH))
+
+
+def _deal_normals(dataset: Dataset, seed: int) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """Train and test normals."""
+    normals = dataset.normals
+    if not normals:
+        raise DataError(f"{dataset.name}: no normal images in {dataset.root}: put some in train/good (docs/data.md)")
+    if own := dataset.own_test_normals():
+        return tuple(s for s in normals if s.split != "test"), own
+    return _draw(normals, quarter(len(normals)), [seed, 0])[::-1]
+
+
+def _hold_out(
+    dataset: Dataset, train: tuple[Sample, ...], calibration: Literal["auto"] | int, seed: int
+) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """Calibration normals, and the train normals that remain."""
+    count = held_out_of(len(train)) if calibration == "auto" else calibration
+    if not isinstance(count, int) or not 0 <= count < len(train):
+        raise DataError(
+            f"{dataset.name}: {calibration!r} calibration normals asked of {len(train)} train normals: "
+            f"ask for 0 to {len(train) - 1}, or for none, or add normal images"
+        )
+    return _draw(train, count, [seed, 1])
+
+
+def _candidates(
+    dataset: Dataset, setting: Setting, seen_class: str | None
+) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """The anomalies that shots are drawn from, and the others."""
+    anomalies = dataset.anomalies
+    if setting == "general":
+        if seen_class is not None:
+            raise DataError(f"seen_class {seen_class!r} goes with the hard setting: leave it out, or choose hard")
+        return anomalies, ()
+    if len(dataset.classes) < 2:
+        raise DataError(
+            f"{dataset.name}: the hard setting needs two anomaly classes or more, there are "
+            f"{len(dataset.classes)}: choose general"
+        )
+    if seen_class not in dataset.classes:
+        raise DataError(
+            f"{dataset.name}: unknown seen_class {seen_class!r}: choose one of {', '.join(dataset.classes)}"
+        )
+    return tuple(s for s in anomalies if s.kind == seen_class), tuple(s for s in anomalies if s.kind != seen_class)
+
+
+def _draw(samples: tuple[Sample, ...], count: int, seed: list[int]) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """`count` samples at random and the remaining ones, each in the dataset's order."""
+    drawn = set(np.random.default_rng(seed).permutation(len(samples))[:count].tolist())
+    return (
+        tuple(s for i, s in enumerate(samples) if i in drawn),
+        tuple(s for i, s in enumerate(samples) if i not in drawn),
+    )

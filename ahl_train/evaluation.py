@@ -1,0 +1,97 @@
+"""A finished run on its test images: AUROC of the scores; of the maps, where there are masks, AUROC and AUPRO."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from rich.progress import Progress
+from scipy.ndimage import label
+from sklearn.metrics import roc_auc_score
+
+from ahl_train.data.images import load, load_mask
+from ahl_train.errors import DataError
+from ahl_train.run import load_run
+
+FPR_LIMIT = 0.3  # of AUPRO, as the field reports it
+_LEVELS = 1 << 20  # to which pixels are rounded, so that memory does not grow with their number
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of a run; those of pixels are None unless asked for."""
+
+    images: int
+    anomalies: int
+    auroc: float
+    masked: int | None = None  # anomalies that have a mask
+    pixel_auroc: float | None = None
+    pixel_aupro: float | None = None
+
+
+def evaluate(run: Path, *, pixel: bool = False) -> Evaluation:
+    """Score the test images as the exported model would. RunError without a run, DataError if they cannot tell."""
+    finished = load_run(run)
+    test = finished.split.test
+    labels = [s.label for s in test]
+    if len(set(labels)) < 2:
+        raise DataError(f"{run}: its test needs normals and anomalies; train with fewer --shots, or on more images")
+    masked = sum(s.mask is not None for s in test if s.label)
+    if pixel and not masked:
+        raise DataError(f"{run}: none of its {sum(labels)} test anomalies has a mask: leave --pixel out (docs/data.md)")
+    scores, maps, masks = [], [], []
+    with Progress(transient=True) as progress:
+        for sample in progress.track(test, description="test images"):
+            image = load(sample)
+            score, anomaly_map, _ = finished.model.score(torch.from_numpy(image.copy())[None])
+            scores.append(score.item())
+            if pixel and (sample.label == 0 or sample.mask):
+                maps.append(anomaly_map[0].numpy())
+                masks.append((sample, image.shape[:2]))
+    found = Evaluation(len(test), sum(labels), float(roc_auc_score(labels, scores)))
+    if pixel:
+        opened = (load_mask(sample, shape) for sample, shape in masks)
+        of_pixels, of_regions = pixels(maps, opened)
+        found = replace(found, masked=masked, pixel_auroc=of_pixels, pixel_aupro=of_regions)
+    return found
+
+
+def pixels(maps: Sequence[NDArray[np.float32]], masks: Iterable[NDArray[np.bool_]]) -> tuple[float, float]:
+    """AUROC and AUPRO over all pixels of all masks [H, W], each with its map [h, w] upsampled bilinearly.
+
+    AUPRO is the mean overlap with each connected region (8 neighbours) over the false-positive rate, up to FPR_LIMIT
+    and divided by it (Bergmann et al. 2021, The MVTec Anomaly Detection Dataset, 5.2). Masks are read one by one.
+    """
+    low, high = min(m.min() for m in maps), max(m.max() for m in maps)  # upsampled values stay between
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise DataError("the anomaly maps hold numbers that are not finite: train again")
+    good, bad, overlap = np.zeros((3, _LEVELS))  # pixels at each level; those of a region share the weight of 1
+    regions = 0
+    for anomaly_map, mask in zip(maps, masks, strict=True):
+        fine = F.interpolate(torch.from_numpy(anomaly_map)[None, None], mask.shape, mode="bilinear")[0, 0].numpy()
+        scaled = (fine.astype(np.float64) - low) / max(high - low, np.finfo(np.float32).tiny)
+        levels = np.clip(scaled * (_LEVELS - 1), 0, _LEVELS - 1).round().astype(np.int64)
+        good += np.bincount(levels[~mask], minlength=_LEVELS)
+        bad += np.bincount(levels[mask], minlength=_LEVELS)
+        region, found = label(mask, structure=np.ones((3, 3)))
+        share = 1 / np.maximum(np.bincount(region.ravel()), 1)
+        overlap += np.bincount(levels[mask], share[region[mask]], minlength=_LEVELS)
+        regions += found
+    if not (good.any() and bad.any()):
+        raise DataError("the masks mark no pixel, or all of them: pixels need both to be judged")
+    defect, level = np.stack([good, bad]).nonzero()
+    auroc = roc_auc_score(defect, level, sample_weight=np.stack([good, bad])[defect, level])
+    return float(auroc), _area(good, overlap / regions)
+
+
+def _area(good: NDArray[np.float64], overlap: NDArray[np.float64]) -> float:
+    """Under the curve of overlap over false-positive rate, thresholds falling, up to FPR_LIMIT and divided by it."""
+    reached = np.flatnonzero(good + overlap)[::-1]
+    rate = np.append(0, np.cumsum(good[reached]) / good.sum())
+    height = np.append(0, np.cumsum(overlap[reached]))
+    at_limit = np.interp(FPR_LIMIT, rate, height)
+    inside = rate < FPR_LIMIT
+    return float(np.trapezoid(np.append(height[inside], at_limit), np.append(rate[inside], FPR_LIMIT)) / FPR_LIMIT)

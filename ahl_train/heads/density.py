@@ -1,0 +1,311 @@
+"""Density: densities of normality and likeness to the seen anomalies, each weighed by what it proves."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ahl_train.errors import ConfigError
+from ahl_train.features.clusters import Clusters, Standard
+from ahl_train.features.maps import Features, pool_statistics, smooth
+from ahl_train.heads.base import Base, Copies
+from ahl_train.heads.discriminant import Discriminant
+from ahl_train.heads.gaussian import Gaussian
+from ahl_train.heads.memory_bank import MemoryBank
+
+FOLDS = 5
+LEAST = 13  # normals: with a fifth of them left out, a Gaussian has the 10 that it needs
+_POOLED = ("before", "coarse", "entry")  # spaces of pooled statistics; the density of the last counts for nothing
+_PATCHES = ("entry", "coarse", "before", "middle")  # spaces of patches
+_BANKS = ("entry", "texture", "context")  # spaces whose normal patches are remembered; texture: before and middle
+_DENSITIES = 2 + len(_BANKS)  # two of pooled statistics, and the memories
+_MEMORIES = slice(2, _DENSITIES)
+_BANK = 1_000  # patches
+_AXES = {"context": 64}  # principal axes along which a memory measures; the others along all
+_WIDE = 4.0  # what context weighs in the map where its memory is trusted in full
+_WORST = 5  # patches of a frame that lie farthest out: where a defect is, if there is one
+_CHUNK = 128  # frames looked at at once
+# n seen anomalies are trusted n / (n + 2) that likeness to them tells anything, and (n - 1) / (n - 1 + 10) what each
+# evidence tells: one alone says nothing of that.
+PRIOR_LIKENESS, _PRIOR_WEIGHTS = 2, 10
+_MOST = 4.0  # standard deviations: no anomaly says more of an evidence than that
+
+
+class Density(Base):
+    """Kinds of evidence that a frame is anomalous, in standard deviations of held-out normals of its clusters, weighed.
+
+    Densities: Gaussians of pooled statistics, and memories of normal patches. With seen anomalies also likeness to
+    them: of pooled statistics along the anomalies' mean direction once whitened, and along the discriminant of all of
+    them together; of a frame's worst patches the cosine to their nearest ones.
+
+    An evidence weighs what it says of the seen anomalies, each left out in turn, squared, and shrunk towards what is
+    known without any: equal parts, but of a memory as much as it sees of patches that are pasted elsewhere (CutPaste).
+    Of two or more anomalies AHL learns a factor of each weight.
+    """
+
+    names = ("density", "seen")
+    trains_on = ((True, True, False), (True, True, False))
+    negated = (False, False)
+    inputs = ("coarse", "entry", "before", "middle", "context", "pooled")
+    folds = FOLDS
+    copied = 64
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], shots: int) -> None:
+        """Of features of the extractor's ``shapes``, and as many seen anomalies."""
+        super().__init__()
+        dims = {name: shapes[name][0] for name in (*_PATCHES, "context")}
+        dims["texture"] = dims["before"] + dims["middle"]
+        wide, coarse = (math.prod(shapes[name][1:]) for name in ("entry", "coarse"))
+        spaces = _PATCHES if shots else ("entry",)
+        self.pooled = nn.ModuleDict({name: Gaussian(3 * dims[name]) for name in _POOLED})
+        self.patches = nn.ModuleDict({n: Gaussian(dims[n], coarse if n == "coarse" else wide) for n in spaces})
+        self.banks = nn.ModuleDict({name: MemoryBank(dims[name], _BANK, _AXES.get(name)) for name in _BANKS})
+        self.sharp = Gaussian(dims["before"], math.prod(shapes["before"][1:]))  # of the map alone
+        for name in _POOLED:
+            self.register_buffer(f"direction_{name}", torch.zeros(3 * dims[name]))
+        for name in _PATCHES:
+            self.register_buffer(f"seen_{name}", torch.zeros(shots, _WORST, dims[name]))
+        self.joint = Discriminant(3 * sum(dims[name] for name in _PATCHES)) if shots else None
+        self.shots = shots
+        count = _DENSITIES + (len(_POOLED) + 1 + len(_PATCHES) if shots else 0)
+        self.clusters, self.standard = Clusters(dims["coarse"]), Standard(count)
+        self.register_buffer("fusion", torch.ones(count))
+        self.register_buffer("wide", torch.ones(()))  # what context weighs in the map
+        # Of one anomaly there is nothing to learn: support and query would have the same.
+        self.weight = nn.Parameter(torch.ones(count), requires_grad=shots > 1)
+
+    @torch.no_grad()
+    def fit(self, normals: Features, seen: Features, copies: Copies) -> Features:
+        """Evidence of the normals and the seen anomalies, each held out: what was fitted on looks too normal.
+
+        ConfigError for fewer than 13 normals.
+        """
+        n = len(normals["pooled"])
+        if n < LEAST:
+            raise ConfigError(
+                f"AHL(Density) needs {LEAST} train normals at least, there are {n}: add images of good parts"
+            )
+        fold = torch.arange(n) % self.folds
+        # A normal's turned copies are held out with it.
+        every, of_every = _together(normals, *copies.normals), _first(fold, normals, *copies.normals)
+        raw = torch.empty(n, len(self.fusion))
+        remembered = torch.empty(len(copies.pasted["pooled"]), len(_BANKS))
+        for f in range(self.folds):
+            self._fit_spaces(_part(every, of_every != f), seen, copies.seen)
+            for places in torch.where(fold == f)[0].split(_CHUNK):
+                raw[places] = self._raw(_part(normals, places))
+            places = torch.where(fold[: len(remembered)] == f)[0]
+            remembered[places] = self._remembered(_part(copies.pasted, places))
+        joint = self._fit_spaces(every, seen, copies.seen)
+        self._fit_map(every)
+        self.clusters.fit(_means(normals))
+        self.standard.fit(raw, self.clusters(_means(normals)))
+        held_out = self._standard(raw, normals)
+        left_out = held_out[:0]
+        if self.shots:
+            left_out = self._standard(self._left_out(seen, copies.seen, joint), seen)
+        known = self._known(raw, remembered)
+        self.wide = _WIDE * known[_DENSITIES - 1]
+        self.fusion = self._weights(left_out, known)
+        self.fusion /= (held_out @ self.fusion).std().clamp_min(1e-6)
+        return {"evidence": torch.cat([held_out, left_out.nan_to_num(0)])}
+
+    @torch.no_grad()
+    def departure(self, normals: Features, held_out: Features, changed: Sequence[Features]) -> float:
+        """By the change and the density for which it is largest."""
+        self._fit_densities(normals, _statistics(normals))
+        own, *others = (self._densities(f, self._white(_statistics(f))) for f in (held_out, *changed))
+        return max(float(((other - own).mean(0) / own.std(0).clamp_min(1e-6)).max()) for other in others)
+
+    def prepare(self, features: Features) -> Features:
+        """`evidence` float [N, K]."""
+        return {"evidence": self._standard(self._raw(features), features)}
+
+    def heads(self, features: Features) -> Tensor:
+        weighed = features["evidence"] * (self.fusion * self.weight)
+        density = weighed[..., :_DENSITIES].sum(-1)
+        # Written out, since engines disagree about the sum of nothing.
+        seen = weighed[..., _DENSITIES:].sum(-1) if self.shots else torch.zeros_like(density)
+        return torch.stack([density, seen], dim=-1)
+
+    def losses(self, heads: Tensor, group: Tensor, mu: float, sigma: float) -> Tensor:
+        """The deviation loss of the total: no head has to tell anomalies from normals alone."""
+        half = heads.sum(-1, keepdim=True).expand_as(heads)
+        return super().losses(half, group, mu, sigma) / heads.shape[-1]
+
+    def maps(self, features: Features) -> Tensor:
+        """Log distances added up: of entry, of the whole map of before, and of context, as far as it is trusted."""
+        sharp = Gaussian.distance(self.sharp(features["before"].flatten(2).mT))
+        sharp = sharp.unflatten(1, features["before"].shape[-2:])
+        entry = Gaussian.distance(self.patches["entry"](_patches(features, "entry")))
+        # A normal patch may be one that is remembered, at no distance: there a log alone would be rounding's.
+        context = (1 + self.banks["context"](_patches(features, "context"))).log()
+        wide = (_log(entry) + self.wide * context).unflatten(1, features["entry"].shape[-2:])
+        return _log(sharp) + F.interpolate(wide.unsqueeze(1), sharp.shape[-2:], mode="bilinear").squeeze(1)
+
+    def _fit_spaces(self, normals: Features, seen: Features, turned: Sequence[Features]) -> Tensor:
+        """The densities, and what the seen anomalies look like in them; ``turned``: copies of these.
+
+        Gives the discriminant of each seen anomaly by the others, float [M].
+        """
+        statistics = _statistics(normals)
+        self._fit_densities(normals, statistics)
+        if self.joint is None:
+            return torch.empty(0)
+        looks = [_statistics(look) for look in (seen, *turned)]
+        for name, gaussian in self.pooled.items():
+            setattr(self, f"direction_{name}", _unit(_mean_white(gaussian, name, looks).mean(0)))
+        for name, gaussian in self.patches.items():
+            gaussian.fit(_patches(normals, name))
+            setattr(self, f"seen_{name}", _worst(gaussian(_patches(seen, name))))
+        return self.joint.fit(_joined(statistics), torch.stack([_joined(look) for look in looks]))
+
+    def _fit_densities(self, normals: Features, statistics: Features) -> None:
+        """The memories, and the Gaussians of pooled statistics."""
+        for name, bank in self.banks.items():
+            bank.fit(_patches(normals, name))
+        for name, gaussian in self.pooled.items():
+            gaussian.fit(statistics[name])
+
+    def _fit_map(self, normals: Features) -> None:
+        self.sharp.fit(normals["before"].flatten(2).mT)
+        if not self.shots:  # else its space of patches is fitted already
+            self.patches["entry"].fit(_patches(normals, "entry"))
+
+    def _raw(self, features: Features) -> Tensor:
+        """Evidence before it is standardised, float [N, K]: densities, then likeness to the seen anomalies."""
+        statistics = _statistics(features)
+        white = self._white(statistics)
+        densities = self._densities(features, white)
+        if self.joint is None:
+            return densities
+        found = [self.joint(_joined(statistics))]
+        found += [white[name][:, 0] @ getattr(self, f"direction_{name}") for name in _POOLED]
+        found += [self._likeness(name, _patches(features, name)).mean(-1) for name in _PATCHES]
+        return torch.cat([densities, torch.stack(found, dim=-1)], dim=-1)
+
+    def _white(self, statistics: Features) -> Features:
+        return {name: gaussian(statistics[name]) for name, gaussian in self.pooled.items()}
+
+    def _densities(self, features: Features, white: Features) -> Tensor:
+        """Of pooled statistics, and by the memories, float [N, densities]."""
+        pooled = [Gaussian.log_density(Gaussian.distance(white[name])) for name in ("before", "coarse")]
+        return torch.cat([torch.stack(pooled, dim=-1), self._remembered(features)], dim=-1)
+
+    def _remembered(self, features: Features) -> Tensor:
+        """By each memory the log distance of a frame's farthest patch, float [N, memories]."""
+        return torch.stack([_log(bank(_patches(features, name)).amax(-1)) for name, bank in self.banks.items()], dim=-1)
+
+    def _likeness(self, name: str, patches: Tensor) -> Tensor:
+        """To each seen anomaly, float [N, M]: the mean over a frame's worst patches of the cosine to its nearest."""
+        white, seen = self.patches[name](patches), getattr(self, f"seen_{name}")
+        distance = Gaussian.distance(white)
+        cosine = (_unit(white) @ seen.flatten(0, 1).T).unflatten(2, seen.shape[:2]).amax(-1)
+        # By the smallest of them, not by their places: every engine compares alike, few gather alike.
+        among = (distance >= distance.topk(_WORST, dim=1).values[:, -1:]).to(distance.dtype)
+        return (cosine * (among / among.sum(1, keepdim=True)).unsqueeze(-1)).sum(1)
+
+    def _left_out(self, seen: Features, turned: Sequence[Features], joint: Tensor) -> Tensor:
+        """Evidence of the seen anomalies, float [M, K]; likeness is to the others, and unknown of a single one."""
+        raw, others = self._raw(seen), ~torch.eye(self.shots, dtype=torch.bool)
+        looks, found = [_statistics(look) for look in (seen, *turned)], [joint]
+        for name, gaussian in self.pooled.items():
+            white = _mean_white(gaussian, name, looks)
+            direction = _unit(torch.stack([white[kept].mean(0) for kept in others]))
+            found.append((gaussian(looks[0][name])[:, 0] * direction).sum(-1))
+        for name in _PATCHES:
+            likeness = self._likeness(name, _patches(seen, name)) * others
+            found.append(likeness.sum(1) / (self.shots - 1) if self.shots > 1 else joint)
+        return torch.cat([raw[:, :_DENSITIES], torch.stack(found, dim=-1)], dim=1)
+
+    def _standard(self, raw: Tensor, features: Features) -> Tensor:
+        found: Tensor = self.standard(raw, self.clusters(_means(features)))
+        return found
+
+    def _known(self, raw: Tensor, remembered: Tensor) -> Tensor:
+        """What each evidence weighs before anomalies tell, float [K].
+
+        A memory the square of how far it rises where a patch was pasted elsewhere: of the normals' ``raw``, [N, K], to
+        ``remembered``, [P, memories], of the first of them. Pooled statistics hardly change there.
+        """
+        memories = raw[:, _MEMORIES]
+        rise = (remembered - memories[: len(remembered)]).mean(0) / memories.std(0).clamp_min(1e-6)
+        known, seen = torch.ones(len(self.fusion)), rise.clamp_min(0)
+        if seen.any():
+            known[_MEMORIES] = (seen / seen.max()).square()
+        known[_DENSITIES:] = self.shots / (self.shots + PRIOR_LIKENESS)
+        return known
+
+    def _weights(self, left_out: Tensor, known: Tensor) -> Tensor:
+        """Of each evidence, float [K]: of its mean over anomalies, [M, K], shrunk towards what is known without."""
+        if self.shots < 2:
+            return known
+        said = left_out.clamp(0, _MOST).mean(0).square()
+        trust = (self.shots - 1) / (self.shots - 1 + _PRIOR_WEIGHTS)
+        return trust * said / said.mean().clamp_min(1e-6) + (1 - trust) * known
+
+
+def _means(features: Features) -> Tensor:
+    """What HADG clusters by: means of the last stage at 224 px, float [N, C]."""
+    return features["coarse"].mean((2, 3))
+
+
+def _part(features: Features, places: Tensor) -> Features:
+    return {name: values[places] for name, values in features.items()}
+
+
+def _together(*parts: Features) -> Features:
+    """One after the other; the first alone is not copied."""
+    first, *more = parts
+    if not more:
+        return first
+    return {name: torch.cat([values, *(part[name] for part in more)]) for name, values in first.items()}
+
+
+def _first(values: Tensor, *parts: Features) -> Tensor:
+    """Of each part as many of the first values, one after the other."""
+    return torch.cat([values[: len(part["pooled"])] for part in parts])
+
+
+def _mean_white(gaussian: nn.Module, name: str, looks: Sequence[Features]) -> Tensor:
+    """Whitened pooled statistics of each anomaly, the mean over the looks at it, float [M, 3 C]."""
+    return torch.stack([gaussian(look[name])[:, 0] for look in looks]).mean(0)
+
+
+def _statistics(features: Features) -> Features:
+    """Pooled statistics of each space of patches, float [N, 1, 3 C]; those of ``before`` come with the features."""
+    spaces = (*_POOLED, "middle")
+    found = {name: features["pooled"] if name == "before" else pool_statistics(features[name]) for name in spaces}
+    return {name: values.unsqueeze(1) for name, values in found.items()}
+
+
+def _joined(statistics: Features) -> Tensor:
+    return torch.cat([values[:, 0] for values in statistics.values()], dim=1)
+
+
+def _patches(features: Features, name: str) -> Tensor:
+    """Smoothed patches, float [N, P, C]; the extractor has smoothed those at 448 px, and context's."""
+    if name == "texture":
+        maps = torch.cat([F.avg_pool2d(features["before"], 2), features["middle"]], dim=1)
+    elif name == "before":
+        maps = F.avg_pool2d(features["before"], 2)
+    else:
+        maps = smooth(features[name]) if name == "coarse" else features[name]
+    return maps.flatten(2).mT
+
+
+def _worst(white: Tensor) -> Tensor:
+    """Of whitened float [N, P, D] those that lie farthest out, of length 1: [N, worst, D]."""
+    places = Gaussian.distance(white).topk(_WORST, dim=1).indices
+    return _unit(white.take_along_dim(places.unsqueeze(-1), dim=1))
+
+
+def _unit(white: Tensor) -> Tensor:
+    """Of length 1: how far out a frame lies is the densities' to say."""
+    return F.normalize(white, dim=-1)
+
+
+def _log(distance: Tensor) -> Tensor:
+    return distance.clamp_min(1e-12).log()

@@ -1,0 +1,1 @@
+"""DRA, with its Winograd convolution."""

@@ -1,0 +1,1 @@
+"""Anomaly Heterogeneity Learning: HADG, CDL, importance, and how a run puts them together."""

@@ -1,0 +1,146 @@
+"""The road of training: images, a split, out-of-fold scores where asked, g."""
+
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from rich.progress import Progress
+
+from ahl_train import accelerator
+from ahl_train.config import TrainConfig
+from ahl_train.data import feedback
+from ahl_train.data.images import load_dataset, usable
+from ahl_train.data.readers import Dataset
+from ahl_train.data.split import Split, split
+from ahl_train.errors import DataError
+from ahl_train.features import Extractor, FeatureStore, default_cache, supersample_for
+from ahl_train.features.backbone import BackboneSpec
+from ahl_train.method.cross import score_folds
+from ahl_train.method.fit import learn
+from ahl_train.run import Run, RunFolder, load_run
+from ahl_train.systems import system
+
+
+def train(
+    config: TrainConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    cache: Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    report: Callable[[str], None] = lambda line: None,
+) -> Run:
+    """Train g into the run folder ``out``; with ``resume``, go on after its last whole epoch.
+
+    ``device``: one of ``accelerator.DEVICES``; ``precision``: of the backbone where features are extracted, one of
+    ``accelerator.PRECISIONS``, and the run's own where it is resumed. TrainError for anything that the data, the
+    weights, the settings, the device or the folder make impossible.
+    """
+    there = accelerator.device(device)
+    chosen_precision = accelerator.precision(precision, there)
+    folder = RunFolder(out)
+    chosen = system(config.system)
+    spec = BackboneSpec(config.backbone, config.backbone_weights)
+    digest = spec.digest  # before minutes of work: are the weights there?
+    started = perf_counter()
+    if resume and (out / "run.json").exists():
+        config = folder.require_same(config)
+        folder.require_weights(spec)
+        chosen_precision = folder.require_precision(precision)
+        dealt, supersample = folder.load_split(), folder.read_json("run.json")["supersample"]
+        extractor = Extractor(spec, supersample)
+    else:
+        config, dealt, left_out = deal(config, report)
+        marked = None
+        if config.feedback:
+            dealt, marked = feedback.add(dealt, config.feedback)
+            for line in marked["left_out"]:
+                report(f"left out of the feedback: {line}")
+            report(f"feedback: {marked['good']} normals and {marked['anomaly']} anomalies more to train on")
+        _require_normals(config, dealt)
+        supersample = supersample_for(dealt.train_normal)
+        extractor = Extractor(spec, supersample)
+        extra = {
+            "supersample": supersample,
+            "backbone_digest": digest,
+            "left_out": left_out,
+            "device": str(there),
+            "precision": chosen_precision,
+        }
+        folder.create(config, dealt, {**extra, **({"feedback": marked} if marked else {})})
+        report(_groups(config, dealt))
+        if dealt.train_anomaly and not any(s.label for s in dealt.test):
+            report("all anomalies train and none is left to test: ahl evaluate will want some, ask for fewer --shots")
+
+    store = FeatureStore(cache or default_cache(), extractor.to(there), half=chosen_precision == "float16")
+    with Progress(transient=True) as progress:
+        if config.calibrate == "cross" and not chosen.folds:
+            score_folds(config, dealt, extractor, store, folder, progress)
+        torch.manual_seed(config.seed)
+        base = chosen.base(extractor, len(dealt.train_anomaly))
+        own = learn(base, config, dealt, store, chosen.ahl, folder, progress, report=report)
+    for k, fold in enumerate(own):
+        folder.save_fold(k, fold)
+    folder.save("model.pt", base.state_dict())
+    folder.log({"event": "finished", "seconds": round(perf_counter() - started, 3)})
+    return load_run(out)
+
+
+def deal(
+    config: TrainConfig, report: Callable[[str], None] = lambda line: None
+) -> tuple[TrainConfig, Split, list[str]]:
+    """The settings as the images settle them, the split, and the images left out: a line for each, reported too."""
+    dataset, left_out = usable(load_dataset(config.data))
+    for line in left_out:
+        report(f"left out: {line}")
+    if left_out:
+        report(f"{len(left_out)} images left out")
+    return *split_of(dataset, config), left_out
+
+
+def split_of(dataset: Dataset, config: TrainConfig) -> tuple[TrainConfig, Split]:
+    """The settings as the dataset settles them, and the split. DataError."""
+
+    def dealt(held_out: int | None) -> Split:
+        return split(
+            dataset,
+            setting=config.setting,
+            shots=config.shots,
+            seed=config.seed,
+            seen_class=config.seen_class,
+            calibration="auto" if held_out is None else held_out,
+        )
+
+    whole = dealt(0)
+    settled = config.settled(len(whole.train_normal))
+    # Of fewer than the system needs at all, that is what has to be said.
+    if settled.fold_count > len(whole.train_normal) >= system(config.system).least:
+        raise DataError(
+            f"{dataset.name}: {settled.fold_count} folds asked of {len(whole.train_normal)} train normals: "
+            "ask for fewer --folds, or add normal images"
+        )
+    return settled, dealt(settled.held_out)
+
+
+def _groups(config: TrainConfig, dealt: Split) -> str:
+    """Who trains, calibrates and is tested, in a line."""
+    normals, held_out = len(dealt.train_normal), len(dealt.calibration_normal)
+    calibrate = f"and calibrate in {config.fold_count} folds" if config.fold_count else f"and {held_out} calibrate"
+    tested = sum(s.label for s in dealt.test)
+    return (
+        f"{normals} normals train {calibrate}, {len(dealt.test) - tested} test; "
+        f"{len(dealt.train_anomaly)} anomalies train, {tested} test"
+    )
+
+
+def _require_normals(config: TrainConfig, dealt: Split) -> None:
+    """DataError for fewer train normals than the system needs, before a folder is made."""
+    chosen, there = system(config.system), len(dealt.train_normal)
+    if there < chosen.least:
+        tested = sum(s.label == 0 for s in dealt.test)
+        raise DataError(
+            f"{chosen.title} needs {chosen.least} train normals at least, there are {there}; "
+            f"{len(dealt.calibration_normal)} calibrate and {tested} test: add images of good parts"
+        )

@@ -1,0 +1,1 @@
+"""The laboratory: measurements that write the documentation's figures. Not in the wheel."""

@@ -1,0 +1,358 @@
+"""`make soak`: `ahl-runtime serve` under three sources, 20 frames/s together, for minutes on end; loopback only.
+
+A camera (MJPEG over HTTP), a folder and a client of `/v1/score` send real cells; a file of JSON lines and a subscriber
+of a Mosquitto broker are told. At the end every frame is accounted for, and the result goes into docs/reliability.md.
+Not a test that pytest collects: it takes as long as it is told to.
+"""
+
+import io
+import json
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+import elpv_dataset
+import numpy as np
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from PIL import Image
+
+from ahl_runtime.core.machine import machine
+from ahl_runtime.tuning import measure
+from ahl_train.benchmark.page import write_into
+
+MARKERS = ("<!-- soak: written by `make soak` -->", "<!-- /soak -->")
+RATES = {"camera": 10.0, "folder": 5.0, "push": 5.0}  # frames per second
+GROWTH = 10_000_000  # bytes after the first minute
+MOSQUITTO = "/usr/sbin/mosquitto"
+CELLS = sorted((Path(elpv_dataset.__path__[0]) / "data" / "images").glob("*.png"))[:400]
+
+
+class SoakError(Exception):
+    """What went wrong, in a line."""
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def until(happened: Callable[[], Any], what: str, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        if time.monotonic() > end:
+            raise SoakError(f"{what}: not within {seconds:g} s")
+        time.sleep(0.05)
+
+
+def paced(rate: float, over: threading.Event) -> Iterator[int]:
+    """A number when its time has come, until `over`; a late one is not skipped."""
+    start, number = time.monotonic(), 0
+    while not over.wait(max(0.0, start + number / rate - time.monotonic())):
+        yield number
+        number += 1
+
+
+@dataclass
+class Sent:
+    """What the three senders did. Times are seconds of the wall clock, by name of the frame."""
+
+    over: threading.Event = field(default_factory=threading.Event)
+    files: dict[str, float] = field(default_factory=dict)
+    answered: dict[str, float] = field(default_factory=dict)  # id to seconds until the answer
+    refused: list[str] = field(default_factory=list)
+    faults: set[str] = field(default_factory=set)  # that the line told of meanwhile
+
+    def folder(self, place: Path) -> None:
+        for number in paced(RATES["folder"], self.over):
+            name = f"{number:06d}.png"
+            (place / f".{name}").write_bytes(CELLS[number % len(CELLS)].read_bytes())
+            self.files[name] = time.time()
+            (place / f".{name}").rename(place / name)
+
+    def push(self, url: str) -> None:
+        for number in paced(RATES["push"], self.over):
+            body = CELLS[number % len(CELLS)].read_bytes()
+            headers = {"Content-Type": "image/png"}
+            request = urllib.request.Request(f"{url}/v1/score?source=push&frame={number}", body, headers)
+            start = time.monotonic()
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    self.answered[json.load(answer)["id"]] = time.monotonic() - start
+            except OSError as error:
+                self.refused.append(str(error))
+
+    @contextmanager
+    def camera(self) -> Iterator[str]:
+        """An MJPEG stream's address."""
+        bodies = []
+        for cell in CELLS:
+            out = io.BytesIO()
+            Image.open(cell).convert("RGB").save(out, "JPEG", quality=92)
+            bodies.append(out.getvalue())
+        over = self.over
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("content-type", "multipart/x-mixed-replace; boundary=frame")
+                self.end_headers()
+                for number in paced(RATES["camera"], over):
+                    body = bodies[number % len(bodies)]
+                    head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(body)}\r\n\r\n"
+                    self.wfile.write(head.encode() + body + b"\r\n")
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+
+
+@contextmanager
+def broker(port: int) -> Iterator[None]:
+    with subprocess.Popen([MOSQUITTO, "-p", str(port)], stderr=subprocess.DEVNULL) as process:
+        try:
+            until(lambda: not socket.socket().connect_ex(("127.0.0.1", port)), "the broker listens")
+            yield
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def subscriber(port: int) -> Iterator[list[tuple[float, dict[str, Any]]]]:
+    """What the broker hands on, and when."""
+    heard: list[tuple[float, dict[str, Any]]] = []
+    ready = threading.Event()
+    client = paho.Client(CallbackAPIVersion.VERSION2)
+    client.on_message = lambda _, __, message: heard.append((time.time(), json.loads(message.payload)))
+    client.on_subscribe = lambda *_: ready.set()
+    client.connect("127.0.0.1", port)
+    client.loop_start()
+    client.subscribe("soak/#", qos=1)
+    until(ready.is_set, "the subscriber listens")
+    yield heard
+    client.disconnect()
+    client.loop_stop()
+
+
+def settings(folder: Path, bundle: Path, camera: str, http: int, mqtt: int) -> Path:
+    (folder / "in").mkdir()
+    path = folder / "line.toml"
+    path.write_text(
+        f"""
+[model]
+bundle = "{bundle.absolute()}"
+[[source]]
+name = "camera"
+kind = "mjpeg"
+url = "{camera}"
+[[source]]
+name = "folder"
+kind = "folder"
+path = "in"
+every = 0.05
+settle = 0.0
+done = "delete"
+[[source]]
+name = "push"
+kind = "push"
+[[sink]]
+name = "file"
+kind = "jsonl"
+path = "out.jsonl"
+[[sink]]
+name = "broker"
+kind = "mqtt"
+host = "127.0.0.1"
+port = {mqtt}
+topic = "soak/{{source}}"
+[http]
+port = {http}
+"""
+    )
+    return path
+
+
+class Served:
+    """The process, and what it is asked."""
+
+    def __init__(self, folder: Path, config: Path, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self._log = folder / "log"
+        with self._log.open("wb") as log:
+            program = Path(sys.executable).with_name("ahl-runtime")
+            self.process = subprocess.Popen([program, "serve", "--config", config], cwd=folder, stderr=log)
+        until(self._serves, "the line serves", 120)
+
+    def _serves(self) -> bool:
+        if self.process.poll() is not None:
+            raise SoakError(f"the line ended: {self._log.read_text().strip()[-500:]}")
+        return '"serving"' in self._log.read_text()
+
+    def state(self) -> dict[str, Any]:
+        with urllib.request.urlopen(f"{self.url}/v1/state", timeout=60) as answer:
+            return dict(json.load(answer))
+
+    def resident(self) -> int:
+        """Bytes of memory that it holds."""
+        return int(1e6 * measure.memory(self.process.pid)["rss_mb"])
+
+    def end(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+def load(served: Served, sent: Sent, place: Path, minutes: float) -> list[tuple[float, int]]:
+    """Send for so long; the process's memory, every second: seconds since the first frame, bytes."""
+    senders = [
+        threading.Thread(target=sent.folder, args=(place,)),
+        threading.Thread(target=sent.push, args=(served.url,)),
+    ]
+    for sender in senders:
+        sender.start()
+    start, memory = time.monotonic(), []
+    while (now := time.monotonic() - start) < 60 * minutes:
+        memory.append((now, served.resident()))
+        sent.faults.update(served.state()["faults"])
+        time.sleep(1.0)
+    sent.over.set()
+    for sender in senders:
+        sender.join()
+    return memory
+
+
+def settled(state: dict[str, Any], sent: Sent, told: int) -> bool:
+    """Is everything taken and decided, and everyone told?"""
+    decided = sum(s["passed"] + s["unsure"] + s["rejected"] for s in state["sources"])
+    accepted = {s["name"]: s["frames"] - s["dropped"] for s in state["sources"]}
+    return accepted["folder"] == len(sent.files) and sum(accepted.values()) == decided == told
+
+
+def grown(memory: Sequence[tuple[float, int]]) -> tuple[int, int]:
+    """Bytes at one minute (the middle of ten seconds), and the most after it."""
+    first = [value for at, value in memory if 55 <= at < 65] or [memory[-1][1]]
+    return int(np.median(first)), max([value for at, value in memory if at >= 60] or first)
+
+
+def account(folder: Path, state: dict[str, Any], sent: Sent, heard: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """Frames that lack their one decision, and decisions that a sink lacks, by where."""
+    with closing(sqlite3.connect(folder / "line.sqlite")) as db:
+        stored = db.execute("SELECT id, source, frame FROM decisions ORDER BY rowid").fetchall()
+    ids = [row[0] for row in stored]
+    written = [json.loads(line)["id"] for line in (folder / "out.jsonl").read_text().splitlines()]
+    names = [frame for _, source, frame in stored if source == "folder"]
+    lost = {
+        "files without their decision": len(set(sent.files) - set(names)),
+        "files decided on twice": len(names) - len(set(names)),
+        "answers without a decision": len(set(sent.answered) - set(ids)),
+        "missing in the file": len(set(ids) - set(written)),
+        "missing at the subscriber": len(set(ids) - {message["id"] for message in heard}),
+    }
+    for source in state["sources"]:
+        count = sum(name == source["name"] for _, name, _ in stored)
+        lost[f"{source['name']}: accepted and not stored"] = source["frames"] - source["dropped"] - count
+    return lost
+
+
+def percentiles(seconds: Sequence[float]) -> str:
+    if not seconds:
+        return "–"
+    p50, p99 = np.percentile(seconds, [50, 99])
+    return f"{1000 * p50:.0f} ms, {1000 * p99:.0f} ms"
+
+
+def run(bundle: Path, minutes: float, folder: Path) -> tuple[str, list[str]]:
+    """A table, and which bars were missed."""
+    sent, http, mqtt = Sent(), free_port(), free_port()
+    with broker(mqtt), subscriber(mqtt) as arrived, sent.camera() as camera:
+        served = Served(folder, settings(folder, bundle, camera, http, mqtt), http)
+        try:
+            memory = load(served, sent, folder / "in", minutes)
+            until(lambda: settled(served.state(), sent, len({m["id"] for _, m in arrived})), "everyone is told")
+            state, code = served.state(), served.end()
+        finally:
+            sent.over.set()
+            served.process.kill()
+    found = account(folder, state, sent, [message for _, message in arrived])
+    counts = {s["name"]: s["frames"] for s in state["sources"]}
+    dropped, total = sum(s["dropped"] for s in state["sources"]), sum(counts.values())
+    rate, (first, most) = total / (60 * minutes), grown(memory)
+    waited: dict[str, list[float]] = {"camera": [], "folder": []}
+    for at, message in arrived:
+        if message["source"] == "camera":
+            waited["camera"].append(at - datetime.fromisoformat(message["captured"]).timestamp())
+        elif message["source"] == "folder":
+            waited["folder"].append(at - sent.files[message["frame"]])
+    missed = [f"{count} {what}" for what, count in found.items() if count]
+    missed += [f"{dropped} frames dropped"] if dropped else []
+    missed += [f"{len(sent.refused)} requests refused: {sent.refused[0]}"] if sent.refused else []
+    missed += [f"{rate:.1f} frames/s of {sum(RATES.values()):g}"] if rate < 0.98 * sum(RATES.values()) else []
+    missed += [f"memory grew by {(most - first) / 1e6:.1f} MB"] if most - first >= GROWTH else []
+    missed += [f"exit code {code}"] if code else []
+    missed += [f"faults: {'; '.join(sorted(sent.faults))}"] if sent.faults else []
+    rows = [
+        ("Time, rate", f"{minutes:g} minutes, {rate:.1f} frames/s"),
+        ("Frames", f"{total:,}: {', '.join(f'{count:,} {name}' for name, count in counts.items())}"),
+        ("Dropped", f"{dropped}"),
+        ("Decisions lost, in the store, the file or at the subscriber", f"{sum(map(abs, found.values()))}"),
+        ("Resident memory after a minute", f"{first / 1e6:.0f} MB"),
+        ("Its growth from then on, at most", f"{max(0, most - first) / 1e6:.1f} MB"),
+        ("HTTP, request to answer, p50, p99", percentiles(list(sent.answered.values()))),
+        ("Camera, frame decoded to subscriber told, p50, p99", percentiles(waited["camera"])),
+        ("Folder, file there to subscriber told, p50, p99", percentiles(waited["folder"])),
+        ("Bars", "all held" if not missed else f"missed: {'; '.join(missed)}"),
+    ]
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]), missed
+
+
+def origin(bundle: Path) -> str:
+    versions = ", ".join(f"{name} {version(name)}" for name in ("ahl", "onnxruntime", "numpy", "av", "uvicorn"))
+    asked = subprocess.run([MOSQUITTO, "-h"], capture_output=True, text=True, check=False).stdout
+    day = datetime.now(UTC).strftime("%Y-%m-%d")
+    return (
+        f"On {day}, {machine()}; {versions}; {asked.splitlines()[0]}; `{bundle.name}`, {bundle.stat().st_size:,} bytes:"
+    )
+
+
+@click.command()
+@click.option("--bundle", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True)
+@click.option("--minutes", type=click.FloatRange(0.1), default=15.0, show_default=True)
+@click.option("--page", type=click.Path(path_type=Path), help="Write the result there, between its markers.")
+def main(bundle: Path, minutes: float, page: Path | None) -> None:
+    """Exit code 1 where a bar was missed."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            table, missed = run(bundle, minutes, Path(folder))
+        except (SoakError, OSError) as error:
+            raise click.ClickException(str(error)) from error
+    text = f"{origin(bundle)}\n\n{table}\n"
+    click.echo(text)
+    if page is not None:
+        write_into(page, text, MARKERS)
+    sys.exit(1 if missed else 0)
+
+
+if __name__ == "__main__":
+    main()

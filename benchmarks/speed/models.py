@@ -1,0 +1,122 @@
+"""What the bench compares with: anomalib's exported models, the paper's path in torch, the bare backbone.
+
+None of them needs weights that mean anything: weights change what comes out, not how long it takes.
+"""
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import timm
+import torch
+from torch import Tensor, nn
+
+from ahl_train.features import FINE
+from ahl_train.features.backbone import Backbone, BackboneSpec
+from ahl_train.features.preprocess import Preprocess
+from ahl_train.heads.dra.head import DRA
+
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Paper(nn.Module):
+    """The paper's path: ResNet-18 at 448 and 224 px, DRA's four heads on both, added up.
+
+    Its references' features are kept, where the released code computes them anew for each batch; it gives no map.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.preprocess = Preprocess(FINE, *_IMAGENET)
+        self.net = timm.create_model("resnet18", pretrained=False)
+        self.heads = DRA(self.net.num_features)
+        self.requires_grad_(False).eval()
+
+    def forward(self, image: Tensor) -> Tensor:
+        """uint8 [N, H, W, 3] to scores, float [N]."""
+        fine, coarse = (self.net.forward_features(x) for x in self.preprocess(image))
+        return self.heads.total(self.heads({"fine": fine, "coarse": coarse}))
+
+
+class _Bare(nn.Module):
+    """The backbone alone, both scales."""
+
+    def __init__(self, spec: BackboneSpec) -> None:
+        super().__init__()
+        self.backbone = Backbone(spec, stages=(-2, -1))
+
+    def forward(self, fine: Tensor, coarse: Tensor) -> tuple[Tensor, ...]:
+        """float32 [1, 3, S, S] and [1, 3, S / 2, S / 2], to the last two stages of each."""
+        return *self.backbone(fine), *self.backbone(coarse)
+
+
+def write_backbone(path: Path, spec: BackboneSpec) -> Path:
+    """The bare backbone at both scales as ONNX. WeightsError."""
+    examples = tuple(torch.zeros(1, 3, side, side) for side in (FINE, FINE // 2))
+    program = _quietly(
+        lambda: torch.onnx.export(_Bare(spec), examples, input_names=["fine", "coarse"], dynamo=True, verbose=False)
+    )
+    onnx.save(program.model_proto, path)
+    return path
+
+
+def _padim(side: int) -> nn.Module:
+    from anomalib.models import Padim
+
+    model = Padim(pre_trained=False, pre_processor=Padim.configure_pre_processor((side, side)))
+    patches, channels = (side // 4) ** 2, model.model.n_features
+    gaussian = model.model.gaussian
+    gaussian.mean = torch.zeros(channels, patches)
+    gaussian.inv_covariance = torch.eye(channels).repeat(patches, 1, 1)
+    return model
+
+
+def _efficient_ad(side: int) -> nn.Module:
+    from anomalib.models import EfficientAd
+
+    model = EfficientAd(pre_processor=EfficientAd.configure_pre_processor((side, side)))
+    with torch.no_grad():
+        model.model.mean_std["std"].fill_(1)
+        for name, value in model.model.quantiles.items():
+            value.fill_(float(name.startswith("qb")))
+    return model
+
+
+ANOMALIB: dict[str, Callable[[int], nn.Module]] = {
+    "PaDiM": _padim,
+    "EfficientAD-S": _efficient_ad,
+}
+
+
+def write_anomalib(folder: Path, name: str, side: int) -> Path:
+    """One of ANOMALIB, frames of `side` px, through its own export to OpenVINO: the .xml, its .bin beside it."""
+    target = folder / f"{name}-{side}.xml"
+    if target.exists():
+        return target
+    model = ANOMALIB[name](side).eval()
+    for what in ("image", "pixel"):  # as if it had been validated
+        for field, value in ((f"_{what}_threshold", 0.5), (f"{what}_min", 0.0), (f"{what}_max", 1.0)):
+            getattr(model.post_processor, field).fill_(value)
+    with tempfile.TemporaryDirectory(dir=folder) as part:
+        written = _quietly(lambda: model.to_openvino(part, input_size=(side, side)))
+        written.with_suffix(".bin").replace(target.with_suffix(".bin"))
+        return written.replace(target)
+
+
+def _quietly(do: Callable[[], Any]) -> Any:
+    """Exporters write a page on each model."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "anomalib")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return do()
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
