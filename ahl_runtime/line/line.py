@@ -22,8 +22,8 @@ from ahl_runtime.core.errors import Busy, NoSource, OutputError, SourceError
 from ahl_runtime.core.types import Frame, Outputs
 from ahl_runtime.engines.base import cores
 from ahl_runtime.line.active import calibrations
-from ahl_runtime.line.active.deployment import Deployment
-from ahl_runtime.line.active.loaded import LoadedBundle
+from ahl_runtime.line.active.loaded import ActiveModel, LoadedBundle
+from ahl_runtime.line.active.owner import ModelOwner
 from ahl_runtime.line.config import LineConfig
 from ahl_runtime.line.monitor.latency import Latency, StageLatencies
 from ahl_runtime.line.monitor.source_monitor import SourceMonitor
@@ -59,10 +59,10 @@ class Line:
         with Journal(self.store_path, create=True) as journal:
             for name, count in journal.join([s.name for s in config.sink]).items():
                 log.warning("a sink is no longer configured", extra={"sink": name, "not_sent": count})
-            self._deployment = Deployment(config)
-            model = self._deployment.first(journal)
+            self._owner = ModelOwner(config, journal, self._recent_rejects, self._follow)
             saved = {name: journal.state(f"drift.{name}") for name in self._parts}
-        self._monitors = {name: SourceMonitor(name, model.rule(name), saved[name]) for name in self._parts}
+        rules = self._owner.current().rules
+        self._monitors = {name: SourceMonitor(name, rules[name], saved[name]) for name in self._parts}
         self._queues = FrameQueues({s.name: (s.policy, s.queue) for s in self._parts.values()})
         self._latencies = StageLatencies()
         scored: Queue[list[ScoredFrame]] = Queue(2)
@@ -70,19 +70,16 @@ class Line:
         self._scoring = ScoringStage(
             self._queues,
             scored,
-            model,
+            self._owner,
             threads,
             pipeline.batch,
             pipeline.linger,
-            partial(self._deployment.seen, self),
-            lambda: self._deployment.again(self.model),
         )
         self._recorder = Recorder(config, scored, self._monitors, self._latencies, self._wake)
         self._outboxes = [Outbox(part, config.store, partial(open_sink, part)) for part in config.sink]
         self._sources = {name: open_source(part, self.store_path) for name, part in self._parts.items()}
         self._stopping, self._sinks_end, self._abort = threading.Event(), threading.Event(), threading.Event()
         self._threads: dict[str, list[threading.Thread]] = {"source": [], "pipeline": [], "sink": [], "tidy": []}
-        self._changing = threading.Lock()
         self.failure = ""
 
     # Running
@@ -245,14 +242,8 @@ class Line:
 
     @property
     def model(self) -> LoadedBundle:
-        """The bundle that decides; another may be put in its place."""
-        return self._scoring.model
-
-    @model.setter
-    def model(self, model: LoadedBundle) -> None:
-        self._scoring.model = model
-        for name, monitor in self._monitors.items():
-            monitor.follow(model.rule(name))
+        """The bundle that decides now; another one may be deployed at any time."""
+        return self._owner.current().bundle
 
     def state(self) -> State:
         """What the operator sees."""
@@ -269,7 +260,7 @@ class Line:
         )
 
     def _faults(self) -> list[str]:
-        found = [self.failure, self._recorder.trouble, self._scoring.trouble, self._deployment.trouble]
+        found = [self.failure, self._recorder.trouble, self._scoring.trouble, self._owner.trouble]
         for name, monitor in self._monitors.items():
             if trouble := monitor.trouble:
                 found.append(f"{name}: {trouble}")
@@ -333,7 +324,7 @@ class Line:
     def rule(self, source: str) -> DecisionRule:
         """What decides for a source. NoSource."""
         self._monitor(source)
-        return self.model.rule(source)
+        return self._owner.current().rules[source]
 
     def reset_drift(self, source: str) -> None:
         """Restart the drift alarm. NoSource."""
@@ -364,25 +355,32 @@ class Line:
         )
 
     def adopt(self, source: str, proposal: Proposal, change: Change) -> str:
-        """Put it in force; its name. NoSource, SideFileError."""
+        """Activate a calibration; its name. NoSource, SideFileError."""
         self._monitor(source)
-        with self._changing:
-            return calibrations.adopt(self.model, self._monitors, source, proposal, change)
+        return self._owner.adopt(source, proposal, change)
 
     def undo(self, source: str, change: Change) -> str:
-        """Go back to the calibration before; the name of the one that was in force. NoSource, SideFileError."""
+        """Roll back to the calibration before; the name of the one that was active. NoSource, SideFileError."""
         self._monitor(source)
-        with self._changing:
-            return calibrations.undo(self.model, self._monitors, source, change)
+        return self._owner.undo(source, change)
 
     def deploy(self, path: Path) -> None:
-        """Swap the bundle without losing a frame: load it, check it, let it score beside the old one, then switch.
+        """Replace the bundle without losing a frame: load it, check it, let it score in the shadow, then activate it.
 
-        If it fails within its first 200 frames, or rejects far more than was to be expected, the old one comes back by
-        itself. BundleError, EngineError, SideFileError, SigningError leave the old one in force.
+        If it fails within its first 200 frames, or rejects far more than expected, it is rolled back.
+        BundleError, EngineError, SideFileError, SigningError: the active one stays.
         """
-        with self._changing:
-            self._deployment.swap(path, self, self._monitors.values(), self._stopping.is_set)
+        self._owner.deploy(path, self._stopping.is_set)
+
+    def _recent_rejects(self) -> tuple[int, int]:
+        """Of the newest decisions of all sources, how many are rejects, and how many there are."""
+        found = [monitor.rejects() for monitor in self._monitors.values()]
+        return sum(rejected for rejected, _ in found), sum(seen for _, seen in found)
+
+    def _follow(self, model: ActiveModel) -> None:
+        """The monitors watch for drift from what decides now."""
+        for name, monitor in self._monitors.items():
+            monitor.follow(model.rules[name])
 
 
 def _join(threads: list[threading.Thread], until: float) -> None:

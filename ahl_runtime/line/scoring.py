@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from queue import Full, Queue
 
 from ahl_runtime.core.types import Decision, Frame, stacked
-from ahl_runtime.line.active.loaded import LoadedBundle
+from ahl_runtime.line.active.loaded import ActiveModel, LoadedBundle
+from ahl_runtime.line.active.owner import ModelOwner
 from ahl_runtime.line.queues import FrameQueues, PendingFrame
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ _LOOK = 0.25  # seconds
 
 @dataclass(frozen=True, eq=False)
 class ScoredFrame:
-    """A pending and its decision, or why there is none. `model`: what decided; None for a pending without pixels.
+    """A pending frame and its decision, or why there is none. `model`: what decided; None for one without pixels.
 
     `wait`, `score`: seconds.
     """
@@ -32,42 +33,36 @@ class ScoredFrame:
     pending: PendingFrame
     decision: Decision | None
     error: str
-    model: LoadedBundle | None
+    model: ActiveModel | None
     wait: float
     score: float
 
     @property
     def engine(self) -> str:
         """What it was scored on, or ''."""
-        return self.model.engine if self.model else ""
+        return self.model.bundle.engine if self.model else ""
 
 
 class ScoringStage:
-    """Takes from `inbox`, gives to `out` (which must be bounded). `model` may be put in its place at any time.
+    """Takes from `queues`, decides with what `owner` says is active, gives to `out` (which must be bounded).
 
-    `threads`: how many call `run`, with 0, 1, ...; as many of them score as the model scores side by side.
-    `batch`: frames scored together, at most; None for the model's.
-    `seen`: called with each batch that was scored: frames, decisions; one call at a time.
-    `reload`: called after several failures in a row; gives a fresh model, or raises.
+    `threads`: how many call `run`, with 0, 1, ...; as many of them score as the active bundle scores in parallel.
+    `batch`: frames scored together, at most; None for the bundle's own. `trouble`: why the engine fails now, or ''.
     """
 
     def __init__(
         self,
-        inbox: FrameQueues,
+        queues: FrameQueues,
         out: Queue[list[ScoredFrame]],
-        model: LoadedBundle,
+        owner: ModelOwner,
         threads: int,
         batch: int | None,
         linger: float,
-        seen: Callable[[LoadedBundle, list[Frame], list[Decision] | None], None],
-        reload: Callable[[], LoadedBundle],
     ) -> None:
-        self.model = model
         self.threads = threads
         self.trouble = ""
-        self._queues, self._out = inbox, out
+        self._queues, self._out, self._owner = queues, out, owner
         self._batch, self._linger = batch, linger
-        self._seen, self._reload = seen, reload
         self._failures = 0
         self._reloaded = float("-inf")
         self._signs = [time.monotonic()] * threads
@@ -83,43 +78,43 @@ class ScoringStage:
         return min(self._signs)
 
     def run(self, thread: int, aborted: Callable[[], bool]) -> None:
-        """Until the inbox is closed and empty, or `aborted`."""
+        """Until the queues are closed and empty, or `aborted`."""
         while not (self._queues.drained or aborted()):
             self._signs[thread] = time.monotonic()
-            if thread >= self.model.beside:
+            if thread >= self._owner.current().bundle.parallel:
                 time.sleep(_LOOK)
                 continue
             if not self._taking.acquire(timeout=_LOOK):
                 continue
             try:
-                waiting = self._queues.take(self._batch or self.model.batch, self._linger, _LOOK)
+                waiting = self._queues.take(self._batch or self._owner.current().bundle.batch, self._linger, _LOOK)
                 number = self._taken
                 self._taken += bool(waiting)
             finally:
                 self._taking.release()
             if waiting:
-                results = self._results(self.model, waiting, time.monotonic())
+                results = self._results(self._owner.current(), waiting, time.monotonic())
                 self._hand_on(thread, number, results, aborted)
         self._settle(thread, aborted)
 
-    def _results(self, model: LoadedBundle, waiting: Sequence[PendingFrame], taken: float) -> list[ScoredFrame]:
+    def _results(self, model: ActiveModel, waiting: Sequence[PendingFrame], taken: float) -> list[ScoredFrame]:
         if waiting[0].frame is None:  # they are of one shape: of none
-            return [ScoredFrame(t, None, t.error, None, taken - t.accepted, 0.0) for t in waiting]
+            return [ScoredFrame(p, None, p.error, None, taken - p.accepted, 0.0) for p in waiting]
         try:
-            decisions = self._decide(model, [t.frame for t in waiting if t.frame is not None])
+            decisions = self._decide(model, [p.frame for p in waiting if p.frame is not None])
         except Exception as error:  # whatever an engine's library raises, the line goes on
             if len(waiting) > 1:
-                return [r for t in waiting for r in self._results(model, [t], taken)]
+                return [r for p in waiting for r in self._results(model, [p], taken)]
             reason = f"{type(error).__name__}: {error}"
             return [ScoredFrame(waiting[0], None, reason, model, taken - waiting[0].accepted, 0.0)]
         spent = (time.monotonic() - taken) / len(waiting)
         return [
-            ScoredFrame(t, d, "", model, taken - t.accepted, spent) for t, d in zip(waiting, decisions, strict=True)
+            ScoredFrame(p, d, "", model, taken - p.accepted, spent) for p, d in zip(waiting, decisions, strict=True)
         ]
 
-    def _decide(self, model: LoadedBundle, frames: list[Frame]) -> list[Decision]:
-        outputs = model.infer(stacked(frames), more=self._queues.waiting)
-        return [model.rule(f.source).decide(outputs.of(i), f) for i, f in enumerate(frames)]
+    def _decide(self, model: ActiveModel, frames: list[Frame]) -> list[Decision]:
+        outputs = model.bundle.infer(stacked(frames), more=self._queues.waiting)
+        return [model.rules[f.source].decide(outputs.of(i), f) for i, f in enumerate(frames)]
 
     def _hand_on(self, thread: int, number: int, results: list[ScoredFrame], aborted: Callable[[], bool]) -> None:
         """In the order in which they were taken: what is done before its turn is left to whoever does the one before.
@@ -171,26 +166,22 @@ class ScoringStage:
         model = results[0].model
         if model and good:
             self._failures, self.trouble = 0, ""
-            self._seen(model, [frame for frame, _ in good], [decision for _, decision in good])
+            self._owner.observe(model.bundle, [frame for frame, _ in good], [decision for _, decision in good])
         for result in results:
             if model and result.error:
-                self._failed(model, result.error)
+                self._failed(model.bundle, result.error)
 
-    def _failed(self, model: LoadedBundle, error: str) -> None:
+    def _failed(self, bundle: LoadedBundle, error: str) -> None:
         self.trouble = f"the engine fails: {error}"
-        log.error("the engine failed on a frame", extra={"engine": model.engine, "error": error})
-        self._seen(model, [], None)
+        log.error("the engine failed on a frame", extra={"engine": bundle.engine, "error": error})
+        self._owner.observe(bundle, [], None)
         self._failures += 1
         if self._failures >= _FAILURES and time.monotonic() - self._reloaded > 10.0:
             self._reloaded = time.monotonic()
             try:
-                fresh = self._reload()
+                self._owner.reload(bundle)
             except Exception as failure:
                 log.error("the bundle cannot be loaded anew", extra={"error": str(failure)})
-                return
-            if self.model is model:
-                self.model = fresh
-                log.warning("the engine was loaded anew", extra={"engine": fresh.engine})
 
 
 def _cancel(results: Sequence[ScoredFrame]) -> None:

@@ -1,13 +1,9 @@
-"""Calibrations from the line's own frames: proposed, put in force, and taken back."""
+"""Calibrations from the line's own frames."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
-from ahl_runtime.bundle.device_calibration import Change
-from ahl_runtime.core.errors import BundleError
-from ahl_runtime.line.active.loaded import LoadedBundle
 from ahl_runtime.line.monitor.source_monitor import SourceMonitor
 from ahl_runtime.line.store.journal import Journal
 from ahl_runtime.score import recalibrate
@@ -35,29 +31,3 @@ def propose(
         raise ScoresError(f"{len(found)} frames of {monitor.name} since its rule last changed: wait for more")
     scores, statistics = [value for value, _ in found], [seen for _, seen in found]
     return recalibrate.fit(rule, scores, statistics, alpha=alpha, confidence=confidence, tail=tail)
-
-
-def adopt(
-    model: LoadedBundle, monitors: Mapping[str, SourceMonitor], source: str, proposal: Proposal, change: Change
-) -> str:
-    """Put it in force; its name. SideFileError; BundleError where it was made for another bundle."""
-    if proposal.old.bundle != model.digest:
-        raise BundleError("the bundle was swapped since the preview: preview again")
-    side = model.side_files.add(model.artefact, source, proposal.new, change)
-    _reread(model, monitors)
-    return side.name
-
-
-def undo(model: LoadedBundle, monitors: Mapping[str, SourceMonitor], source: str, change: Change) -> str:
-    """Go back to the calibration before; the name of the one that was in force. SideFileError."""
-    undone = model.side_files.undo(model.artefact, source, change)
-    _reread(model, monitors)
-    return undone
-
-
-def _reread(model: LoadedBundle, monitors: Mapping[str, SourceMonitor]) -> None:
-    before = {name: model.rule(name).name for name in monitors}
-    model.read_rules()
-    for name, monitor in monitors.items():
-        if model.rule(name).name != before[name]:
-            monitor.follow(model.rule(name))

@@ -1,9 +1,10 @@
-"""The bundle that decides: its engine, and what decides for each source."""
+"""A bundle, loaded into an engine and checked: what can decide. Neither changes once it is made."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,36 +24,37 @@ _ON_GPU = 8  # frames
 
 
 class LoadedBundle:
-    """Loaded from `path` as `part` says. BundleError, EngineError, SideFileError, SigningError.
+    """Loaded from `path` as `settings` say. BundleError, EngineError, SideFileError, SigningError.
 
     `name`: the file's stem. `digest`: the bundle's. `engine`: what runs it. `batch`: frames that are best scored in
-    one call. `beside`: calls that are best made side by side: on a CPU one for each core where there is memory for it,
-    as within a frame the threads wait for each other. The bundle's bytes are not kept.
+    one call. `parallel`: calls that are best made at the same time: on a CPU one for each core where memory allows,
+    because the threads of one call wait for each other. The bundle's bytes are not kept.
     """
 
-    def __init__(self, part: ModelSettings, path: Path, sources: Sequence[str]) -> None:
-        bundle = open_bundle(path, trust=load_public(part.trust) if part.trust else None)
+    def __init__(self, settings: ModelSettings, path: Path, sources: Sequence[str]) -> None:
+        bundle = open_bundle(path, trust=load_public(settings.trust) if settings.trust else None)
         self.path, self.name, self.digest = path, path.stem, bundle.digest
-        self.engine = part.engine or engines.available(bundle)[0]
+        self.engine = settings.engine or engines.available(bundle)[0]
         self.batch = _ON_GPU if engines.on_gpu(self.engine) else 1
         artefact = engines.artefact(bundle, self.engine)
         self.artefact, self.map_range = artefact.engine, artefact.map_range
         self.side_files = SideFiles(bundle)
-        self._own = DecisionRule.of(bundle, artefact)
+        self._exported = DecisionRule.of(bundle, artefact)
         self._sources = tuple(sources)
-        self._rules: dict[str, DecisionRule] = {}
-        self.read_rules()
-        self._alone, self._together, self.beside = engines.pair(bundle, self.engine, part.threads, part.side_by_side)
-        self._places = threading.Semaphore(self.beside)
+        self.rules()
+        self._alone, self._together, self.parallel = engines.pair(
+            bundle, self.engine, settings.threads, settings.side_by_side
+        )
+        self._places = threading.Semaphore(self.parallel)
         self._lock = threading.Lock()
         self._inside = 0
         self._check(bundle)
         memory.trim()
 
     def infer(self, images: NDArray[np.uint8], *, more: bool = False) -> Outputs:
-        """Score frames, uint8 [N, H, W, 3], in one call; callers beyond `beside` wait. EngineError.
+        """Score frames, uint8 [N, H, W, 3], in one call; callers beyond `parallel` wait. EngineError.
 
-        A caller has all cores where there is no other, and none is to come (`more`); else one.
+        A caller has all cores while there is no other, and none is to come (`more`); else one.
         """
         with self._places:
             with self._lock:
@@ -64,20 +66,19 @@ class LoadedBundle:
                 with self._lock:
                     self._inside -= 1
 
-    def rule(self, source: str) -> DecisionRule:
-        """What decides for a source of the line."""
-        return self._rules[source]
+    def rules(self) -> dict[str, DecisionRule]:
+        """The decision rule of each source, read now: the device's own calibration, or the exported one.
 
-    def read_rules(self) -> None:
-        """Take what the device calibrated, anew; SideFileError leaves all as it was."""
+        SideFileError.
+        """
         rules = {}
         for source in self._sources:
             side = self.side_files.chosen(self.artefact, source)
-            rules[source] = DecisionRule.beside(side, self.digest) if side else self._own
-        self._rules = rules
+            rules[source] = DecisionRule.beside(side, self.digest) if side else self._exported
+        return rules
 
     def _check(self, bundle: Bundle) -> None:
-        """Do the carried frames score as the manifest says?"""
+        """EngineError unless the reference frames score as the manifest says."""
         artefact = engines.artefact(bundle, self.engine)
         for file, image, expected in bundle.reference(artefact):
             found = float(self.infer(image[np.newaxis]).score[0])
@@ -86,3 +87,11 @@ class LoadedBundle:
                     f"{self.path}: {file} scores {found:.6g} on {self.engine} here, {expected:.6g} where it was "
                     f"exported (tolerance {artefact.tolerance:g}): see ahl-runtime check"
                 )
+
+
+@dataclass(frozen=True, eq=False)
+class ActiveModel:
+    """A loaded bundle and the decision rule of each source: one value, so that no frame sees half of a change."""
+
+    bundle: LoadedBundle
+    rules: Mapping[str, DecisionRule]

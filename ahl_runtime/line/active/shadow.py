@@ -1,40 +1,46 @@
-"""A new bundle beside the one in force: it scores the same frames, and must not reject what it should not."""
+"""How a new bundle proves itself: a shadow run before it becomes active, and a probation after."""
 
 from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Mapping
 
 from ahl_runtime.core.types import Decision, Frame, stacked
-from ahl_runtime.line.active.loaded import LoadedBundle
+from ahl_runtime.line.active.loaded import ActiveModel, LoadedBundle
+from ahl_runtime.score.decision import DecisionRule
 
 _DOUBT = 1e-3  # how improbable a reject rate must be to break the promise
 
 
 class ShadowRun:
-    """`fresh` shadows until it saw `frames`. `refusal`: why it must not come in force, or ''."""
+    """`fresh` scores the frames of the active bundle, `frames` of them. `refusal`: why it must not be active, or ''.
 
-    def __init__(self, fresh: LoadedBundle, frames: int) -> None:
-        self.fresh, self.refusal = fresh, ""
+    `rules`: of each source, for `fresh`.
+    """
+
+    def __init__(self, fresh: LoadedBundle, rules: Mapping[str, DecisionRule], frames: int) -> None:
+        self.refusal = ""
         self.over = threading.Event()
+        self._fresh, self._rules = fresh, rules
         self._frames, self._seen = frames, 0
-        self._passed: dict[float, int] = {}  # by alpha: frames that the old one passed
+        self._passed: dict[float, int] = {}  # by alpha: frames that the active bundle did not reject
         self._rejected: dict[float, int] = {}
 
     def see(self, frames: list[Frame], decisions: list[Decision]) -> None:
-        """The same frames as the one in force, and what that decided. In the scoring thread."""
+        """Frames, and what the active bundle decided. In the scoring thread."""
         if self.over.is_set():
             return
         try:
-            outputs = self.fresh.infer(stacked(frames))
+            outputs = self._fresh.infer(stacked(frames))
             for i, (frame, old) in enumerate(zip(frames, decisions, strict=True)):
-                rule = self.fresh.rule(frame.source)
+                rule = self._rules[frame.source]
                 new = rule.decide(outputs.of(i), frame)
                 if old.verdict != "reject":
                     alpha = rule.calibration.alpha
                     self._passed[alpha] = self._passed.get(alpha, 0) + 1
                     self._rejected[alpha] = self._rejected.get(alpha, 0) + (new.verdict == "reject")
-        except Exception as error:  # whatever the new one raises is a reason not to take it
+        except Exception as error:  # whatever it raises is a reason to refuse it
             self.refusal = f"it fails on a frame ({type(error).__name__}: {error})"
             self.over.set()
             return
@@ -48,15 +54,18 @@ class ShadowRun:
 
 
 class Probation:
-    """The first frames under a new bundle. `old`: to go back to. `expected`: the share that may be rejected."""
+    """The first frames that a `fresh` bundle decides. `proven`: what comes back if it fails.
 
-    def __init__(self, old: LoadedBundle, new: LoadedBundle, frames: int, expected: float) -> None:
-        self.old, self.new = old, new
-        self._left, self._expected = frames, min(max(expected, 0.0), 1.0)
+    `frames`: how many. `expected`: the share that may be rejected.
+    """
+
+    def __init__(self, proven: ActiveModel, fresh: LoadedBundle, frames: int, expected: float) -> None:
+        self.proven, self.fresh = proven, fresh
+        self._frames, self._expected = frames, min(max(expected, 0.0), 1.0)
         self._seen = self._rejected = 0
 
     def see(self, decisions: list[Decision] | None) -> str:
-        """Why to go back, or ''. None: the engine failed."""
+        """Why to roll back, or ''. None: the engine failed."""
         if decisions is None:
             return "its engine failed on a frame"
         self._seen += len(decisions)
@@ -67,8 +76,8 @@ class Probation:
 
     @property
     def over(self) -> bool:
-        """It has proven itself."""
-        return self._seen >= self._left
+        """Has it passed?"""
+        return self._seen >= self._frames
 
 
 def tail(k: int, n: int, p: float) -> float:

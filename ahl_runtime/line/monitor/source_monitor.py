@@ -47,13 +47,13 @@ class SourceMonitor:
         self._follow(rule, saved)
 
     def follow(self, rule: DecisionRule) -> None:
-        """Another rule decides: drift is watched anew."""
+        """What decides now. Scores and the drift alarm start afresh, unless it is the rule of before, read again."""
         with self._lock:
-            self._follow(rule, None)
+            if (rule.bundle, rule.name) != (self.rule.bundle, self.rule.name):
+                self._newest.clear()
+                self._follow(rule, None)
 
     def _follow(self, rule: DecisionRule, saved: str | None) -> None:
-        if rule is not getattr(self, "rule", rule):
-            self._newest.clear()
         self.rule = rule
         self._drift: Drift | None = None
         if rule.calibration.n >= FEWEST:

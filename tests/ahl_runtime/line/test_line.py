@@ -360,7 +360,7 @@ def test_it_stops_after_everything_is_stored(running: Callable[..., Line]) -> No
 
 def test_frames_are_scored_one_by_one_where_it_is_asked_for(running: Callable[..., Line], cells: list[Path]) -> None:
     model = running(model={"threads": 2, "side_by_side": False}).model
-    assert model.beside == 1 and model._alone is model._together
+    assert model.parallel == 1 and model._alone is model._together
     images = decode(cells[0])[np.newaxis]
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(model.infer, [images, images])

@@ -150,10 +150,10 @@ def test_a_bundle_that_is_not_sound_is_refused(
 
 
 @pytest.mark.slow
-def test_a_bundle_that_fails_later_is_taken_back(
+def test_a_bundle_that_fails_later_is_rolled_back(
     line: Line, make_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ahl_runtime.line.active.deployment._SHADOW_SECONDS", 0.1)
+    monkeypatch.setattr("ahl_runtime.line.active.owner._SHADOW_SECONDS", 0.1)
     line.deploy(make_bundle("b.ahl", {"name": "newer"}))
     assert line.model.name == "b"
 
@@ -164,15 +164,15 @@ def test_a_bundle_that_fails_later_is_taken_back(
     with pytest.raises(EngineError):
         line.submit(np.zeros((16, 16, 3), np.uint8))
     assert line.submit(np.zeros((16, 16, 3), np.uint8)).decision.verdict == "reject"
-    assert line.model.name == "cells" and "cells is in force again: b was taken back" in "".join(line.state().faults)
+    assert line.model.name == "cells" and "cells is active again: b was rolled back" in "".join(line.state().faults)
 
 
 @pytest.mark.slow
-def test_a_bundle_whose_reject_rate_leaves_the_promise_is_taken_back(
+def test_a_bundle_whose_reject_rate_leaves_the_promise_is_rolled_back(
     line: Line, make_bundle: Callable[..., Path], parts: Any, cells: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "ahl_runtime.line.active.deployment._SHADOW_SECONDS", 0.1
+        "ahl_runtime.line.active.owner._SHADOW_SECONDS", 0.1
     )  # no frame comes meanwhile: nothing to see
     decision = {**parts[0]["artefacts"][0]["decision"], "threshold": 0.1, "unsure_threshold": 0.1}
     for cell in cells:
