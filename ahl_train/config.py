@@ -1,9 +1,11 @@
 """The settings of a run: frozen, validated together, every wrong one reported at once."""
 
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from ahl_runtime.core.settings import checked
 from ahl_train.data.split import CONFIDENT, held_out_of
 from ahl_train.errors import ConfigError
 from ahl_train.features.backbone import DEFAULT
@@ -149,21 +151,10 @@ class TrainConfig:
         return self.folds or 0
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able fields; ``from_json`` reads them back."""
+        """JSON-able fields; ``checked`` reads them back."""
         return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "TrainConfig":
-        """ConfigError for an unknown key."""
-        unknown = set(data) - {f.name for f in fields(cls)}
-        if unknown:
-            raise ConfigError(f"unknown settings: {', '.join(sorted(unknown))}")
-        weights, feedback = data.get("backbone_weights"), data.get("feedback")
-        return cls(
-            **{
-                **data,
-                "augmentations": tuple(data.get("augmentations", tuple(AUGMENTATIONS))),
-                "backbone_weights": Path(weights) if weights else None,
-                "feedback": Path(feedback) if feedback else None,
-            }
-        )
+    def checked(cls, given: Mapping[str, Any]) -> "TrainConfig":
+        """Settings by name, as people and files give them; ConfigError names every key and value that is wrong."""
+        return checked(cls, given, ConfigError)

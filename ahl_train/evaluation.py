@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from ahl_train.data.images import load, load_mask
 from ahl_train.errors import DataError
-from ahl_train.run import load_run
+from ahl_train.run import Run
 
 FPR_LIMIT = 0.3  # of AUPRO, as the field reports it
 _LEVELS = 1 << 20  # to which pixels are rounded, so that memory does not grow with their number
@@ -32,21 +31,20 @@ class Evaluation:
     pixel_aupro: float | None = None
 
 
-def evaluate(run: Path, *, pixel: bool = False) -> Evaluation:
-    """Score the test images as the exported model would. RunError without a run, DataError if they cannot tell."""
-    finished = load_run(run)
-    test = finished.split.test
+def evaluate(run: Run, *, pixel: bool = False) -> Evaluation:
+    """Score the test images as the exported model would. DataError if they cannot tell."""
+    test, where = run.split.test, run.folder
     labels = [s.label for s in test]
     if len(set(labels)) < 2:
-        raise DataError(f"{run}: its test needs normals and anomalies; train with fewer --shots, or on more images")
+        raise DataError(f"{where}: its test needs normals and anomalies; train with fewer --shots, or on more images")
     masked = sum(s.mask is not None for s in test if s.label)
     if pixel and not masked:
-        raise DataError(f"{run}: none of its {sum(labels)} test anomalies has a mask: leave --pixel out (docs/data.md)")
+        raise DataError(f"{where}: its {sum(labels)} test anomalies have no masks: leave --pixel out (docs/data.md)")
     scores, maps, masks = [], [], []
     with Progress(transient=True) as progress:
         for sample in progress.track(test, description="test images"):
             image = load(sample)
-            score, anomaly_map, _ = finished.model.score(torch.from_numpy(image.copy())[None])
+            score, anomaly_map, _ = run.model.score(torch.from_numpy(image.copy())[None])
             scores.append(score.item())
             if pixel and (sample.label == 0 or sample.mask):
                 maps.append(anomaly_map[0].numpy())

@@ -85,7 +85,7 @@ class RunFolder:
         ]
         if different:
             raise RunError(f"{self.path} holds a run of other settings ({'; '.join(different)}): choose another --out")
-        return TrainConfig.from_json(recorded)
+        return TrainConfig.checked(recorded)
 
     def require_weights(self, spec: BackboneSpec) -> None:
         """RunError unless the run was made with these backbone weights: with others its scores mean nothing."""
@@ -196,7 +196,7 @@ def load_run(path: Path) -> Run:
     """Read a finished run back; RunError if it is none."""
     folder = RunFolder(path)
     record = folder.read_json("run.json")
-    config = TrainConfig.from_json(record["settings"])
+    config = TrainConfig.checked(record["settings"])
     state = folder.load("model.pt")
     if state is None:
         raise RunError(f"{path} holds a run that has not finished: run the same ahl train again, with --resume")

@@ -1,5 +1,7 @@
 """Thresholds from normal scores that keep their promise, and an alarm when the line changes. numpy only."""
 
+from typing import Any
+
 from calibration.conformal import (
     Mondrian,
     benjamini_hochberg,
@@ -43,3 +45,12 @@ __all__ = [
     "fit_tail",
     "frame_statistics",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`__version__`, the distribution's."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("ahl")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -22,7 +22,7 @@ from ahl_runtime.bundle.archive import Refused
 from ahl_runtime.bundle.manifest import FORMAT, MANIFEST, SIGNATURE, Artefact, Manifest, Member
 from ahl_runtime.core.decode import decode
 from ahl_runtime.core.errors import BundleError
-from ahl_runtime.core.files import write_whole
+from ahl_runtime.core.files import as_path, write_whole
 from ahl_runtime.core.text import printable
 from calibration import Calibration, CalibrationError
 
@@ -123,13 +123,16 @@ def write_bundle(
     return open_bundle(path, trust=sign.public_key() if sign else None)
 
 
-def open_bundle(path: Path, *, trust: Ed25519PublicKey | None = None, max_bytes: int = MAX_BYTES) -> Bundle:
+def open_bundle(
+    path: str | os.PathLike[str], *, trust: Ed25519PublicKey | None = None, max_bytes: int = MAX_BYTES
+) -> Bundle:
     """Read and check a bundle: its zip, its signature, its manifest, the SHA-256 of every member. Nothing is unpacked.
 
     `trust`: refuse what the owner of this key did not sign; None takes bundles with any signature, or none.
     BundleError, with the path and the reason, for a file that is missing, larger than `max_bytes`, damaged,
     altered, packed again by another program, or of a format version that this runtime does not read.
     """
+    path = as_path(path, "the bundle", BundleError)
     try:
         with path.open("rb") as file:
             # Room is made for all that is asked for; a pipe does not say how much it holds.

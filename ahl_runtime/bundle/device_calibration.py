@@ -234,8 +234,8 @@ class SideFiles:
 
 def check_source(source: str) -> str:
     """`source`, if it can name one; else SideFileError."""
-    if not _SOURCE.fullmatch(source):
-        raise SideFileError(f"source name {source[:80]!r}: expected 1 to 64 letters, digits, '_' and '-'")
+    if not isinstance(source, str) or not _SOURCE.fullmatch(source):
+        raise SideFileError(f"source name {source!r:.80}: expected 1 to 64 letters, digits, '_' and '-'")
     return source
 
 

@@ -1,5 +1,8 @@
 """What can go wrong on the device: one exception tree, each message with what, where and the way out."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class RuntimeFault(Exception):  # noqa: N818 (RuntimeError is Python's own)
     """Anything that the runtime refuses or cannot do; catch this one."""
@@ -55,3 +58,12 @@ class SourceError(RuntimeFault):
 
 class SinkError(RuntimeFault):
     """A receiver that did not take a message."""
+
+
+@contextmanager
+def raised_as(own: type[Exception], *foreign: type[Exception]) -> Iterator[None]:
+    """At a package's front door: errors of other packages' trees become one of its own, with the same message."""
+    try:
+        yield
+    except foreign as error:
+        raise own(str(error)) from error

@@ -1,4 +1,4 @@
-"""Files written aside and renamed: the whole file or none of it, also on a full disk or a power cut."""
+"""Paths as people give them, and files written aside and renamed: whole or not at all, also on a full disk."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ import errno
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+
+def as_path(value: object, what: str, error: type[Exception]) -> Path:
+    """A path that a caller gave, str or Path; `error`, with `what` it is for, where it is neither."""
+    if isinstance(value, str | os.PathLike):
+        return Path(value)
+    raise error(f"{what} is {value!r:.80}: expected a path, str or Path")
 
 
 def write_whole(path: Path, chunks: Iterable[bytes | memoryview]) -> None:

@@ -52,8 +52,8 @@ class CheckedEngine(ABC):
 def cores(threads: int | None) -> int:
     """`threads`, or every core that this process may use; EngineError if it is below 1."""
     if threads is not None:
-        if threads < 1:
-            raise EngineError(f"threads is {threads}: expected 1 or more")
+        if not isinstance(threads, int) or threads < 1:
+            raise EngineError(f"threads is {threads!r}: expected 1 or more")
         return threads
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -51,7 +51,7 @@ def score_files(scorer: Scorer, paths: Iterable[Path], source: str = "") -> Iter
         try:
             frame = Frame(decode(path), id=path.name, source=source or str(path.parent))
             start = time.perf_counter()
-            decision = scorer.score(frame)
+            decision = scorer.decide(frame)
             yield ScoredFile(path, decision, 1000 * (time.perf_counter() - start), frame.image)
         except RuntimeFault as error:
             yield FailedFile(path, str(error))

@@ -1,15 +1,45 @@
-"""Scoring: a frame in, a decision out."""
+"""Scoring: images in, decisions out. The device's front door is `load`."""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ahl_runtime import engines
-from ahl_runtime.bundle.bundle import Bundle
-from ahl_runtime.bundle.device_calibration import SideFiles
-from ahl_runtime.core.types import Decision, Frame
+from ahl_runtime.bundle.bundle import Bundle, open_bundle
+from ahl_runtime.bundle.device_calibration import DEFAULT, SideFiles
+from ahl_runtime.bundle.signature import load_public
+from ahl_runtime.core.decode import decode
+from ahl_runtime.core.errors import EngineError, ImageError, OutputError, SigningError
+from ahl_runtime.core.files import as_path
+from ahl_runtime.core.types import Decision, Frame, stacked
+from ahl_runtime.score import overlay
 from ahl_runtime.score.decision import DecisionRule
+
+# A file's path, its bytes, pixels uint8 [H, W, 3] RGB, or a Frame, which says where they come from.
+Image = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Frame
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Scored(Decision):
+    """A decision, and the image that it is about: uint8 [H, W, 3]. `map_range`: map values of normal frames."""
+
+    image: NDArray[np.uint8]
+    map_range: tuple[float, float]
+
+    def overlay(self) -> NDArray[np.uint8]:
+        """The image with its heat map laid over it, uint8 [H, W, 3]."""
+        return overlay.overlay(self.image, self.anomaly_map, self.map_range)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a PNG: the overlay in a border of the verdict's colour, with score and threshold. OutputError."""
+        overlay.write_picture(as_path(path, "the picture's file", OutputError), self.image, self, self.map_range)
 
 
 class Scorer:
@@ -25,15 +55,74 @@ class Scorer:
     ) -> None:
         name = engine or engines.available(bundle)[0]
         artefact = engines.artefact(bundle, name)
+        side = SideFiles(bundle).chosen(artefact.engine, source) if source else None
         self.artefact = artefact.engine
-        self.rule = DecisionRule.of(
-            bundle, artefact, SideFiles(bundle).chosen(artefact.engine, source) if source else None
-        )
+        self.rule = DecisionRule.of(bundle, artefact, side)
         self.map_range = artefact.map_range
         self.engine = engines.load(bundle, name, threads)
 
-    def score(self, image: Frame | NDArray[np.uint8]) -> Decision:
-        """Decide on one frame, or on bare pixels, uint8 [H, W, 3] RGB. ImageError, EngineError."""
-        frame = image if isinstance(image, Frame) else Frame(image)
-        outputs = self.engine.infer(frame.image[np.newaxis])
-        return self.rule.decide(outputs.of(0), frame)
+    def score(self, image: Image) -> Scored:
+        """Decide on one image. ImageError, EngineError."""
+        return self.score_batch([image])[0]
+
+    def score_batch(self, images: Sequence[Image], *, at_once: int = 8) -> list[Scored]:
+        """Decide on images, in order. Those of one size that follow each other are scored `at_once`, at most.
+
+        ImageError, before anything is scored; EngineError.
+        """
+        if at_once < 1:
+            raise EngineError(f"at_once is {at_once}: expected 1 or more")
+        frames = [_frame(image) for image in images]
+        return [
+            self._scored(f, d)
+            for some in _chunks(frames, at_once)
+            for f, d in zip(some, self._decide(some), strict=True)
+        ]
+
+    def decide(self, frame: Frame) -> Decision:
+        """The decision alone, which does not hold the frame's pixels. EngineError."""
+        return self._decide([frame])[0]
+
+    def _decide(self, frames: Sequence[Frame]) -> list[Decision]:
+        outputs = self.engine.infer(stacked(frames))
+        return [self.rule.decide(outputs.of(i), frame) for i, frame in enumerate(frames)]
+
+    def _scored(self, frame: Frame, decision: Decision) -> Scored:
+        return Scored(**vars(decision), image=frame.image, map_range=self.map_range)
+
+
+def load(
+    bundle: str | os.PathLike[str],
+    *,
+    engine: str | None = None,
+    threads: int | None = None,
+    source: str | None = DEFAULT,
+    trust: str | os.PathLike[str] | None = None,
+) -> Scorer:
+    """Open a bundle file, check it, and load it into an engine; all that fails is a RuntimeFault.
+
+    `trust`: a public key's file; bundles that its owner did not sign are refused. The others as for `Scorer`; as on the
+    command line, what the device calibrated itself decides unless `source` is None. BundleError, EngineError,
+    SideFileError, SigningError.
+    """
+    key = load_public(as_path(trust, "trust", SigningError)) if trust is not None else None
+    return Scorer(open_bundle(bundle, trust=key), engine, threads=threads, source=source)
+
+
+def _frame(image: Image) -> Frame:
+    match image:
+        case Frame():
+            return image
+        case np.ndarray():
+            return Frame(image)
+        case str() | os.PathLike():
+            return Frame(decode(image), id=Path(image).name)
+        case bytes():
+            return Frame(decode(image))
+    raise ImageError(f"an image is {type(image).__name__}: expected a path, a file's bytes, or uint8 [H, W, 3] RGB")
+
+
+def _chunks(frames: Sequence[Frame], most: int) -> Iterator[list[Frame]]:
+    for _, alike in groupby(frames, key=lambda frame: frame.image.shape):
+        some = list(alike)
+        yield from (some[i : i + most] for i in range(0, len(some), most))

@@ -84,12 +84,12 @@ def test_json_and_back():
     for field in fields(TrainConfig):
         assert any(getattr(each, field.name) != getattr(default, field.name) for each in (config, marked)), field.name
     for each in (config, default, marked):
-        assert TrainConfig.from_json(json.loads(json.dumps(each.to_json()))) == each
+        assert TrainConfig.checked(json.loads(json.dumps(each.to_json()))) == each
 
 
 def test_unknown_settings_are_refused_and_named():
-    with pytest.raises(ConfigError, match="unknown settings: epoch, shot"):
-        TrainConfig.from_json({"data": "elpv", "shot": 1, "epoch": 3})
+    with pytest.raises(ConfigError, match=r"no setting 'shot': did you mean shots\?; no setting 'epoch': did"):
+        TrainConfig.checked({"data": "elpv", "shot": 1, "epoch": 3})
 
 
 def test_epochs_override_the_schedules():

@@ -11,11 +11,12 @@ from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 from ahl_export.cli.main import app
+from ahl_train.api import evaluate
 from ahl_train.config import TrainConfig
 from ahl_train.data.images import load
 from ahl_train.data.synth import write_dataset
 from ahl_train.errors import DataError, RunError
-from ahl_train.evaluation import FPR_LIMIT, evaluate, pixels
+from ahl_train.evaluation import FPR_LIMIT, pixels
 from ahl_train.training import train
 
 
@@ -54,7 +55,7 @@ def test_without_masks(run, tmp_path):
         (tmp_path / name).write_bytes((run.folder / name).read_bytes())
     split["test"] = [{k: v for k, v in sample.items() if k != "mask"} for sample in split["test"]]
     (tmp_path / "split.json").write_text(json.dumps(split))
-    with pytest.raises(DataError, match="none of its 6 test anomalies has a mask"):
+    with pytest.raises(DataError, match="its 6 test anomalies have no masks"):
         evaluate(tmp_path, pixel=True)
 
 

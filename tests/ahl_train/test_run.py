@@ -55,7 +55,7 @@ def in_child(work, *given):
 
 def test_a_run_folder_says_how_it_was_made(folder):
     record = folder.read_json("run.json")
-    assert TrainConfig.from_json(record["settings"]) == CONFIG
+    assert TrainConfig.checked(record["settings"]) == CONFIG
     assert record["versions"]["torch"] == version("torch")
     assert {"python", "numpy", "timm", "scikit-learn"} <= set(record["versions"])
     assert record["left_out"] == ["x.png: cut"]

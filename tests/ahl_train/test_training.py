@@ -94,7 +94,7 @@ from ahl_train.config import TrainConfig
 from ahl_train.run import RunFolder
 from ahl_train.training import train
 import json
-train(TrainConfig.from_json(json.loads(sys.argv[1])), Path(sys.argv[2]), cache=Path(sys.argv[3]))
+train(TrainConfig.checked(json.loads(sys.argv[1])), Path(sys.argv[2]), cache=Path(sys.argv[3]))
 """
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ahl_train.api import evaluate
 from ahl_train.benchmark import grid as benchmark
 from ahl_train.benchmark.grid import Grid, choose_systems, run_grid
 from ahl_train.benchmark.results import Cell, Results, open_results, read_results
@@ -14,7 +15,6 @@ from ahl_train.data.readers import load_dataset
 from ahl_train.data.split import split
 from ahl_train.data.synth import write_dataset
 from ahl_train.errors import ConfigError, DataError, RunError
-from ahl_train.evaluation import evaluate
 from ahl_train.features import Extractor, FeatureStore
 from ahl_train.features.backbone import BackboneSpec
 from ahl_train.systems import SYSTEMS, system

@@ -109,7 +109,7 @@ def test_it_goes_with_split_calibration_alone(marked):
     with pytest.raises(ConfigError, match="choose split"):
         TrainConfig("elpv", calibrate="cross", feedback=marked)
     config = TrainConfig("elpv", feedback=marked)
-    assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+    assert TrainConfig.checked(json.loads(json.dumps(config.to_json()))) == config
 
 
 @pytest.mark.slow

@@ -176,7 +176,7 @@ import torch
 torch.set_num_threads(1)
 from ahl_train.config import TrainConfig
 from ahl_train.training import split_of, train
-train(TrainConfig.from_json(json.loads(sys.argv[1])), Path(sys.argv[2]), cache=Path(sys.argv[3]))
+train(TrainConfig.checked(json.loads(sys.argv[1])), Path(sys.argv[2]), cache=Path(sys.argv[3]))
 """
 
 
