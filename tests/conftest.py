@@ -1,14 +1,18 @@
-"""A small real run, trained once, and its bundle. Imports are inside: the device's tests run without torch."""
+"""A small real run, its bundle, and the plain install. Imports are inside: the device's tests need no torch."""
 
 from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+ROOT = Path(__file__).parents[1]
 
 if TYPE_CHECKING:
     from ahl_runtime.bundle.bundle import Bundle
@@ -86,3 +90,24 @@ def write_elpv(root: Path, train: int, test: int) -> Path:
 @pytest.fixture(scope="session")
 def elpv_cells() -> Callable[..., Path]:
     return write_elpv
+
+
+def _quiet(command: Sequence[object]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="session")
+def binaries(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh environment with the tracked tree installed and no extra."""
+    place = tmp_path_factory.mktemp("plain")
+    tree, environment = place / "tree", place / "venv"
+    tracked = _quiet(["git", "-C", ROOT, "ls-files", "-co", "--exclude-standard", "--deduplicate"]).stdout.splitlines()
+    for name in tracked:
+        if (ROOT / name).is_file():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            (tree / name).write_bytes((ROOT / name).read_bytes())
+    assert _quiet([sys.executable, "-m", "venv", environment]).returncode == 0
+    pip = [environment / "bin/python", "-m", "pip", "install", "-q", "-c", tree / "constraints.txt", tree]
+    installed = _quiet(pip)
+    assert installed.returncode == 0, installed.stderr
+    return environment / "bin"

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,29 +16,11 @@ from ahl_runtime.bundle.bundle import write_bundle
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[1]
 MEGABYTE = 1_000_000
 
 
 def _run(command: Sequence[object], **options: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False, **options)
-
-
-@pytest.fixture(scope="module")
-def binaries(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh environment with the tracked tree installed and no extra."""
-    place = tmp_path_factory.mktemp("plain")
-    tree, environment = place / "tree", place / "venv"
-    tracked = _run(["git", "-C", ROOT, "ls-files", "-co", "--exclude-standard", "--deduplicate"]).stdout.splitlines()
-    for name in tracked:
-        if (ROOT / name).is_file():
-            (tree / name).parent.mkdir(parents=True, exist_ok=True)
-            (tree / name).write_bytes((ROOT / name).read_bytes())
-    assert _run([sys.executable, "-m", "venv", environment]).returncode == 0
-    pip = [environment / "bin/python", "-m", "pip", "install", "-q", "-c", tree / "constraints.txt", tree]
-    installed = _run(pip)
-    assert installed.returncode == 0, installed.stderr
-    return environment / "bin"
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A line: sources, one engine, the store, sinks, and everything that is asked of them while they run."""
+"""A line: sources, one engine, the store and sinks, and what can be asked of them while they run."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from ahl_runtime.line.sinks.outbox import Outbox
 from ahl_runtime.line.sources.base import Triggered, cropped
 from ahl_runtime.line.sources.open import open_source
 from ahl_runtime.line.sources.settings import PushSource, SourceSettings
+from ahl_runtime.line.store import retention
 from ahl_runtime.line.store.images import Images
 from ahl_runtime.line.store.journal import Journal
 from ahl_runtime.line.store.recorder import Recorder
-from ahl_runtime.line.store.retention import tidy
 from ahl_runtime.score.decision import DecisionRule
 from ahl_runtime.score.recalibrate import Proposal
 
@@ -55,15 +55,15 @@ class Line:
     def __init__(self, config: LineConfig) -> None:
         self.config = config
         self.store_path = config.store.path
-        self._parts: dict[str, SourceSettings] = {s.name: s for s in config.sources}
+        self._source_settings: dict[str, SourceSettings] = {s.name: s for s in config.sources}
         with Journal(self.store_path, create=True) as journal:
             for name, count in journal.join([s.name for s in config.sink]).items():
                 log.warning("a sink is no longer configured", extra={"sink": name, "not_sent": count})
             self._owner = ModelOwner(config, journal, self._recent_rejects, self._follow)
-            saved = {name: journal.state(f"drift.{name}") for name in self._parts}
+            saved = {name: journal.state(f"drift.{name}") for name in self._source_settings}
         rules = self._owner.current().rules
-        self._monitors = {name: SourceMonitor(name, rules[name], saved[name]) for name in self._parts}
-        self._queues = FrameQueues({s.name: (s.policy, s.queue) for s in self._parts.values()})
+        self._monitors = {name: SourceMonitor(name, rules[name], saved[name]) for name in self._source_settings}
+        self._queues = FrameQueues({s.name: (s.policy, s.queue) for s in self._source_settings.values()})
         self._latencies = StageLatencies()
         scored: Queue[list[ScoredFrame]] = Queue(2)
         threads, pipeline = cores(config.model.threads), config.pipeline
@@ -76,10 +76,12 @@ class Line:
             pipeline.linger,
         )
         self._recorder = Recorder(config, scored, self._monitors, self._latencies, self._wake)
-        self._outboxes = [Outbox(part, config.store, partial(open_sink, part)) for part in config.sink]
-        self._sources = {name: open_source(part, self.store_path) for name, part in self._parts.items()}
+        self._outboxes = [Outbox(settings, config.store, partial(open_sink, settings)) for settings in config.sink]
+        self._sources = {
+            name: open_source(settings, self.store_path) for name, settings in self._source_settings.items()
+        }
         self._stopping, self._sinks_end, self._abort = threading.Event(), threading.Event(), threading.Event()
-        self._threads: dict[str, list[threading.Thread]] = {"source": [], "pipeline": [], "sink": [], "tidy": []}
+        self._threads: dict[str, list[threading.Thread]] = {"source": [], "pipeline": [], "sink": [], "retention": []}
         self.failure = ""
 
     # Running
@@ -104,12 +106,12 @@ class Line:
         self._spawn("pipeline", "store", partial(self._recorder.run, scored, self._abort.is_set))
         for outbox in self._outboxes:
             self._spawn("sink", outbox.name, partial(outbox.run, self._sinks_end.wait, self._abort.is_set))
-        self._spawn("tidy", "tidy", partial(tidy, self.config.store, self._stopping.wait))
+        self._spawn("retention", "retention", partial(retention.run, self.config.store, self._stopping.wait))
 
     def stop(self, timeout: float = 20.0) -> bool:
-        """Accept nothing more, decide and store what waits, send what can be sent, at most `timeout` seconds.
+        """Accept no more frames, decide and store those that wait, and send messages, for at most `timeout` seconds.
 
-        True: all that was accepted is stored. What sinks were not told waits in the store for the next start.
+        True: every accepted frame is stored. Messages that were not sent wait in the store for the next start.
         """
         until = time.monotonic() + timeout
         self._stopping.set()
@@ -140,7 +142,7 @@ class Line:
 
     @property
     def healthy(self) -> bool:
-        """Do the threads that decide and store still live? Where not, only a restart helps."""
+        """Are the threads that decide and store alive? If not, only a restart helps."""
         now = time.monotonic()
         alive = all(t.is_alive() for t in self._threads["pipeline"])
         return alive and not self.failure and max(now - self._scoring.alive, now - self._recorder.alive) < _HUNG
@@ -159,7 +161,7 @@ class Line:
         return thread
 
     def _give(self, pending: PendingFrame) -> bool:
-        """For sources: waits while the queue is full, until the line stops."""
+        """For sources: add a frame; waits while the queue is full. False once the line stops."""
         try:
             while not self._queues.put(pending, 0.5):
                 pass
@@ -169,7 +171,7 @@ class Line:
         return True
 
     def _lost(self, source: str, count: int) -> None:
-        """For sources: frames that were overwritten before they could be taken came, and were dropped."""
+        """For sources: count frames that were overwritten before they could be read, as accepted and dropped."""
         self._monitors[source].accepted(count)
         self._queues.lose(source, count)
 
@@ -189,27 +191,27 @@ class Line:
     ) -> StoredDecision:
         """Decide on a frame, uint8 [H, W, 3], and store the decision; returns when it is on the disk.
 
-        `source`: one of the kind push; the first by default. `file`: what the image was decoded from; where an image is
-        kept it is this, or else its pixels as PNG. NoSource, ImageError, EngineError; Busy where there is no
-        room or no decision within the source's `wait` seconds.
+        `source`: one of the kind push; the first by default. `file`: the file that the image was decoded from, which is
+        what an image store keeps; without it, the pixels are kept as PNG. NoSource, ImageError, EngineError; Busy if
+        the queue has no room, or there is no decision within the source's `wait` seconds.
         """
-        part = self._push(source)
-        found = Frame(cropped(image, part.roi), frame, part.name, captured)
-        pending = PendingFrame(found, part.name, frame, body=b"" if part.roi else file)
-        until = time.monotonic() + part.wait
-        if not self._queues.put(pending, part.wait):
-            raise Busy(f"{part.queue} frames of {part.name} wait: send fewer")
-        self._monitors[part.name].accepted()
+        settings = self._push(source)
+        found = Frame(cropped(image, settings.roi), frame, settings.name, captured)
+        pending = PendingFrame(found, settings.name, frame, body=b"" if settings.roi else file)
+        until = time.monotonic() + settings.wait
+        if not self._queues.put(pending, settings.wait):
+            raise Busy(f"{settings.queue} frames of {settings.name} wait: send fewer")
+        self._monitors[settings.name].accepted()
         try:
             return pending.outcome.result(max(0.0, until - time.monotonic()))
         except TimeoutError:
             why = self._trouble() or "frames wait"
-            raise Busy(f"no decision within {part.wait:g} s ({why}); it may still be stored") from None
+            raise Busy(f"no decision within {settings.wait:g} s ({why}); it may still be stored") from None
         except CancelledError:
             raise Busy("the line stopped") from None
 
     def trigger(self, source: str) -> None:
-        """Ask a camera for one frame; its decision comes as any other's.
+        """Ask a camera for one frame; it is decided on like any other.
 
         NoSource; SourceError where the source is not triggered by software; Busy while its camera is gone.
         """
@@ -222,17 +224,17 @@ class Line:
     def infer(self, images: NDArray[np.uint8]) -> Outputs:
         """Score frames, uint8 [N, H, W, 3]; nothing is decided or stored. EngineError.
 
-        As many at a time as the line scores: memory stays what it takes, and its frames get their turn in between.
+        They are scored in batches of the line's size, so that memory stays bounded and the line's frames take turns.
         """
         model = self.model
         most = self.config.pipeline.batch or model.batch
         return Outputs.joined([model.infer(images[i : i + most]) for i in range(0, len(images), most)])
 
     def _push(self, source: str | None) -> PushSource:
-        pushed = [p for p in self._parts.values() if isinstance(p, PushSource)]
-        for part in pushed:
-            if source in (None, part.name):
-                return part
+        pushed = [p for p in self._source_settings.values() if isinstance(p, PushSource)]
+        for settings in pushed:
+            if source in (None, settings.name):
+                return settings
         raise NoSource(
             f"no source {str(source)[:80]!r} that frames can be sent to: "
             + (f"there is {', '.join(p.name for p in pushed)}" if pushed else "the line has none of the kind push")
@@ -246,7 +248,7 @@ class Line:
         return self._owner.current().bundle
 
     def state(self) -> State:
-        """What the operator sees."""
+        """The state that the operator sees."""
         model = self.model
         sources = [
             monitor.state(dropped=self._queues.dropped(name), queue=self._queues.depth(name))
@@ -274,7 +276,7 @@ class Line:
         return self.failure or self._recorder.trouble or self._scoring.trouble
 
     def latencies(self) -> Mapping[str, Latency]:
-        """How long each stage took, since the process began."""
+        """How long each stage took since the process began."""
         return self._latencies.latencies()
 
     def check_ready(self) -> None:
@@ -294,7 +296,7 @@ class Line:
         return (found.frame.image, found.decision.anomaly_map) if found else None
 
     def keep(self, id: str) -> bool:
-        """Keep the image of a recent decision that has none, so that it can be marked; False where it is let go of.
+        """Keep the image of a recent decision, so that it can be marked; False if the frame is no longer in memory.
 
         About 8 MB of the newest frames of each source are held. OutputError, StoreError.
         """
@@ -341,8 +343,8 @@ class Line:
     ) -> Proposal:
         """A calibration from the newest frames of a source, and what it would change; nothing is written.
 
-        Frames since this process began and since the rule last changed, at most 1000; those marked as anomalies are
-        left out. NoSource, CalibrationError, StoreError.
+        It takes at most 1000 frames, all since this process began and since the rule last changed; frames marked as
+        anomalies are left out. NoSource, CalibrationError, StoreError.
         """
         return calibrations.propose(
             self._monitor(source),

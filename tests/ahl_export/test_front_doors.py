@@ -43,7 +43,7 @@ def test_from_images_to_a_decision(trained: ahl_train.Run, small_set: Path, tmp_
         ({"device": "abacus"}, "abacus"),
         ({"precision": "int4"}, "int4"),
         ({"cache": 7}, "cache is 7: expected a path, str or Path"),
-        ({"backbone": "nowhere_net"}, "nowhere_net"),
+        ({"backbone": "nowhere_net", "shots": 2}, "nowhere_net"),
         ({"shots": "many", "epok": 1}, "no setting 'epok': did you mean epochs?; shots is 'many'"),
     ],
     ids=lambda value: str(value)[:30],

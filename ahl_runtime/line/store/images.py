@@ -21,15 +21,15 @@ from ahl_runtime.line.settings import StoreSettings
 class Images:
     """A folder with one for each day."""
 
-    def __init__(self, part: StoreSettings) -> None:
-        self._part = part
-        self.folder = part.images
+    def __init__(self, settings: StoreSettings) -> None:
+        self._settings = settings
+        self.folder = settings.images
 
     def wanted(self, decision: Decision) -> bool:
         """Is the image of this decision to be kept? Of the sample, by chance."""
-        if self._part.keep_rejects and decision.verdict != "pass":
+        if self._settings.keep_rejects and decision.verdict != "pass":
             return True
-        return random.random() < self._part.keep_passes
+        return random.random() < self._settings.keep_passes
 
     def keep(self, id: str, pending: PendingFrame) -> tuple[str, str]:
         """Write a frame's file as it came, or its pixels as PNG: absolute path, SHA-256. OSError.
@@ -56,10 +56,10 @@ class Images:
                 found.append((path.parent.name, state.st_mtime, state.st_size, path))
         found.sort()
         total = sum(size for _, _, size, _ in found)
-        horizon = time.time() - 86_400 * self._part.max_age if by_age else float("-inf")
+        horizon = time.time() - 86_400 * self._settings.max_age if by_age else float("-inf")
         gone = 0
         for _, changed, size, path in found:
-            if changed >= horizon and total <= self._part.max_bytes:
+            if changed >= horizon and total <= self._settings.max_bytes:
                 break
             with contextlib.suppress(OSError):
                 path.unlink()

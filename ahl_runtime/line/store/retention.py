@@ -17,16 +17,16 @@ _EVERY = 30.0  # seconds
 _LEAP = 3600.0  # seconds
 
 
-def tidy(part: StoreSettings, stopped: Callable[[float], bool]) -> None:
+def run(settings: StoreSettings, stopped: Callable[[float], bool]) -> None:
     """Until `stopped`, which waits so many seconds. By age only while the clock runs evenly."""
-    images = Images(part)
+    images = Images(settings)
     offset = time.time() - time.monotonic()
     while not stopped(_EVERY):
         steady = abs(time.time() - time.monotonic() - offset) < _LEAP
-        before = datetime.now(UTC) - timedelta(days=part.decisions_age)
+        before = datetime.now(UTC) - timedelta(days=settings.decisions_age)
         try:
             images.prune(by_age=steady)
-            with Journal(part.path) as journal:
+            with Journal(settings.path) as journal:
                 journal.prune(before.isoformat(timespec="milliseconds") if steady else None)
         except (StoreError, OSError) as error:
             log.warning("tidying failed", extra={"error": str(error)})
