@@ -1,28 +1,27 @@
-"""What the handlers share: the line as the server sees it, the settings, and who may ask."""
+"""What the handlers share: the line as the server sees it, the settings, and the access check."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from prometheus_client.registry import Collector
 
 from ahl_runtime.bundle.device_calibration import Change
 from ahl_runtime.core.types import Decision, Outputs
 from ahl_runtime.http.api.proposals import Proposals
 from ahl_runtime.http.door.access import Access
 from ahl_runtime.http.settings import Settings
-from ahl_runtime.line.monitor.latency import Latency
 from ahl_runtime.line.monitor.state import State
 from ahl_runtime.score.decision import DecisionRule
 from ahl_runtime.score.recalibrate import Proposal
 
-_FRESH = 0.2  # seconds for which a state is told to everyone who asks
+_FRESH = 0.2  # seconds for which one reading of the state serves every client
 
 
 class Loaded(Protocol):
@@ -73,8 +72,8 @@ class Line(Protocol):
         """What the operator sees."""
         ...
 
-    def latencies(self) -> Mapping[str, Latency]:
-        """How long each stage took, since the process began."""
+    def latencies(self) -> Collector:
+        """The histogram `ahl_stage_seconds`: how long each stage took, since the process began."""
         ...
 
     def check_ready(self) -> None:
@@ -86,11 +85,11 @@ class Line(Protocol):
         ...
 
     def keep(self, id: str) -> bool:
-        """Keep the image of a recent decision that has none; False where it is let go of."""
+        """Keep the image of a recent decision that has none; False if it is no longer in memory."""
         ...
 
     def rule(self, source: str) -> DecisionRule:
-        """What decides for a source."""
+        """The active decision rule of a source."""
         ...
 
     def propose(
@@ -100,11 +99,11 @@ class Line(Protocol):
         ...
 
     def adopt(self, source: str, proposal: Proposal, change: Change) -> str:
-        """Put it in force; its name."""
+        """Activate it; its name."""
         ...
 
     def undo(self, source: str, change: Change) -> str:
-        """Go back to the calibration before; the name of the one that was in force."""
+        """Roll back to the calibration before; the name of the one that was active."""
         ...
 
     def reset_drift(self, source: str) -> None:
@@ -112,7 +111,7 @@ class Line(Protocol):
         ...
 
     def deploy(self, path: Path) -> None:
-        """Swap the bundle, if the new one is sound."""
+        """Replace the bundle, if the new one passes its check."""
         ...
 
 
@@ -126,12 +125,12 @@ class Context:
     proposals: Proposals = field(default_factory=Proposals)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _text: str = ""
-    _then: float = float("-inf")
+    _read: float = float("-inf")
 
     def state_text(self) -> str:
-        """The state as JSON; the same for everyone who asks within a moment."""
+        """The state as JSON, at most _FRESH seconds old."""
         with self._lock:
-            if time.monotonic() - self._then > _FRESH:
+            if time.monotonic() - self._read > _FRESH:
                 self._text = self.line.state().model_dump_json()
-                self._then = time.monotonic()
+                self._read = time.monotonic()
             return self._text

@@ -41,7 +41,7 @@ class Server:
                 access_log=False,
                 http=Connection,
                 ws="none",
-                lifespan="off",
+                lifespan="on",
                 proxy_headers=False,  # the rate limit counts who connects, not who a header names
                 server_header=False,
                 limit_concurrency=_CONNECTIONS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from datetime import datetime
 from functools import partial
@@ -16,6 +16,7 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from prometheus_client import Histogram
 
 from ahl_runtime.bundle.device_calibration import Change
 from ahl_runtime.core.errors import Busy, NoSource, OutputError, SourceError
@@ -25,7 +26,7 @@ from ahl_runtime.line.active import calibrations
 from ahl_runtime.line.active.loaded import ActiveModel, LoadedBundle
 from ahl_runtime.line.active.owner import ModelOwner
 from ahl_runtime.line.config import LineConfig
-from ahl_runtime.line.monitor.latency import Latency, StageLatencies
+from ahl_runtime.line.monitor.latency import StageLatencies
 from ahl_runtime.line.monitor.source_monitor import SourceMonitor
 from ahl_runtime.line.monitor.state import ModelState, State
 from ahl_runtime.line.queues import FrameQueues, PendingFrame, StoredDecision
@@ -275,9 +276,9 @@ class Line:
     def _trouble(self) -> str:
         return self.failure or self._recorder.trouble or self._scoring.trouble
 
-    def latencies(self) -> Mapping[str, Latency]:
-        """How long each stage took since the process began."""
-        return self._latencies.latencies()
+    def latencies(self) -> Histogram:
+        """How long each stage took, since the process began."""
+        return self._latencies.histogram
 
     def check_ready(self) -> None:
         """Busy while no frame can be decided on and stored."""

@@ -1,31 +1,34 @@
-"""What changes how the line decides: calibrations previewed, put in force, undone; drift reset; a bundle deployed."""
+"""Changes of how the line decides: preview, activate and roll back a calibration, reset drift, deploy a bundle."""
 
 from __future__ import annotations
 
 import math
 from typing import Annotated, Any
 
+from fastapi import Query
 from pydantic import BaseModel, Field, StringConstraints
 
 from ahl_runtime.bundle.device_calibration import DEFAULT, Change
-from ahl_runtime.http.api.operations import Call, Operation, RequestModel
+from ahl_runtime.http.api.problems import refusals
+from ahl_runtime.http.api.routes import ContextDep, RequestModel, router
 from ahl_runtime.http.api.v1 import Source, Text
-from ahl_runtime.http.context import Context
 from ahl_runtime.line.monitor.state import ModelState
 from ahl_runtime.score.decision import DecisionRule
+
+routes = router()
 
 Who = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 Rate = Annotated[float, Field(ge=1e-6, le=1 - 1e-6)]
 
 
 class OfSource(RequestModel):
-    """Whose."""
+    """Whose calibration, or whose drift alarm."""
 
     source: Source = DEFAULT
 
 
 class Preview(OfSource):
-    """From the newest `frames` of the source, which must all be normal. The rates in force hold unless given."""
+    """From the newest `frames` of the source, which must all be normal. The active rates hold unless given."""
 
     frames: Annotated[int, Field(ge=2, le=100_000)] = 300
     alpha: Rate | None = None
@@ -33,27 +36,27 @@ class Preview(OfSource):
     tail: bool = False
 
 
-class Said(OfSource):
-    """Who changes it and why, for the audit."""
+class Audited(OfSource):
+    """Who makes the change and why: both go to the audit file."""
 
     who: Who = "operator"
     why: Text = ""
 
 
-class Apply(Said):
-    """`preview`: the id of what was shown; just that is put in force."""
+class Apply(Audited):
+    """`preview`: the id of a preview; exactly that calibration is activated."""
 
     preview: Annotated[str, StringConstraints(max_length=64)]
 
 
 class Deploy(RequestModel):
-    """`bundle`: the name of a file in the folder of the bundle in force."""
+    """`bundle`: the name of a file in the folder of the active bundle."""
 
     bundle: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,199}\.ahl$")]
 
 
 class ActiveCalibration(BaseModel):
-    """What decides. A threshold is null where nothing is rejected, or held unsure."""
+    """The active calibration. A threshold is null where nothing is rejected, or held unsure."""
 
     name: str
     threshold: float | None
@@ -63,14 +66,14 @@ class ActiveCalibration(BaseModel):
 
 
 class Side(ActiveCalibration):
-    """One side of a preview, and what it makes of the frames."""
+    """One side of a preview, and how it decides on the frames."""
 
     rejected: int
     unsure: int
 
 
 class Previewed(BaseModel):
-    """`old`: in force. `new`: what applying `preview` puts in force, for ten minutes. `left_out`: unreadable frames."""
+    """`old`: active now. `new`: active once `preview` is applied, within ten minutes. `left_out`: unreadable frames."""
 
     preview: str
     frames: int
@@ -80,32 +83,39 @@ class Previewed(BaseModel):
 
 
 class Applied(BaseModel):
-    """What is in force now."""
+    """The calibration that is active now."""
 
     name: str
 
 
 class Undone(BaseModel):
-    """What is no longer in force."""
+    """The calibration that was rolled back."""
 
     undone: str
 
 
-class Done(BaseModel):
-    """It is done."""
+class Reset(BaseModel):
+    """The source whose drift alarm starts again."""
 
     source: str
 
 
-def in_force(context: Context, call: Call) -> ActiveCalibration:
-    return ActiveCalibration(**_rule(context.line.rule(call.query.source)))
+_SOURCE = {404: "no such source"}
+_FAULT = {503: "the engine fails"}
 
 
-def preview(context: Context, call: Call) -> Previewed:
-    asked: Preview = call.body
-    found = context.line.propose(
-        asked.source, asked.frames, alpha=asked.alpha, confidence=asked.confidence, tail=asked.tail
-    )
+@routes.get("/v1/calibration", summary="The active calibration of a source", responses=refusals(_SOURCE))
+def active(context: ContextDep, query: Annotated[OfSource, Query()]) -> ActiveCalibration:
+    return ActiveCalibration(**_rule(context.line.rule(query.source)))
+
+
+@routes.post(
+    "/v1/calibration/preview",
+    summary="Show what a new calibration would change; nothing is written",
+    responses=refusals(_SOURCE | _FAULT | {409: "too few frames for the promise"}),
+)
+def preview(context: ContextDep, body: Preview) -> Previewed:
+    found = context.line.propose(body.source, body.frames, alpha=body.alpha, confidence=body.confidence, tail=body.tail)
     fitted = found.new
     new: dict[str, Any] = {
         "name": "preview",
@@ -115,7 +125,7 @@ def preview(context: Context, call: Call) -> Previewed:
         "normals": fitted.n,
     }
     return Previewed(
-        preview=context.proposals.keep(asked.source, found),
+        preview=context.proposals.keep(body.source, found),
         frames=fitted.n,
         left_out=len(found.left_out),
         old=Side(**_rule(found.old), rejected=found.by_old["reject"], unsure=found.by_old["unsure"]),
@@ -123,24 +133,38 @@ def preview(context: Context, call: Call) -> Previewed:
     )
 
 
-def apply(context: Context, call: Call) -> Applied:
-    asked: Apply = call.body
-    proposal = context.proposals.take(asked.preview, asked.source)
-    return Applied(name=context.line.adopt(asked.source, proposal, Change(asked.who, asked.why, {})))
+@routes.post(
+    "/v1/calibration/apply",
+    summary="Activate a previewed calibration",
+    responses=refusals(_SOURCE | {409: "no such preview, or the calibration cannot be written"}),
+)
+def apply(context: ContextDep, body: Apply) -> Applied:
+    proposal = context.proposals.take(body.preview, body.source)
+    return Applied(name=context.line.adopt(body.source, proposal, Change(body.who, body.why, {})))
 
 
-def undo(context: Context, call: Call) -> Undone:
-    asked: Said = call.body
-    return Undone(undone=context.line.undo(asked.source, Change(asked.who, asked.why, {})))
+@routes.post(
+    "/v1/calibration/undo",
+    summary="Roll back to the calibration before the active one",
+    responses=refusals(_SOURCE | {409: "no calibration to roll back"}),
+)
+def undo(context: ContextDep, body: Audited) -> Undone:
+    return Undone(undone=context.line.undo(body.source, Change(body.who, body.why, {})))
 
 
-def reset_drift(context: Context, call: Call) -> Done:
-    context.line.reset_drift(call.body.source)
-    return Done(source=call.body.source)
+@routes.post("/v1/drift/reset", summary="Restart the drift alarm", responses=refusals(_SOURCE))
+def reset_drift(context: ContextDep, body: OfSource) -> Reset:
+    context.line.reset_drift(body.source)
+    return Reset(source=body.source)
 
 
-def deploy(context: Context, call: Call) -> ModelState:
-    context.line.deploy(context.line.model.path.with_name(call.body.bundle))
+@routes.post(
+    "/v1/deploy",
+    summary="Load a bundle, check it on its reference frames, and activate it",
+    responses=refusals(_FAULT | {409: "refused: missing, damaged, unsigned or failing its check"}),
+)
+def deploy(context: ContextDep, body: Deploy) -> ModelState:
+    context.line.deploy(context.line.model.path.with_name(body.bundle))
     return context.line.state().model
 
 
@@ -156,56 +180,3 @@ def _rule(rule: DecisionRule) -> dict[str, Any]:
 
 def _finite(threshold: float) -> float | None:
     return threshold if math.isfinite(threshold) else None
-
-
-_SOURCE = {404: "no such source"}
-_FAULT = {503: "the engine fails"}
-
-OPERATIONS: list[Operation[Context]] = [
-    Operation(
-        "GET",
-        "/v1/calibration",
-        in_force,
-        "What decides for a source",
-        ActiveCalibration,
-        query=OfSource,
-        refusals=_SOURCE,
-    ),
-    Operation(
-        "POST",
-        "/v1/calibration/preview",
-        preview,
-        "What a new calibration would change; nothing is written",
-        Previewed,
-        body=Preview,
-        refusals=_SOURCE | _FAULT | {409: "too few frames for the promise"},
-    ),
-    Operation(
-        "POST",
-        "/v1/calibration/apply",
-        apply,
-        "Put a previewed calibration in force",
-        Applied,
-        body=Apply,
-        refusals=_SOURCE | {409: "no such preview, or it cannot be written"},
-    ),
-    Operation(
-        "POST",
-        "/v1/calibration/undo",
-        undo,
-        "Go back to the calibration before the one in force",
-        Undone,
-        body=Said,
-        refusals=_SOURCE | {409: "none to undo"},
-    ),
-    Operation("POST", "/v1/drift/reset", reset_drift, "Restart the drift alarm", Done, body=OfSource, refusals=_SOURCE),
-    Operation(
-        "POST",
-        "/v1/deploy",
-        deploy,
-        "Swap the bundle: loaded, checked on its reference frames, then in force",
-        ModelState,
-        body=Deploy,
-        refusals=_FAULT | {409: "refused: missing, damaged, unsigned or failing its check"},
-    ),
-]

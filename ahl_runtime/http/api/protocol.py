@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, Validat
 from pydantic_core import from_json
 
 from ahl_runtime.core.types import Outputs
+from ahl_runtime.http.api.problems import reasons
 from ahl_runtime.http.errors import Refusal
 
 INPUT = "image"
@@ -23,7 +24,7 @@ MAX_JSON = 8 << 20  # bytes; parsed JSON takes many times its size, binary tenso
 
 _MAX_ID = 256
 _DIGITS = re.compile(r"[0-9]{1,12}")
-# These change what a request means: to leave them out would answer another question.
+# These change the meaning of a request: they are refused, not ignored.
 _UNSUPPORTED = ("shared_memory_region", "shared_memory_offset", "shared_memory_byte_size", "classification")
 
 Parameters = dict[str, Any]
@@ -43,7 +44,7 @@ class InferInput(BaseModel):
 
 
 class InferOutput(BaseModel):
-    """A tensor that is asked for."""
+    """A requested output tensor."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -63,16 +64,16 @@ class InferRequest(BaseModel):
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
-    """`images`: uint8 [N, H, W, 3], RGB. `outputs`: names in the order asked, and whether as binary data."""
+class Inference:
+    """`images`: uint8 [N, H, W, 3], RGB. `outputs`: names in the order of the request, and whether as binary data."""
 
     id: str | None
     images: NDArray[np.uint8]
     outputs: Mapping[str, bool]
 
 
-def parse(body: bytes, headers: Mapping[str, str], max_pixels: int) -> Asked:
-    """What an inference request asks. `headers`: by lower-case name. `max_pixels`: of all frames together.
+def parse(body: bytes, headers: Mapping[str, str], max_pixels: int) -> Inference:
+    """Read an inference request. `headers`: by lower-case name. `max_pixels`: of all frames together.
 
     Refusal, 400 with the reason; 413 for too many pixels or too much JSON.
     """
@@ -82,17 +83,17 @@ def parse(body: bytes, headers: Mapping[str, str], max_pixels: int) -> Asked:
         named = ", ".join(repr(i.name[:40]) for i in request.inputs[:4]) or "none"
         raise _bad(f"inputs: expected one, {INPUT!r}, got {named}")
     images = _tensor(request.inputs[0], tail, headers.get(HEADER) is not None, max_pixels)
-    return Asked(request.id, images, _outputs(request))
+    return Inference(request.id, images, _outputs(request))
 
 
-def render(asked: Asked, found: Outputs, name: str, version: str) -> tuple[bytes, dict[str, str]]:
-    """The response's body and its headers: one JSON object, with the binary tensors behind it where any was asked so.
+def render(inference: Inference, found: Outputs, name: str, version: str) -> tuple[bytes, dict[str, str]]:
+    """The response's body and its headers: one JSON object, with the binary tensors behind it if any were requested.
 
-    Refusal, 500, if a value that JSON cannot say (NaN) is to be said in JSON.
+    Refusal, 500, if a value that JSON cannot represent (NaN) is requested as JSON.
     """
     outputs: list[dict[str, Any]] = []
     chunks: list[bytes] = []
-    for output, binary in asked.outputs.items():
+    for output, binary in inference.outputs.items():
         array: NDArray[np.float32] = getattr(found, output)
         described: dict[str, Any] = {"name": output, "datatype": "FP32", "shape": list(array.shape)}
         if binary:
@@ -102,12 +103,12 @@ def render(asked: Asked, found: Outputs, name: str, version: str) -> tuple[bytes
             described["data"] = array.ravel().tolist()
         outputs.append(described)
     answer: dict[str, Any] = {"model_name": name, "model_version": version}
-    if asked.id is not None:
-        answer["id"] = asked.id
+    if inference.id is not None:
+        answer["id"] = inference.id
     try:
         head = json.dumps({**answer, "outputs": outputs}, allow_nan=False).encode()
     except ValueError as error:
-        raise Refusal(500, "an output holds NaN, which JSON cannot say: ask for it as binary data") from error
+        raise Refusal(500, "an output holds NaN, which JSON cannot represent: request it as binary data") from error
     if not chunks:
         return head, {"content-type": "application/json"}
     return b"".join((head, *chunks)), {"content-type": "application/octet-stream", HEADER: str(len(head))}
@@ -144,15 +145,9 @@ def _request(head: bytes) -> InferRequest:
     try:
         return InferRequest.model_validate(from_json(head, allow_inf_nan=False))
     except ValidationError as error:
-        raise _bad(said(error)) from error
+        raise _bad(reasons(error.errors(include_url=False))) from error
     except (ValueError, RecursionError) as error:
         raise _bad(f"not a JSON object: {error}") from error
-
-
-def said(error: ValidationError) -> str:
-    """Every wrong field and why, without the values that were sent."""
-    found = [f"{'.'.join(map(str, e['loc'])) or 'the body'}: {e['msg']}" for e in error.errors(include_url=False)[:8]]
-    return "; ".join(found)[:1000]
 
 
 def _tensor(given: InferInput, tail: memoryview, has_tail: bool, max_pixels: int) -> NDArray[np.uint8]:
@@ -191,7 +186,7 @@ def _from_json(data: object, shape: list[int]) -> NDArray[np.uint8]:
     except (ValueError, OverflowError) as error:
         raise _bad(f"{INPUT}: data is nested unevenly") from error
     if array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255:
-        raise _bad(f"{INPUT}: data holds something else than whole numbers from 0 to 255")
+        raise _bad(f"{INPUT}: data must be whole numbers from 0 to 255")
     count = shape[0] * shape[1] * shape[2] * shape[3]
     if array.shape not in ((count,), tuple(shape)):
         raise _bad(f"{INPUT}: shape {shape} needs {count} numbers, flat or nested so; data is {str(array.shape)[:80]}")
@@ -202,14 +197,14 @@ def _outputs(request: InferRequest) -> dict[str, bool]:
     default = _flag(request.parameters, "binary_data_output", "the request") or False
     if not request.outputs:
         return dict.fromkeys(OUTPUTS, default)
-    asked: dict[str, bool] = {}
+    requested: dict[str, bool] = {}
     for output in request.outputs:
-        if output.name not in OUTPUTS or output.name in asked:
+        if output.name not in OUTPUTS or output.name in requested:
             raise _bad(f"outputs: {output.name[:40]!r}: expected each of {', '.join(OUTPUTS)} at most once")
         _supported(output.parameters, output.name)
         binary = _flag(output.parameters, "binary_data", output.name)
-        asked[output.name] = default if binary is None else binary
-    return asked
+        requested[output.name] = default if binary is None else binary
+    return requested
 
 
 def _flag(parameters: Parameters, key: str, where: str) -> bool | None:

@@ -8,20 +8,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from fastapi import Depends, Query
 from pydantic import BaseModel, Field, StringConstraints
-from starlette.responses import Response
+from pydantic.json_schema import SkipJsonSchema
 
 from ahl_runtime.core.decode import decode
 from ahl_runtime.core.types import Verdict
-from ahl_runtime.http.api import history
-from ahl_runtime.http.api import uploads as images
-from ahl_runtime.http.api.operations import Call, Operation, RequestModel
+from ahl_runtime.http.api import history, images
+from ahl_runtime.http.api.problems import refusals
+from ahl_runtime.http.api.routes import ContextDep, JpegResponse, Name, RequestModel, router
 from ahl_runtime.http.context import Context
 from ahl_runtime.http.errors import Refusal
 from ahl_runtime.http.status import pictures
 from ahl_runtime.line.store.store import Store
 
-JPEG = "image/jpeg"
+routes = router()
 
 Source = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Text = Annotated[str, StringConstraints(max_length=500)]
@@ -29,9 +30,9 @@ Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{1,64}$")]
 
 
 class ScoreQuery(RequestModel):
-    """`source`: whose thresholds decide. `frame`: the caller's own name for it."""
+    """`source`: the source whose thresholds decide. `frame`: the client's own name for the image."""
 
-    source: Source | None = None
+    source: Source | SkipJsonSchema[None] = None
     frame: Annotated[str, StringConstraints(max_length=200)] = ""
 
 
@@ -57,18 +58,18 @@ class ScoreResponse(BaseModel):
 
 
 class Triggered(BaseModel):
-    """The camera that was asked for a frame; its decision comes as any other's."""
+    """The camera that takes a frame; its decision is stored like any other."""
 
     source: str
 
 
 class PageQuery(RequestModel):
-    """`before`: the id of the last decision of the page before."""
+    """`before`: the id of the last decision of the previous page."""
 
     limit: Annotated[int, Field(ge=1, le=500)] = 50
-    before: Id | None = None
-    verdict: Verdict | None = None
-    source: Source | None = None
+    before: Id | SkipJsonSchema[None] = None
+    verdict: Verdict | SkipJsonSchema[None] = None
+    source: Source | SkipJsonSchema[None] = None
 
 
 class Row(BaseModel):
@@ -94,14 +95,14 @@ class Row(BaseModel):
 
 
 class Page(BaseModel):
-    """The newest first. `next`: give it as `before` for the page after this; null: there is none."""
+    """The newest first. `next`: the `before` of the following page; null on the last page."""
 
     decisions: list[Row]
     next: str | None
 
 
 class Mark(RequestModel):
-    """`right` and `wrong` are said of a pass or a reject, `good` and `anomaly` of any decision."""
+    """`right` and `wrong` judge a pass or a reject; `good` and `anomaly` apply to any decision."""
 
     word: Literal["right", "wrong", "good", "anomaly"]
     note: Text = ""
@@ -109,19 +110,27 @@ class Mark(RequestModel):
 
 
 class Marked(BaseModel):
-    """What the image is now taken for."""
+    """The label that the image has now."""
 
     id: str
     label: Literal["good", "anomaly"]
 
 
-def score(context: Context, call: Call) -> ScoreResponse:
-    file = images.file(call.raw, call.headers.get("content-type", ""))
+_UNKNOWN = {404: "no such decision"}
+
+
+@routes.post(
+    "/v1/score",
+    summary="Decide on an image and store the decision",
+    responses=refusals({404: "no such source", 409: "it cannot be stored", 503: "the line is too busy, or stops"}),
+    openapi_extra=images.BODY,
+)
+def score(context: ContextDep, query: Annotated[ScoreQuery, Query()], file: images.ImageFile) -> ScoreResponse:
     pixels = decode(file, max_pixels=context.settings.max_pixels)
-    recorded = context.line.submit(pixels, call.query.source, call.query.frame, file=file)
-    decision = recorded.decision
+    stored = context.line.submit(pixels, query.source, query.frame, file=file)
+    decision = stored.decision
     return ScoreResponse(
-        id=recorded.id,
+        id=stored.id,
         frame=decision.frame,
         source=decision.source,
         verdict=decision.verdict,
@@ -134,34 +143,73 @@ def score(context: Context, call: Call) -> ScoreResponse:
     )
 
 
-def trigger(context: Context, call: Call) -> Triggered:
-    context.line.trigger(call.path["name"])
-    return Triggered(source=call.path["name"])
+@routes.post(
+    "/v1/sources/{name}/trigger",
+    summary="Ask a camera for one frame",
+    status_code=202,
+    responses=refusals({404: "no such source", 409: "not triggered by software", 503: "its camera is gone"}),
+)
+def trigger(context: ContextDep, name: Name) -> Triggered:
+    context.line.trigger(name)
+    return Triggered(source=name)
 
 
-def decisions(context: Context, call: Call) -> Page:
-    asked: PageQuery = call.query
+@routes.get(
+    "/v1/decisions",
+    summary="Stored decisions, the newest first",
+    responses=refusals({409: "no decision has the id `before`"}),
+)
+def decisions(context: ContextDep, query: Annotated[PageQuery, Query()]) -> Page:
     found = history.page(
-        context.line.store_path, asked.limit + 1, before=asked.before, verdict=asked.verdict, source=asked.source
+        context.line.store_path, query.limit + 1, before=query.before, verdict=query.verdict, source=query.source
     )
-    rows = [Row.model_validate(row) for row in found[: asked.limit]]
-    return Page(decisions=rows, next=rows[-1].id if len(found) > asked.limit else None)
+    rows = [Row.model_validate(row) for row in found[: query.limit]]
+    return Page(decisions=rows, next=rows[-1].id if len(found) > query.limit else None)
 
 
-def decision(context: Context, call: Call) -> Row:
-    return Row.model_validate(_stored(context, call))
+def _stored(context: ContextDep, id: Name) -> dict[str, Any]:
+    """The decision that the path names, read in a thread. Refusal, 404."""
+    row = history.one(context.line.store_path, id)
+    if row is None:
+        raise Refusal(404, f"no decision {id[:80]!r}")
+    return row
 
 
-def picture(context: Context, call: Call) -> Response:
-    """The image; with its heat map it is scored again, since maps are not stored."""
-    row = _stored(context, call)
+Stored = Annotated[dict[str, Any], Depends(_stored)]
+
+
+@routes.get("/v1/decisions/{id}", summary="One decision", responses=refusals(_UNKNOWN))
+def decision(row: Stored) -> Row:
+    return Row.model_validate(row)
+
+
+@routes.get(
+    "/v1/decisions/{id}/picture",
+    summary="The image of a decision, with the heat map",
+    response_class=JpegResponse,
+    responses=refusals(_UNKNOWN | {503: "it cannot be scored"}),
+)
+def picture(context: ContextDep, row: Stored, query: Annotated[HeatQuery, Query()]) -> JpegResponse:
+    """Maps are not stored: with its heat map, the image is scored again."""
     pixels = decode(_image(context, row), max_pixels=context.settings.max_pixels)
-    anomaly_map = context.line.infer(pixels[np.newaxis]).anomaly_map[0] if call.query.heat == "1" else None
-    return Response(pictures.jpeg(pixels, anomaly_map, context.line.model.map_range), media_type=JPEG)
+    anomaly_map = context.line.infer(pixels[np.newaxis]).anomaly_map[0] if query.heat == "1" else None
+    return JpegResponse(pictures.jpeg(pixels, anomaly_map, context.line.model.map_range))
+
+
+@routes.post(
+    "/v1/decisions/{id}/mark",
+    summary="Mark what the image of a decision shows",
+    responses=refusals(_UNKNOWN | {409: "not markable: unsure is neither right nor wrong, or its image is gone"}),
+)
+def mark(context: ContextDep, row: Stored, body: Mark) -> Marked:
+    if not row["image"]:
+        context.line.keep(row["id"])
+    with Store(context.line.store_path) as store:
+        return Marked(id=row["id"], label=store.mark(row["id"], body.word, body.who, body.note))
 
 
 def _image(context: Context, row: dict[str, Any]) -> bytes:
-    """Just the bytes that were decided on: those that a mark kept, or the file, if it was not changed since."""
+    """The bytes that were decided on: those that a mark kept, or the file if it did not change since. Refusal, 404."""
     kept = history.kept_image(context.line.store_path, row["sha256"])
     if kept is not None:
         return kept
@@ -170,74 +218,5 @@ def _image(context: Context, row: dict[str, Any]) -> bytes:
     except OSError:
         body = b""
     if hashlib.sha256(body).hexdigest() != row["sha256"]:
-        raise Refusal(404, "the image of this decision is not kept, or no longer")
+        raise Refusal(404, "the image of this decision is not kept, or changed since")
     return body
-
-
-def mark(context: Context, call: Call) -> Marked:
-    row = _stored(context, call)
-    said: Mark = call.body
-    if not row["image"]:
-        context.line.keep(row["id"])
-    with Store(context.line.store_path) as store:
-        return Marked(id=row["id"], label=store.mark(row["id"], said.word, said.who, said.note))
-
-
-def _stored(context: Context, call: Call) -> dict[str, Any]:
-    row = history.one(context.line.store_path, call.path["id"])
-    if row is None:
-        raise Refusal(404, f"no decision {call.path['id'][:80]!r}")
-    return row
-
-
-_UNKNOWN = {404: "no such decision"}
-
-OPERATIONS: list[Operation[Context]] = [
-    Operation(
-        "POST",
-        "/v1/score",
-        score,
-        "Decide on an image, and store the decision",
-        ScoreResponse,
-        body=dict.fromkeys(images.TYPES),
-        query=ScoreQuery,
-        refusals={404: "no such source", 409: "it cannot be stored", 503: "the line is too busy, or stops"},
-    ),
-    Operation(
-        "POST",
-        "/v1/sources/{name}/trigger",
-        trigger,
-        "Ask a camera for one frame",
-        Triggered,
-        refusals={404: "no such source", 409: "not triggered by software", 503: "its camera is gone"},
-        success=202,
-    ),
-    Operation(
-        "GET",
-        "/v1/decisions",
-        decisions,
-        "Stored decisions, the newest first",
-        Page,
-        query=PageQuery,
-        refusals={409: "no such decision to go on from"},
-    ),
-    Operation("GET", "/v1/decisions/{id}", decision, "One decision", Row, refusals=_UNKNOWN),
-    Operation(
-        "GET",
-        "/v1/decisions/{id}/picture",
-        picture,
-        "Its image, with the heat map",
-        {JPEG: None},
-        query=HeatQuery,
-        refusals=_UNKNOWN | {503: "it cannot be scored"},
-    ),
-    Operation(
-        "POST",
-        "/v1/decisions/{id}/mark",
-        mark,
-        "Say what the image is",
-        Marked,
-        body=Mark,
-        refusals=_UNKNOWN | {409: "not markable: unsure is neither right nor wrong, or its image is gone"},
-    ),
-]

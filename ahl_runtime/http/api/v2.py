@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from typing import Annotated
 
+from fastapi import Depends
 from pydantic import BaseModel, JsonValue
+from starlette.requests import Request
 from starlette.responses import Response
 
 from ahl_runtime.http.api import protocol
-from ahl_runtime.http.api.operations import JSON, Call, Operation
-from ahl_runtime.http.context import Context
+from ahl_runtime.http.api.problems import JSON, refusals
+from ahl_runtime.http.api.routes import BINARY, ContextDep, Name, router
+from ahl_runtime.http.context import Loaded
 from ahl_runtime.http.errors import Refusal
 
-BINARY = "application/octet-stream"
+routes = router()
+models = router()  # with and without a version in the path
 
 
 class Live(BaseModel):
@@ -37,7 +42,7 @@ class About(BaseModel):
 
 
 class Tensor(BaseModel):
-    """-1 is a free dimension."""
+    """A tensor of the model; -1 is a free dimension."""
 
     name: str
     datatype: str
@@ -45,7 +50,7 @@ class Tensor(BaseModel):
 
 
 class ModelMetadata(BaseModel):
-    """The bundle that is loaded. Its version is its digest's first 12 digits."""
+    """The bundle that is loaded. Its version is the first 12 digits of its digest."""
 
     name: str
     versions: list[str]
@@ -54,8 +59,8 @@ class ModelMetadata(BaseModel):
     outputs: list[Tensor]
 
 
-class Found(BaseModel):
-    """What the graph says."""
+class InferResponse(BaseModel):
+    """The graph's outputs."""
 
     model_name: str
     model_version: str
@@ -63,75 +68,80 @@ class Found(BaseModel):
     outputs: list[dict[str, JsonValue]]
 
 
-def live(context: Context, call: Call) -> Live:
+_UNKNOWN = {404: "no such model"}
+_NOT_READY = {503: "not ready: no frame can be scored"}
+_INFER_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {JSON: {"schema": {"$ref": "#/components/schemas/InferRequest"}}, BINARY: {}},
+    }
+}
+
+
+@routes.get("/v2/health/live", summary="Does the process answer?")
+async def live() -> Live:
     return Live(live=True)
 
 
-def ready(context: Context, call: Call) -> Live:
+@routes.get("/v2/health/ready", summary="Can a frame be scored?", responses=refusals(_NOT_READY))
+def ready(context: ContextDep) -> Live:
     context.line.check_ready()
     return Live(live=True)
 
 
-def about(context: Context, call: Call) -> About:
+@routes.get("/v2", summary="The server and its extensions")
+async def about() -> About:
     return About(name="ahl-runtime", version=version("ahl"), extensions=["binary_tensor_data"])
 
 
-def model(context: Context, call: Call) -> ModelMetadata:
-    name, version = _named(context, call)
-    return ModelMetadata.model_validate(protocol.metadata(name, version, "onnxruntime_onnx"))
+async def _model(context: ContextDep, name: Name) -> Loaded:
+    """The model, if it has the name in the path. Refusal, 404."""
+    found = context.line.model
+    if name != found.name:
+        raise Refusal(404, f"no model {name[:80]!r}: this line runs {found.name!r}")
+    return found
 
 
-def model_ready(context: Context, call: Call) -> Ready:
-    name, _ = _named(context, call)
+async def _check_version(context: ContextDep, version: Name) -> None:
+    """Refusal, 404, if the path has another version than the model."""
+    if version != (own := _version(context.line.model)):
+        raise Refusal(404, f"no version {version[:80]!r} of {context.line.model.name!r}: this line runs {own}")
+
+
+async def _body(request: Request) -> bytes:
+    return await request.body()
+
+
+ModelDep = Annotated[Loaded, Depends(_model)]
+
+
+@models.get("", summary="The model's tensors", responses=refusals(_UNKNOWN))
+def model(model: ModelDep) -> ModelMetadata:
+    return ModelMetadata.model_validate(protocol.metadata(model.name, _version(model), "onnxruntime_onnx"))
+
+
+@models.get("/ready", summary="Is this model loaded?", responses=refusals(_UNKNOWN | _NOT_READY))
+def model_ready(context: ContextDep, model: ModelDep) -> Ready:
     context.line.check_ready()
-    return Ready(name=name, ready=True)
+    return Ready(name=model.name, ready=True)
 
 
-def infer(context: Context, call: Call) -> Response:
-    name, version = _named(context, call)
-    asked = protocol.parse(call.raw, call.headers, context.settings.max_pixels)
-    body, headers = protocol.render(asked, context.line.infer(asked.images), name, version)
-    return Response(body, headers=headers)
+@models.post(
+    "/infer",
+    summary="Score frames, uint8 [N, H, W, 3], without a decision; nothing is stored",
+    response_class=Response,
+    responses={200: {"model": InferResponse, "content": {BINARY: {}}}, **refusals(_UNKNOWN | _NOT_READY)},
+    openapi_extra=_INFER_BODY,
+)
+def infer(context: ContextDep, model: ModelDep, request: Request, body: Annotated[bytes, Depends(_body)]) -> Response:
+    inference = protocol.parse(body, request.headers, context.settings.max_pixels)
+    answer, headers = protocol.render(inference, context.line.infer(inference.images), model.name, _version(model))
+    return Response(answer, headers=headers)
 
 
-def _named(context: Context, call: Call) -> tuple[str, str]:
-    """The model's name and version, if the path asks for them."""
-    model = context.line.model
-    name, version = model.name, model.digest[:12]
-    if call.path["name"] != name:
-        raise Refusal(404, f"no model {call.path['name'][:80]!r}: this line runs {name!r}")
-    if call.path.get("version", version) != version:
-        raise Refusal(404, f"no version {call.path['version'][:80]!r} of {name!r}: this line runs {version}")
-    return name, version
+def _version(model: Loaded) -> str:
+    return model.digest[:12]
 
 
-_UNKNOWN = {404: "no such model"}
-_NOT_READY = {503: "not ready: no frame can be scored"}
-
-
-def _model(suffix: str) -> list[str]:
-    return [f"/v2/models/{{name}}{suffix}", f"/v2/models/{{name}}/versions/{{version}}{suffix}"]
-
-
-OPERATIONS: list[Operation[Context]] = [
-    Operation("GET", "/v2/health/live", live, "Does the process answer?", Live, public=True),
-    Operation("GET", "/v2/health/ready", ready, "Can a frame be scored?", Live, refusals=_NOT_READY, public=True),
-    Operation("GET", "/v2", about, "The server and its extensions", About),
-    *(Operation("GET", p, model, "The model's tensors", ModelMetadata, refusals=_UNKNOWN) for p in _model("")),
-    *(
-        Operation("GET", p, model_ready, "Is this model loaded?", Ready, refusals=_UNKNOWN | _NOT_READY)
-        for p in _model("/ready")
-    ),
-    *(
-        Operation(
-            "POST",
-            p,
-            infer,
-            "Scores and anomaly maps of frames, uint8 [N, H, W, 3]; nothing is decided or stored",
-            {JSON: Found, BINARY: None},
-            body={JSON: protocol.InferRequest, BINARY: None},
-            refusals=_UNKNOWN | _NOT_READY,
-        )
-        for p in _model("/infer")
-    ),
-]
+routes.include_router(models, prefix="/v2/models/{name}")
+routes.include_router(models, prefix="/v2/models/{name}/versions/{version}", dependencies=[Depends(_check_version)])

@@ -11,12 +11,11 @@ from collections.abc import Iterable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ahl_runtime.http.door.access import Access
 from ahl_runtime.http.door.rate import Rate
-from ahl_runtime.http.errors import Refusal
+from ahl_runtime.http.errors import Refusal, refused
 
 _LOG = logging.getLogger(__name__)
 BODY_SECONDS = 30.0
@@ -107,11 +106,6 @@ class Guard:
 def is_public(path: str) -> bool:
     """May it be read without a token?"""
     return path in PUBLIC or path.startswith(PUBLIC_FILES)
-
-
-def refused(refusal: Refusal) -> JSONResponse:
-    """The response to a refused request."""
-    return JSONResponse({"error": str(refusal)}, refusal.status, refusal.headers)
 
 
 def _check_origin(scope: Scope, headers: Headers) -> None:

@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from ahl_runtime.http.door.guard import refused
-from ahl_runtime.http.errors import Refusal
+from ahl_runtime.http.errors import Refusal, refused
 
 _EVERY = 0.25  # seconds between looks at the line
 _AT_LEAST = 2.0  # seconds between states, changed or not

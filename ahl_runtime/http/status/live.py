@@ -4,73 +4,93 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from fastapi import Query
 from pydantic import BaseModel, Field, SecretStr
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
-from ahl_runtime.http.api.operations import JSON, Call, Operation, RequestModel
-from ahl_runtime.http.context import Context
+from ahl_runtime.http.api.problems import JSON, refusals
+from ahl_runtime.http.api.routes import ContextDep, JpegResponse, Name, RequestModel, router
 from ahl_runtime.http.door.access import COOKIE, SESSION
 from ahl_runtime.http.errors import Refusal
 from ahl_runtime.http.status import pictures
 from ahl_runtime.http.status.metrics import CONTENT_TYPE, exposition
 from ahl_runtime.line.monitor.state import ModelState, State
 
-JPEG = "image/jpeg"
+routes = router()
 
 
 class PictureQuery(RequestModel):
-    """`heat`: with the heat map. `of`: anything, so that an address is new for each frame."""
+    """`heat`: with the heat map. `of`: any text, which makes the address of each frame a new one."""
 
     heat: Literal["0", "1"] = "1"
     of: Annotated[str, Field(max_length=100)] = ""
 
 
 class Token(RequestModel):
-    """What the operator types."""
+    """What the operator enters on the page."""
 
     token: SecretStr
 
 
 class Health(BaseModel):
-    """The process answers; or a frame can be scored."""
+    """The process answers, or a frame can be scored."""
 
     status: Literal["ok"]
 
 
-def health(context: Context, call: Call) -> Health:
+_NOT_READY = {503: "no frame can be scored"}
+
+
+@routes.get("/healthz", summary="Does the process answer?")
+async def health() -> Health:
     return Health(status="ok")
 
 
-def ready(context: Context, call: Call) -> Health:
+@routes.get("/readyz", summary="Can a frame be scored?", responses=refusals(_NOT_READY))
+def ready(context: ContextDep) -> Health:
     context.line.check_ready()
     return Health(status="ok")
 
 
-def metrics(context: Context, call: Call) -> Response:
+@routes.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
+def metrics(context: ContextDep) -> Response:
     return Response(exposition(context.line.state(), context.line.latencies()), media_type=CONTENT_TYPE)
 
 
-def state(context: Context, call: Call) -> Response:
+@routes.get("/v1/state", summary="The line as the operator's page shows it", response_model=State)
+def state(context: ContextDep) -> Response:
     return Response(context.state_text(), media_type=JSON)
 
 
-def model(context: Context, call: Call) -> ModelState:
+@routes.get("/v1/model", summary="The active bundle")
+def model(context: ContextDep) -> ModelState:
     return context.line.state().model
 
 
-def picture(context: Context, call: Call) -> Response:
-    source = call.path["source"]
+@routes.get(
+    "/v1/sources/{source}/picture",
+    summary="The newest frame of a source, with the heat map over it",
+    response_class=JpegResponse,
+    responses=refusals({404: "no such source, or no frame yet"}),
+)
+def picture(context: ContextDep, source: Name, query: Annotated[PictureQuery, Query()]) -> JpegResponse:
     found = context.line.picture(source)
     if found is None:
         raise Refusal(404, f"no frame of a source {source[:80]!r} yet")
     image, anomaly_map = found
-    heat = anomaly_map if call.query.heat == "1" else None
-    return Response(pictures.jpeg(image, heat, context.line.model.map_range), media_type=JPEG)
+    heat = anomaly_map if query.heat == "1" else None
+    return JpegResponse(pictures.jpeg(image, heat, context.line.model.map_range))
 
 
-def session(context: Context, call: Call) -> Response:
+@routes.post(
+    "/v1/session",
+    summary="Exchange the token for a cookie, for the operator's page",
+    status_code=204,
+    responses=refusals({401: "not the token of this device"}),
+)
+def session(context: ContextDep, body: Token) -> Response:
     access = context.access
-    if not access.open and not access.is_token(call.body.token.get_secret_value()):
+    if not access.open and not access.is_token(body.token.get_secret_value()):
         raise Refusal(401, "this is not the token of this device")
     response = Response(status_code=204)
     response.set_cookie(
@@ -82,34 +102,3 @@ def session(context: Context, call: Call) -> Response:
         secure=context.settings.certificate is not None,
     )
     return response
-
-
-_NOT_READY = {503: "no frame can be scored"}
-
-OPERATIONS: list[Operation[Context]] = [
-    Operation("GET", "/healthz", health, "Does the process answer?", Health, public=True),
-    Operation("GET", "/readyz", ready, "Can a frame be scored?", Health, refusals=_NOT_READY, public=True),
-    Operation("GET", "/metrics", metrics, "For Prometheus", {"text/plain": None}),
-    Operation("GET", "/v1/state", state, "The line as the operator's page shows it", State),
-    Operation("GET", "/v1/model", model, "The bundle that decides", ModelState),
-    Operation(
-        "GET",
-        "/v1/sources/{source}/picture",
-        picture,
-        "The newest frame of a source, with the heat map over it",
-        {JPEG: None},
-        query=PictureQuery,
-        refusals={404: "no such source, or no frame yet"},
-    ),
-    Operation(
-        "POST",
-        "/v1/session",
-        session,
-        "A cookie for the token, for the operator's page",
-        {},
-        body=Token,
-        refusals={401: "another token"},
-        public=True,
-        success=204,
-    ),
-]

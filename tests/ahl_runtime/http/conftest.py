@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from prometheus_client.registry import Collector
 from starlette.types import ASGIApp
 
 from ahl_runtime.bundle.bundle import open_bundle
@@ -20,7 +21,7 @@ from ahl_runtime.core.types import Decision, Frame, Outputs
 from ahl_runtime.http.app import App, build
 from ahl_runtime.http.server import Server
 from ahl_runtime.http.settings import Settings
-from ahl_runtime.line.monitor.latency import Latency
+from ahl_runtime.line.monitor.latency import StageLatencies
 from ahl_runtime.line.monitor.state import DriftState, Latest, ModelState, Point, SourceState, State
 from ahl_runtime.line.store.store import Store
 from ahl_runtime.score.decision import DecisionRule
@@ -115,8 +116,11 @@ class OneSource:
         model = ModelState(name=self.name, digest=self.digest, engine=self.engine)
         return State(model=model, rejects=count["reject"], faults=self.faults, sources=[source])
 
-    def latencies(self) -> dict[str, Latency]:
-        return {"score": Latency((0.01, 0.1), (len(self.recent), 0, 0), 0.001 * len(self.recent))}
+    def latencies(self) -> Collector:
+        stages = StageLatencies()
+        for _ in self.recent:
+            stages.add("score", 0.001)
+        return stages.histogram
 
     def check_ready(self) -> None:
         pass

@@ -7,16 +7,19 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import anyio
 import numpy as np
 import pytest
 import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from starlette.requests import Request
+from starlette.types import Message
 
 from ahl_runtime.core.decode import decode
 from ahl_runtime.core.errors import ImageError
-from ahl_runtime.http.api.uploads import FORM, file
+from ahl_runtime.http.api.images import FORM, image_file
 from ahl_runtime.http.errors import Refusal
 
 LIMIT = 1_000_000
@@ -24,7 +27,19 @@ LIMIT = 1_000_000
 
 def pixels(body: bytes, kind: str, most: int) -> np.ndarray:
     """As a request's image is read."""
-    return decode(file(body, kind), max_pixels=most)
+    return decode(anyio.run(image_file, request(body, kind)), max_pixels=most)
+
+
+def request(body: bytes, kind: str) -> Request:
+    """A request whose body comes in pieces, as from a socket."""
+    pieces = [body[i : i + 1000] for i in range(0, len(body), 1000)] or [b""]
+    messages = iter({"type": "http.request", "body": p, "more_body": p is not pieces[-1]} for p in pieces)
+
+    async def receive() -> Message:
+        return next(messages)
+
+    headers = [(b"content-type", kind.encode("latin-1"))]
+    return Request({"type": "http", "method": "POST", "headers": headers}, receive)
 
 
 def small(kind: str = "PNG", side: int = 6) -> bytes:
@@ -60,6 +75,9 @@ def test_forms_without_one_image() -> None:
     for damaged in (body[:-10], body[5:], b"", b"--"):
         with pytest.raises(Refusal):
             pixels(damaged, kind, LIMIT)
+    two, other = form([("image", small()), ("other", small())])
+    with pytest.raises(Refusal, match="whole"):
+        pixels(two[: 3 * len(two) // 4], other, LIMIT)
     for kind in (FORM, f"{FORM}; boundary=", f"{FORM}; boundary={'x' * 71}"):
         with pytest.raises(Refusal):
             pixels(body, kind, LIMIT)

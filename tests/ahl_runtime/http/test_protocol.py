@@ -54,11 +54,11 @@ def test_a_client_reads_the_answer(as_binary: dict[str, bool]) -> None:
             assert array is None
 
 
-def test_nan_is_not_said_in_json() -> None:
+def test_nan_is_not_written_as_json() -> None:
     asked = protocol.parse(*written(True), LIMIT)
     broken = Outputs(FOUND.score, FOUND.anomaly_map * np.float32(np.nan), FOUND.head_scores)
     assert protocol.render(asked, broken, "cells", "1")[0]
-    plain = protocol.Asked(None, asked.images, {"anomaly_map": False})
+    plain = protocol.Inference(None, asked.images, {"anomaly_map": False})
     with pytest.raises(Refusal, match="binary data"):
         protocol.render(plain, broken, "cells", "1")
 
