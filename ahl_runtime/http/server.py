@@ -1,4 +1,4 @@
-"""The server's process side: a socket, TLS where it is asked for, and uvicorn in a thread of its own."""
+"""The server in the process: a socket, optional TLS, and uvicorn in a thread of its own."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _CONNECTIONS = 256
 
 
 class Server:
-    """Serves an application while the context is open. `port`: the one it got, where the settings say 0.
+    """Serves an application while the context is open. `port`: the real one if the settings have 0.
 
-    `stopping`: called before it stops, to end what is streaming. ServerError if it cannot listen there.
+    `stopping`: called before it stops, to end streams. ServerError if it cannot listen on the address.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, stopping: Callable[[], None] = lambda: None) -> None:
@@ -42,7 +42,7 @@ class Server:
                 http=Connection,
                 ws="none",
                 lifespan="on",
-                proxy_headers=False,  # the rate limit counts who connects, not who a header names
+                proxy_headers=False,  # the rate limit counts the address that connects, not one that a header claims
                 server_header=False,
                 limit_concurrency=_CONNECTIONS,
                 timeout_keep_alive=15,
@@ -74,13 +74,13 @@ class Server:
 
     @property
     def alive(self) -> bool:
-        """Does it still serve?"""
+        """Is the server still running?"""
         return self._thread.is_alive()
 
     def _run(self) -> None:
         try:
             self._server.run(sockets=[self._socket])
-        except BaseException as error:  # a thread's exit is seen by no one else
+        except BaseException as error:  # nothing else reports the end of a thread
             self._failed = error
         finally:
             self._socket.close()
@@ -125,5 +125,5 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
 
 
 def _no_password() -> bytes:
-    """Without it, an encrypted key would ask on the terminal of a process that has none."""
+    """Refuse an encrypted key: OpenSSL would ask for its passphrase on a terminal that a service does not have."""
     raise ValueError("the key has a passphrase: give one without")

@@ -1,4 +1,4 @@
-"""The server's settings, checked together: where it listens, who may ask, and how much."""
+"""The server's settings, checked together: where it listens, who has access, and the limits."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _WAY_OUT = "openssl rand -hex 24 makes a good one"
 
 
 class Settings(BaseModel):
-    """`token_file`: holds the bearer token; else the variable AHL_TOKEN does; neither: none is asked for.
+    """`token_file`: a file with the bearer token; else the variable AHL_TOKEN has it. Without both, no token is needed.
 
     `certificate` and `key`: PEM, for TLS; with `client_authority`, clients need a certificate that it signed. `names`:
-    host names by which clients may call this device; addresses and localhost always hold. `max_body`: bytes of a
+    host names of this device; its addresses and localhost are always accepted. `max_body`: bytes of a
     request. `max_pixels`: of an image, or of all frames of a request. `rate`: requests a second, for each client.
     """
 
@@ -59,7 +59,7 @@ class Settings(BaseModel):
             return False
 
     def token(self) -> str | None:
-        """The bearer token, from its file or the environment; ServerError, which never says the token."""
+        """The bearer token, from its file or the environment. ServerError, which never contains the token."""
         if self.token_file is not None:
             return _from_file(self.token_file)
         found = os.environ.get(TOKEN_VARIABLE)
@@ -67,7 +67,7 @@ class Settings(BaseModel):
 
 
 def check_exposure(settings: Settings, token: str | None) -> None:
-    """ServerError for a server that others can reach and that asks no one who they are."""
+    """ServerError for a server that other devices can reach without a token or a certificate."""
     if not settings.loopback and token is None and settings.client_authority is None:
         raise ServerError(
             f"{settings.host} can be reached from outside this device: give a token (token_file, or the variable "

@@ -1,4 +1,4 @@
-"""Calibrations that were previewed and wait to be put in force: the newest few, for ten minutes."""
+"""Previewed calibrations that can be activated: the newest eight, for ten minutes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ahl_runtime.score.recalibrate import Proposal
 
 
 class Proposals:
-    """Kept by a random id, so that just what was shown is applied."""
+    """Keeps each by a random id, so that a client activates exactly what it was shown."""
 
     _MOST, _SECONDS = 8, 600.0
 
@@ -22,7 +22,7 @@ class Proposals:
         self._waiting: OrderedDict[str, tuple[float, str, Proposal]] = OrderedDict()
 
     def keep(self, source: str, proposal: Proposal) -> str:
-        """Its id."""
+        """Keep a proposal; its id."""
         with self._lock:
             id = secrets.token_hex(8)
             self._waiting[id] = (time.monotonic(), source, proposal)
@@ -31,7 +31,7 @@ class Proposals:
             return id
 
     def take(self, id: str, source: str) -> Proposal:
-        """Once. Refusal, 409, if it is not there, too old, or of another source."""
+        """Take a proposal out. Refusal, 409, if there is none with this id, it is too old, or of another source."""
         with self._lock:
             when, of, proposal = self._waiting.pop(id, (-math.inf, "", None))
         if proposal is None or of != source or time.monotonic() - when > self._SECONDS:

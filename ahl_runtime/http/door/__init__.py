@@ -1,1 +1,1 @@
-"""What every request passes first: Host, Origin, token, rate, size."""
+"""The checks that every request passes first: Host, Origin, token, rate, size."""

@@ -1,4 +1,8 @@
-"""Who may ask: a bearer token, or the cookie that the operator's page gets for it."""
+"""Who has access: a client with the bearer token, or with the cookie that the operator's page gets for it.
+
+Stricter than FastAPI's security classes, which read a header and compare nothing, and than starlette's sessions, which
+put their content into the cookie: here every comparison takes constant time, and a new token ends all sessions.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ SESSION = 30 * 24 * 3600  # seconds: an operator's panel stays signed in for a m
 
 
 class Access:
-    """What is compared with the token, in constant time. A session needs no memory here: the token signs its end."""
+    """Compares with the token in constant time. No session is stored: its cookie holds its end, and is signed."""
 
     def __init__(self, token: str | None) -> None:
         self.open = token is None
@@ -21,7 +25,7 @@ class Access:
         self._key = hashlib.sha256(b"session" + self._digest).digest()
 
     def allows(self, authorization: str | None, cookies: str | None) -> bool:
-        """Do these header values, if any, say who may ask?"""
+        """Does one of these header values, if any, give access?"""
         if self.open:
             return True
         if authorization is not None:

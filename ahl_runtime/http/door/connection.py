@@ -1,4 +1,8 @@
-"""uvicorn's connection, which waits only so long for a request: silent ones would fill the server's places."""
+"""uvicorn's connection with a time limit for the head of a request.
+
+Stricter than uvicorn, which waits for the first request without limit: a few hundred silent connections would lock all
+other clients out.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +15,17 @@ HEAD_SECONDS = 15.0
 
 
 class Connection(H11Protocol):
-    """Closes when no whole request head has come for HEAD_SECONDS since the connection, or the head's first byte."""
+    """Closes HEAD_SECONDS after the connection opened, or a head began, unless the whole head has arrived."""
 
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """Wait for the first request."""
+        """Start the timer for the first request."""
         super().connection_made(transport)
         self._wait()
 
     def data_received(self, data: bytes) -> None:
-        """A part of a request, or a whole one."""
+        """Restart or stop the timer."""
         super().data_received(data)
         if self._between_requests():
             self._wait()
@@ -29,7 +33,7 @@ class Connection(H11Protocol):
             self._stop_waiting()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is over."""
+        """Stop the timer."""
         self._stop_waiting()
         super().connection_lost(exc)
 

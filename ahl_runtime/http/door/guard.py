@@ -1,4 +1,8 @@
-"""The door: every request is checked before anything reads it, every response leaves with the same safe headers."""
+"""The door: checks every request before its body is read, and gives every response the same security headers.
+
+Stricter than starlette's middleware: its list of trusted hosts would have to name every IP address of the device, its
+body limit has no time limit and no limit on the number of bodies in memory, and it has no check of the Origin.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ from ahl_runtime.http.errors import Refusal, refused
 _LOG = logging.getLogger(__name__)
 BODY_SECONDS = 30.0
 
-# Nothing but the package's own files runs or loads; nothing may frame the page.
+# The page runs and loads the package's own files only, and no other site may frame it.
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -32,18 +36,18 @@ HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
-# Without a token: they say nothing about the line, and probes and the page's own files carry none.
+# These need no token: they tell nothing about the line, and probes and browsers request them without one.
 PUBLIC = frozenset({"/", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/v1/session"})
 PUBLIC_FILES = "/page/"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-_LITTLE = 1 << 12  # bytes of a body that nothing reads
+_LITTLE = 1 << 12  # bytes of a body that no handler reads
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
 
 
 class Guard:
-    """An ASGI application around another. `names`: host names by which this device may be called.
+    """An ASGI application around another. `names`: the host names of this device.
 
-    `at_once`: requests with a body that are held at one time; `max_body`: bytes of each.
+    `at_once`: requests with a body at the same time; `max_body`: bytes of each.
     """
 
     def __init__(
@@ -71,7 +75,7 @@ class Guard:
             await self.app(scope, _limited(receive, _LITTLE), send)
             return
         if self._held >= self.at_once:
-            busy = Refusal(429, f"{self._held} requests are being answered, the limit is {self.at_once}", _after(1))
+            busy = Refusal(429, f"{self._held} requests are in progress, the limit is {self.at_once}", _after(1))
             await refused(busy)(scope, receive, send)
             return
         self._held += 1
@@ -81,11 +85,11 @@ class Guard:
             self._held -= 1
 
     def _check(self, scope: Scope, headers: Headers) -> None:
-        """Refusal, with the reason, for what must not come in."""
+        """Refusal for a request that must not reach the application."""
         client = (scope.get("client") or ("local",))[0]
         wait = self.rate.wait(client)
         if wait:
-            raise Refusal(429, f"more than {self.rate.per_second:g} requests a second: ask less often", _after(wait))
+            raise Refusal(429, f"more than {self.rate.per_second:g} requests a second: send fewer", _after(wait))
         self._check_host(headers)
         _check_origin(scope, headers)
         if not is_public(scope["path"]) and not self.access.allows(headers.get("authorization"), headers.get("cookie")):
@@ -94,22 +98,22 @@ class Guard:
         _check_body(headers, _LITTLE if scope["method"] in _SAFE else self.max_body)
 
     def _check_host(self, headers: Headers) -> None:
-        """A name that anyone may point here (DNS rebinding) is not ours; an address cannot be pointed elsewhere."""
+        """Refuse a name that anyone may point here (DNS rebinding). An IP address cannot be pointed elsewhere."""
         match = _HOST.fullmatch(headers.get("host", ""))
         if match is None:
             raise Refusal(400, "the Host header is missing or malformed")
         name = match["name"].lower()
         if name not in self.names and not _is_address(name.strip("[]")):
-            raise Refusal(421, f"this device is not called {name[:80]}: add the name to the server's names")
+            raise Refusal(421, f"this device does not have the name {name[:80]}: add it to the names in the settings")
 
 
 def is_public(path: str) -> bool:
-    """May it be read without a token?"""
+    """Is this path open without a token?"""
     return path in PUBLIC or path.startswith(PUBLIC_FILES)
 
 
 def _check_origin(scope: Scope, headers: Headers) -> None:
-    """What another site makes a browser send (CSRF) is refused; opening the page from a link is not."""
+    """Refuse a request that another site makes a browser send (CSRF). A link from another site may open the page."""
     origin = headers.get("origin")
     if origin is not None and origin.lower() != f"{scope['scheme']}://{headers.get('host', '')}".lower():
         raise Refusal(403, f"a request from another site: {origin[:80]}")

@@ -1,4 +1,7 @@
-"""How often a client may ask: a bucket of requests for each address, filled at a steady rate."""
+"""A rate limit for each client: a bucket of requests for its address, filled at a steady rate.
+
+FastAPI, starlette and uvicorn have no rate limit; this one also counts all addresses of an IPv6 client as one.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,11 @@ import ipaddress
 import time
 from collections import OrderedDict
 
-_MOST = 4096  # addresses remembered; the one that was away longest is forgotten first
+_MOST = 4096  # clients remembered; the one that was silent longest is forgotten first
 
 
 class Rate:
-    """`per_second`: the steady rate; twice as many may come at once."""
+    """`per_second`: the steady rate; a burst may have twice as many."""
 
     def __init__(self, per_second: float) -> None:
         self.per_second = per_second
@@ -18,7 +21,7 @@ class Rate:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def wait(self, address: str) -> float:
-        """Seconds until this client may ask again; 0 if it may now, and then this request is counted."""
+        """Seconds until this client may send a request; 0 if it may now, and then this request is counted."""
         now = time.monotonic()
         key = _client(address)
         left, then = self._buckets.pop(key, (self.most, now))

@@ -1,10 +1,10 @@
-// The operator's page: one stream of states in, a few buttons out. No framework, nothing from elsewhere.
+// The operator's page: one stream of states in, a few buttons out. No framework, no file of another site.
 const $ = (id) => document.getElementById(id);
 const WORDS = { pass: "Pass", unsure: "Unsure", reject: "Reject" };
 const SVG = "http://www.w3.org/2000/svg";
-const STALE = 5000; // ms without a state after which the page says that it no longer knows
-let state = null, chosen = null, shown = null, loading = false, heat = true, lastRejects = -1, heard = 0, open = null;
-let stream = null, tried = 0, plan = null, signedOut = false;
+const STALE = 5000; // ms without a state, after which the page shows that the connection is lost
+let state = null, chosen = null, shown = null, loading = false, heat = true, lastRejects = -1, receivedAt = 0, open = null;
+let stream = null, connectedAt = 0, plan = null, signedOut = false;
 
 const number = (x) => (x === null || x === undefined ? "–" : Number(x).toPrecision(4));
 const count = (x) => Number(x).toLocaleString("en");
@@ -19,9 +19,9 @@ function make(tag, attributes = {}, ...inside) {
   return node;
 }
 
-// What a screen reader is told: rejects at most every 5 seconds, and every change of a source or of drift.
-const saying = { at: 0, rejects: 0 };
-function say(words) { $("said").append(make("span", {}, words + ". ")); while ($("said").childNodes.length > 5) $("said").firstChild.remove(); }
+// For screen readers: rejects at most every 5 seconds, and every change of a source.
+const announced = { at: 0, rejects: 0 };
+function announce(words) { $("announcements").append(make("span", {}, words + ". ")); while ($("announcements").childNodes.length > 5) $("announcements").firstChild.remove(); }
 
 async function ask(path, body) {
   const options = body === undefined ? {} : {
@@ -36,24 +36,24 @@ async function ask(path, body) {
 
 function listen() {
   stream?.close();
-  tried = Date.now();
+  connectedAt = Date.now();
   stream = new EventSource("/v1/events");
-  stream.addEventListener("state", (event) => { heard = Date.now(); signedOut = false; draw(JSON.parse(event.data)); });
+  stream.addEventListener("state", (event) => { receivedAt = Date.now(); signedOut = false; draw(JSON.parse(event.data)); });
   stream.onerror = async () => {
-    if (stream.readyState !== EventSource.CLOSED) return; // it tries again by itself
-    try { draw(await ask("/v1/state")); heard = Date.now(); } catch { /* said by the clock below */ }
+    if (stream.readyState !== EventSource.CLOSED) return; // the browser tries again
+    try { draw(await ask("/v1/state")); receivedAt = Date.now(); } catch { /* tick() shows the lost connection */ }
     if (!signedOut) setTimeout(listen, 2000);
   };
 }
 
 function tick() {
-  const lost = Date.now() - heard > STALE;
-  const link = lost ? "▲ No word from the line" : "● Live";
-  text($("link"), heard ? link : "Connecting…");
-  $("link").dataset.state = lost && heard ? "lost" : "live";
+  const lost = Date.now() - receivedAt > STALE;
+  const link = lost ? "▲ No connection to the line" : "● Live";
+  text($("link"), receivedAt ? link : "Connecting…");
+  $("link").dataset.state = lost && receivedAt ? "lost" : "live";
   const idle = source()?.state !== "live";
   document.body.dataset.stale = String(lost || idle);
-  if (lost && heard) { document.body.dataset.verdict = "none"; show("none", "No word", "what is shown is old"); }
+  if (lost && receivedAt) { document.body.dataset.verdict = "none"; show("none", "No connection", "the last state is old"); }
 }
 
 function draw(next) {
@@ -104,9 +104,9 @@ function verdict() {
     show("none", "Waiting", "for the first frame");
     return;
   }
-  if (source().state !== "live") { // a green "Pass" above a camera that is gone would be believed
+  if (source().state !== "live") { // an operator would believe a green "Pass" of a camera that is gone
     document.body.dataset.verdict = "none";
-    show("none", "No frames", `the last, ${WORDS[latest.verdict]}, is old`);
+    show("none", "No frames", `last decision: ${WORDS[latest.verdict]}`);
     picture(latest);
     return;
   }
@@ -143,7 +143,7 @@ function strip() {
   const { threshold, unsure_threshold: soft } = of.latest;
   const values = [...recent.map((r) => r.score), ...[threshold, soft].filter((x) => x !== null)];
   const low = Math.min(...values), high = Math.max(...values), room = (high - low || 1) * 0.12;
-  const wide = $("strip").clientWidth, tall = $("strip").clientHeight; // drawn in its own pixels: shapes stay shapes
+  const wide = $("strip").clientWidth, tall = $("strip").clientHeight; // in pixels, so that shapes keep their proportions
   const y = (score) => tall - (tall * (score - low + room)) / (high - low + 2 * room);
   const nodes = [];
   const put = (tag, attributes) => {
@@ -185,7 +185,7 @@ function counts() {
 }
 
 function drift() {
-  const found = source()?.drift ?? { state: "off", said: "Not watched" };
+  const found = source()?.drift ?? { state: "off", said: "Not monitored" };
   $("drift").dataset.state = found.state;
   text($("drift"), found.said);
   $("drift-reset").disabled = found.state === "off";
@@ -202,19 +202,19 @@ function alarm() {
 
 function changes(before) {
   if (!before) return;
-  saying.rejects += Math.max(0, state.rejects - before.rejects);
-  if (saying.rejects && Date.now() - saying.at > 5000) {
-    say(saying.rejects === 1 ? "One reject" : `${saying.rejects} rejects`);
-    saying.at = Date.now();
-    saying.rejects = 0;
+  announced.rejects += Math.max(0, state.rejects - before.rejects);
+  if (announced.rejects && Date.now() - announced.at > 5000) {
+    announce(announced.rejects === 1 ? "One reject" : `${announced.rejects} rejects`);
+    announced.at = Date.now();
+    announced.rejects = 0;
   }
   for (const s of state.sources) {
     const was = before.sources.find((b) => b.name === s.name);
-    if (was && was.state !== s.state) say(`${s.name} is ${s.state}`);
+    if (was && was.state !== s.state) announce(`${s.name} is ${s.state}`);
   }
 }
 
-// The time alone for today: one of yesterday must not look new.
+// Today's decisions show the time alone, older ones the date: they must not look new.
 function moment(text) {
   const at = new Date(text), today = new Date().toDateString() === at.toDateString();
   return at.toLocaleString("en-GB", today ? { timeStyle: "medium" } : { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
@@ -235,54 +235,54 @@ async function gallery() {
     image.onerror = () => image.removeAttribute("src");
     const button = make("button", { type: "button", "aria-label": `Reject of ${row.source} at ${when}, score ${number(row.score)}${label}` },
       image, make("span", {}, `${when}${label}`));
-    button.onclick = () => one(row.id);
+    button.onclick = () => showDecision(row.id);
     return make("li", { "data-id": row.id, "data-label": row.label ?? "" }, button);
   }));
 }
 
-async function one(id) {
-  const box = $("one");
+async function showDecision(id) {
+  const box = $("decision");
   open = id;
-  text($("one-mark"), "");
+  text($("decision-mark"), "");
   try {
     const row = await ask(`/v1/decisions/${id}`);
-    text($("one-title"), `${WORDS[row.verdict]} – ${row.source}`);
-    text($("one-words"), `${new Date(row.decided).toLocaleString("en-GB")}, score ${number(row.score)}, limit ${number(row.threshold)}`);
-    if (row.label) text($("one-mark"), `Marked ${row.label === "good" ? "good" : "a defect"} by ${row.who}`);
-  } catch (error) { text($("one-words"), error.message); }
-  $("one-picture").src = `/v1/decisions/${id}/picture`;
-  $("one-picture").alt = "The frame with its heat map";
+    text($("decision-title"), `${WORDS[row.verdict]} – ${row.source}`);
+    text($("decision-words"), `${new Date(row.decided).toLocaleString("en-GB")}, score ${number(row.score)}, limit ${number(row.threshold)}`);
+    if (row.label) text($("decision-mark"), `Marked ${row.label === "good" ? "good" : "a defect"} by ${row.who}`);
+  } catch (error) { text($("decision-words"), error.message); }
+  $("decision-picture").src = `/v1/decisions/${id}/picture`;
+  $("decision-picture").alt = "The frame with its heat map";
   if (!box.open) box.showModal();
 }
 
 async function mark(word) {
   try {
     await ask(`/v1/decisions/${open}/mark`, { word });
-    text($("one-mark"), word === "good" ? "Marked good. Thank you." : "Marked a defect. Thank you.");
+    text($("decision-mark"), word === "good" ? "Marked good. Thank you." : "Marked a defect. Thank you.");
     gallery();
-  } catch (error) { text($("one-mark"), `Not marked: ${error.message}`); }
+  } catch (error) { text($("decision-mark"), `Not marked: ${error.message}`); }
 }
 
-async function renew(step) {
-  text($("renew-said"), "One moment…");
+async function recalibrate(step) {
+  text($("recalibrate-message"), "Please wait…");
   $("apply").disabled = true;
   try {
     if (step === "preview") {
       plan = await ask("/v1/calibration/preview", { source: chosen });
-      facts($("renew-facts"), [
-        ["Limit now", number(plan.old.threshold)], ["Limit then", number(plan.new.threshold)],
-        [`Of these ${plan.frames} frames, now rejected`, count(plan.old.rejected)], ["Then rejected", count(plan.new.rejected)],
+      facts($("recalibrate-facts"), [
+        ["Limit now", number(plan.old.threshold)], ["New limit", number(plan.new.threshold)],
+        [`Rejected now, of ${plan.frames} frames`, count(plan.old.rejected)], ["Rejected with the new limit", count(plan.new.rejected)],
       ]);
-      text($("renew-said"), plan.new.promise);
+      text($("recalibrate-message"), plan.new.promise);
       $("apply").disabled = false;
     } else if (step === "apply") {
       const done = await ask("/v1/calibration/apply", { source: chosen, preview: plan.preview });
-      text($("renew-said"), `In force: ${done.name}`);
+      text($("recalibrate-message"), `Active: ${done.name}`);
     } else {
       const done = await ask("/v1/calibration/undo", { source: chosen });
-      text($("renew-said"), `Undone: ${done.undone}`);
+      text($("recalibrate-message"), `Rolled back: ${done.undone}`);
     }
-  } catch (error) { text($("renew-said"), error.message); }
+  } catch (error) { text($("recalibrate-message"), error.message); }
 }
 
 function signIn() {
@@ -299,23 +299,23 @@ $("sign-in-form").onsubmit = async (event) => {
     $("sign-in").close();
     signedOut = false;
     listen();
-  } catch (error) { text($("sign-in-said"), error.message); }
+  } catch (error) { text($("sign-in-message"), error.message); }
 };
 $("sign-in").addEventListener("cancel", (event) => event.preventDefault());
 for (const button of document.querySelectorAll(".close")) button.onclick = () => button.closest("dialog").close();
 $("good").onclick = () => mark("good");
 $("anomaly").onclick = () => mark("anomaly");
-$("look").onclick = () => one(source().latest.id);
+$("look").onclick = () => showDecision(source().latest.id);
 $("heat").onclick = () => {
   heat = !heat;
   $("heat").setAttribute("aria-pressed", String(heat));
   text($("heat"), heat ? "Heat map on" : "Heat map off");
   if (source()?.latest) picture(source().latest);
 };
-$("calibrate").onclick = () => { plan = null; $("apply").disabled = true; facts($("renew-facts"), []); text($("renew-said"), ""); $("renew").showModal(); };
-for (const step of ["preview", "apply", "undo"]) $(step).onclick = () => renew(step);
+$("calibrate").onclick = () => { plan = null; $("apply").disabled = true; facts($("recalibrate-facts"), []); text($("recalibrate-message"), ""); $("recalibrate").showModal(); };
+for (const step of ["preview", "apply", "undo"]) $(step).onclick = () => recalibrate(step);
 $("drift-reset").onclick = async () => {
-  try { await ask("/v1/drift/reset", { source: chosen }); say("Drift reset"); } catch (error) { text($("drift"), error.message); }
+  try { await ask("/v1/drift/reset", { source: chosen }); announce("Drift reset"); } catch (error) { text($("drift"), error.message); }
 };
 
 function theme(light) {
@@ -329,6 +329,6 @@ theme(remembered ? remembered === "light" : matchMedia("(prefers-color-scheme: l
 $("theme").onclick = () => theme(document.documentElement.dataset.theme !== "light");
 
 new ResizeObserver(() => { if (state) strip(); }).observe($("strip"));
-// A connection that broke without a word would stay silent for ever: ask anew.
-setInterval(() => { tick(); if (!signedOut && Date.now() - Math.max(heard, tried) > STALE) listen(); }, 1000);
+// A connection that broke without an error sends nothing more: open a new one.
+setInterval(() => { tick(); if (!signedOut && Date.now() - Math.max(receivedAt, connectedAt) > STALE) listen(); }, 1000);
 listen();

@@ -1,1 +1,1 @@
-"""The routes that say how the line is doing: state, events, metrics, probes, pictures."""
+"""The routes that show the line's status: state, events, metrics, probes, pictures."""

@@ -1,4 +1,4 @@
-"""Server-sent events: the line's state, whenever it has changed, and often enough that silence means trouble."""
+"""Server-sent events: the line's state at every change and every 2 seconds: a client notices a lost connection."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STREAMS = 16
 
 
 class Events:
-    """`text`: gives the state as JSON, in a thread. Ends every stream when `stop` was called, from any thread."""
+    """`text`: returns the state as JSON; called in a thread. `stop`, from any thread, ends every stream."""
 
     def __init__(self, text: Callable[[], str]) -> None:
         self._text = text
@@ -24,11 +24,11 @@ class Events:
         self._stopped = False
 
     def stop(self) -> None:
-        """No further states: the server stops."""
+        """End the streams: the server stops."""
         self._stopped = True
 
     async def endpoint(self, request: Request) -> Response:
-        """A stream, or a refusal where too many are open."""
+        """A stream; 429 if too many are open."""
         if self._streams >= _STREAMS:
             return refused(Refusal(429, f"{_STREAMS} pages are open: close one", {"retry-after": "5"}))
         return StreamingResponse(self._stream(), media_type="text/event-stream", headers={"x-accel-buffering": "no"})

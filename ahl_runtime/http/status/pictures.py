@@ -1,4 +1,4 @@
-"""Frames as the page shows them: the heat map laid over, shrunk, as JPEG."""
+"""Frames as the page shows them: small JPEG files with the heat map over the image."""
 
 from __future__ import annotations
 

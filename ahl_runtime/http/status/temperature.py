@@ -1,4 +1,4 @@
-"""How warm the device is, where it says so: Linux's thermal zones."""
+"""Temperatures of the device from Linux's thermal zones, where it has them."""
 
 from __future__ import annotations
 

@@ -149,12 +149,12 @@ def test_a_reject_is_marked(opened: Open, url: str, line: Any, cells: list[Path]
     id = send(url, cell_of(line, cells, "reject"))
     page = opened()
     page.locator("#rejects button").click()
-    expect(page.locator("#one-title")).to_have_text("Reject – default")
-    expect(page.locator("#one-picture")).to_be_visible()
+    expect(page.locator("#decision-title")).to_have_text("Reject – default")
+    expect(page.locator("#decision-picture")).to_be_visible()
     accessible(page)
-    keep(page, "one")
+    keep(page, "decision")
     page.get_by_role("button", name="It is good").click()
-    expect(page.locator("#one-mark")).to_have_text("Marked good. Thank you.")
+    expect(page.locator("#decision-mark")).to_have_text("Marked good. Thank you.")
     page.get_by_role("button", name="Close").click()
     expect(page.locator("#rejects button")).to_contain_text("good")
     with Store(line.store_path) as store:
@@ -165,27 +165,27 @@ def test_the_newest_frame_is_looked_at(opened: Open, url: str, line: Any, cells:
     id = send(url, cell_of(line, cells, "unsure"))
     page = opened()
     page.get_by_role("button", name="Look at this frame").click()
-    expect(page.locator("#one-title")).to_have_text("Unsure – default")
+    expect(page.locator("#decision-title")).to_have_text("Unsure – default")
     page.get_by_role("button", name="It is a defect").click()
-    expect(page.locator("#one-mark")).to_have_text("Marked a defect. Thank you.")
+    expect(page.locator("#decision-mark")).to_have_text("Marked a defect. Thank you.")
     assert requests.get(f"{url}/v1/decisions/{id}", timeout=5).json()["label"] == "anomaly"
 
 
-def test_a_calibration_is_renewed_and_undone(opened: Open, url: str, line: Any, cells: list[Path]) -> None:
+def test_a_calibration_is_activated_and_rolled_back(opened: Open, url: str, line: Any, cells: list[Path]) -> None:
     for cell in cells:
         line.submit(decode(cell) // 4 * 3, None, "")
     page = opened()
     page.get_by_role("button", name="Recalibrate").click()
     expect(page.locator("#apply")).to_be_disabled()
-    page.get_by_role("button", name="Show what would change").click()
-    expect(page.locator("#renew-facts dd")).to_have_count(4)
+    page.get_by_role("button", name="Preview").click()
+    expect(page.locator("#recalibrate-facts dd")).to_have_count(4)
     accessible(page)
-    keep(page, "renew")
-    page.get_by_role("button", name="Put in force").click()
-    expect(page.locator("#renew-said")).to_have_text("In force: default.onnxruntime.0001")
+    keep(page, "recalibrate")
+    page.get_by_role("button", name="Activate").click()
+    expect(page.locator("#recalibrate-message")).to_have_text("Active: default.onnxruntime.0001")
     expect(page.locator("#apply")).to_be_disabled()
-    page.get_by_role("button", name="Undo the last one").click()
-    expect(page.locator("#renew-said")).to_have_text("Undone: default.onnxruntime.0001")
+    page.get_by_role("button", name="Roll back").click()
+    expect(page.locator("#recalibrate-message")).to_have_text("Rolled back: default.onnxruntime.0001")
 
 
 def test_drift_is_told_and_reset(opened: Open, url: str, line: Any, cells: list[Path]) -> None:
@@ -221,9 +221,9 @@ def test_the_keyboard_alone(opened: Open, url: str, line: Any, cells: list[Path]
         "calibrate",
     ]
     page.keyboard.press("Enter")
-    expect(page.locator("#one")).to_be_visible()
+    expect(page.locator("#decision")).to_be_visible()
     page.keyboard.press("Escape")
-    expect(page.locator("#one")).not_to_be_visible()
+    expect(page.locator("#decision")).not_to_be_visible()
     assert page.evaluate("document.activeElement.closest('#rejects') !== null")
 
 
@@ -232,9 +232,9 @@ def test_a_screen_reader_is_told_of_rejects_only(opened: Open, url: str, line: A
     expect(page.locator("#word")).to_have_text("Waiting")
     send(url, cell_of(line, cells, "pass"))
     expect(page.locator("#word")).to_have_text("Pass")
-    expect(page.locator("#said")).to_have_text("")
+    expect(page.locator("#announcements")).to_have_text("")
     send(url, cell_of(line, cells, "reject"))
-    expect(page.locator("#said")).to_have_text("One reject. ")
+    expect(page.locator("#announcements")).to_have_text("One reject. ")
     assert page.locator("main, header, nav").count() == 3
 
 
@@ -260,13 +260,13 @@ def test_when_the_line_is_gone_it_says_so(opened: Open, line: Any, served: Any, 
     page = opened(server.url)
     expect(page.locator("#link")).to_contain_text("Live")
     server.__exit__(None, None, None)
-    expect(page.locator("#link")).to_have_text("▲ No word from the line")
-    expect(page.locator("#word")).to_have_text("No word")
+    expect(page.locator("#link")).to_have_text("▲ No connection to the line")
+    expect(page.locator("#word")).to_have_text("No connection")
     keep(page, "gone")
     again = Settings(port=server.port)
     served(build(line, again), again)
     expect(page.locator("#link")).to_contain_text("Live")
-    expect(page.locator("#word")).not_to_have_text("No word")
+    expect(page.locator("#word")).not_to_have_text("No connection")
 
 
 def test_it_gives_up_a_connection_that_says_nothing(opened: Open, line: Any, served: Any) -> None:
@@ -281,7 +281,7 @@ def test_it_gives_up_a_connection_that_says_nothing(opened: Open, line: Any, ser
             while not asked.startswith(b"GET /v1/events"):
                 connection = held.enter_context(silent.accept()[0])
                 asked = connection.recv(1024)
-        expect(page.locator("#link")).to_have_text("▲ No word from the line")
+        expect(page.locator("#link")).to_have_text("▲ No connection to the line")
         again = Settings(port=server.port)
         served(build(line, again), again)
         expect(page.locator("#link")).to_contain_text("Live")
@@ -295,7 +295,7 @@ def test_a_camera_that_is_gone_passes_nothing(opened: Open, url: str, line: Any,
     line.source, line.faults = ("gone", said), [f"default: {said}"]
     expect(page.locator("#word")).to_have_text("No frames")
     expect(page.locator("body")).to_have_attribute("data-verdict", "none")
-    expect(page.locator("#words")).to_have_text("the last, Pass, is old")
+    expect(page.locator("#words")).to_have_text("last decision: Pass")
     expect(page.get_by_role("alert").first).to_have_text(f"▲ default: {said}")  # told once
     accessible(page)
     keep(page, "camera-gone")
@@ -322,7 +322,7 @@ def test_it_asks_for_the_token(
     keep(page, "sign-in")
     field.fill("wrong")
     page.keyboard.press("Enter")
-    expect(page.locator("#sign-in-said")).to_have_text("this is not the token of this device")
+    expect(page.locator("#sign-in-message")).to_have_text("this is not the token of this device")
     field.fill(token)
     page.keyboard.press("Enter")
     expect(page.locator("#link")).to_contain_text("Live")

@@ -172,6 +172,9 @@ def test_state_and_metrics_agree_with_what_happened(url: str, cells: list[Path])
     for verdict in ("pass", "unsure", "reject"):
         assert samples["ahl_decisions_total", "default", verdict] == verdicts.count(verdict)
     assert samples["ahl_stage_seconds_count", "score"] == len(cells)
+    assert {name for name, *_ in samples if name.startswith("ahl_stage")} == {
+        f"ahl_stage_seconds_{part}" for part in ("bucket", "count", "sum")
+    }
     assert samples["ahl_queue_frames", "default"] == samples["ahl_dropped_frames_total", "default"] == 0
     assert samples["ahl_drift_alarm", "default"] == 0 and samples["process_resident_memory_bytes",] > 1e6
 
