@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from ahl_runtime.core.backoff import Backoff
 from ahl_runtime.core.errors import RuntimeFault, SinkError, StoreError
 from ahl_runtime.line.settings import StoreSettings
 from ahl_runtime.line.sinks.settings import SinkSettings
@@ -47,31 +48,30 @@ class Outbox:
 
     def run(self, stopped: Callable[[float], bool], drained: Callable[[], bool]) -> None:
         """Until stopped and everything was sent, or `drained` says that time is up."""
-        pause = self._part.retry
+        backoff = Backoff(self._part.retry, self._part.retry_most)
         while True:
             ending = stopped(0.0)
             try:
                 with Journal(self._path) as journal:
                     while self._step(journal.relaxed()):
-                        pause, self.last_error = self._part.retry, ""
+                        backoff.reset()
+                        self.last_error = ""
                         if drained():
                             return
+                    backoff.reset()
                     self.last_error = ""
-                    pause = self._part.retry
-                    wait = _LOOK
             except RuntimeFault as error:
                 if not self.last_error:
                     log.warning("a sink fails", extra={"sink": self.name, "error": str(error)})
                 self.last_error = str(error)
                 self._drop()
-                wait, pause = pause, min(2 * pause, self._part.retry_most)
                 if ending or drained():
                     return
-                stopped(wait)  # what is new does not shorten it
+                stopped(backoff.next())  # what is new does not shorten it
                 continue
             if ending or drained():
                 return
-            self._wait(wait, stopped)
+            self._wait(_LOOK, stopped)
 
     def close(self) -> None:
         """Let go of the sink."""

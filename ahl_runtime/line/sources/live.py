@@ -13,6 +13,7 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from ahl_runtime.core.backoff import Backoff
 from ahl_runtime.core.errors import ImageError, SourceError
 from ahl_runtime.core.types import Frame
 from ahl_runtime.line.queues import PendingFrame
@@ -63,7 +64,7 @@ class Live(ABC):
     def run(self, give: Give, report: Report, stopped: Stopped, lost: Lost) -> None:
         """Until stopped, or the end of what ends."""
         part = self._settings
-        pause = part.retry
+        backoff = Backoff(part.retry, part.retry_most)
         while not stopped(0.0):
             before = self._count
             try:
@@ -82,7 +83,9 @@ class Live(ABC):
                 reason = f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
             if stopped(0.0):
                 return
-            pause = part.retry if self._count > before else min(2 * pause, part.retry_most)
+            if self._count > before:
+                backoff.reset()
+            pause = backoff.next()
             report("frozen" if self._frozen else "gone", f"{self._hidden(reason)}; next attempt in {pause:g} s")
             log.warning("a source fails", extra={"source": part.name, "error": self._hidden(reason)})
             stopped(pause)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from queue import Empty, Queue
 
+from ahl_runtime.core.backoff import Backoff
 from ahl_runtime.core.errors import Busy, EngineError, ImageError, StoreError
 from ahl_runtime.line.config import LineConfig
 from ahl_runtime.line.monitor.latency import StageLatencies
@@ -111,7 +112,7 @@ class Recorder:
 
     def _append(self, entries: list[Entry], aborted: Callable[[], bool]) -> set[str] | None:
         """The ids of those that were stored before; None if it was given up."""
-        pause = _RETRY
+        backoff = Backoff(_RETRY, _RETRY_MOST)
         while True:
             self.alive = time.monotonic()
             try:
@@ -128,12 +129,11 @@ class Recorder:
                     log.warning("decisions are stored again")
                 self.trouble = ""
                 return repeated
-            until = time.monotonic() + pause
+            until = time.monotonic() + backoff.next()
             while (left := until - time.monotonic()) > 0:
                 if aborted():
                     return None
                 time.sleep(min(left, 0.1))
-            pause = min(2 * pause, _RETRY_MOST)
 
     def _close(self) -> None:
         """The next attempt opens it anew: a file that came back is found, a half-open one is not trusted."""
