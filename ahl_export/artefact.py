@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto
+import onnx_ir as ir
 
 import calibration
 from ahl_export.errors import ExportError
@@ -87,7 +87,7 @@ def finish(
     evidence: Evidence,
     targets: Targets,
     references: Mapping[str, Pixels],
-    graph: ModelProto,
+    graph: ir.Model,
     first: ProvenArtefact | None,
 ) -> ProvenArtefact:
     """Prove an artefact and calibrate it on its own scores.
@@ -161,7 +161,7 @@ def _too_many(flips: int, n: int, share: float) -> bool:
     return flips > 0 and beta_cdf(share, flips, n - flips + 1) < 0.05  # P(Bin(n, share) >= flips)
 
 
-def _where(built: BuiltArtefact, evidence: Evidence, graph: ModelProto, first: ProvenArtefact | None) -> str:
+def _where(built: BuiltArtefact, evidence: Evidence, graph: ir.Model, first: ProvenArtefact | None) -> str:
     """Which layer departs, on the first of the gate's frames; empty where the engine does not show its layers."""
     if built.probe is None:
         return ""

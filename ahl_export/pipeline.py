@@ -7,13 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import onnx
-
 from ahl_export.artefact import BuiltArtefact, ProvenArtefact, Targets, finish
 from ahl_export.backends import triton as repository
 from ahl_export.errors import ExportError
 from ahl_export.graph.bands import banded
-from ahl_export.graph.onnx_graph import INPUT, OPSET, OUTPUTS, to_onnx
+from ahl_export.graph.onnx_graph import INPUT, OPSET, OUTPUTS, from_bytes, to_bytes, to_onnx
 from ahl_export.verify.layer_differences import probe
 from ahl_export.verify.parity import Bounds, Evidence, spread
 from ahl_runtime.bundle.bundle import Bundle, write_bundle
@@ -88,7 +86,7 @@ def export(
     evidence = Evidence(run)
     references = {f"reference/{i}.png": load(s) for i, s in enumerate(run.calibration_normals[:_REFERENCES])}
     finished: list[ProvenArtefact] = []
-    model, targets = onnx.load_from_string(graph), Targets(alpha, confidence, tail)
+    model, targets = from_bytes(graph), Targets(alpha, confidence, tail)
     for built in _artefacts(graph, wanted, evidence, finished, report):
         first = finished[0] if finished else None
         finished.append(finish(built, evidence, targets, references, model, first))
@@ -126,8 +124,8 @@ def _artefacts(
 
     Those for CPUs are cut into bands.
     """
-    model = onnx.load_from_string(graph)
-    data = banded(model).SerializeToString()
+    model = from_bytes(graph)
+    data = to_bytes(banded(model))
     yield BuiltArtefact(
         "onnxruntime",
         {"model.onnx": data},

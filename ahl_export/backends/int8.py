@@ -15,12 +15,13 @@ from time import thread_time
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ahl_export.artefact import BuiltArtefact
 from ahl_export.errors import ExportError
-from ahl_export.graph.onnx_graph import module_of, own_constants
+from ahl_export.graph.onnx_graph import array_of, constant, from_bytes, module_of, name_of, own_constants, to_bytes
 from ahl_export.verify.layer_differences import probe
 from ahl_export.verify.parity import Bounds, Evidence, Pixels, difference
 from ahl_runtime.engines.base import cores
@@ -34,6 +35,7 @@ _NORMALS, _PSEUDO = 16, 8  # frames that ranges are measured on
 _KINDS = ("cutmix", "cutpaste", "draem")
 _PROBES = 8  # frames of each kind that the search looks at; at every other one, for the noise of a part alone
 _TIMED = 6  # of them, for what a unit saves
+_CLIPS = ("Clip", "Relu")
 _SPREAD = 0.1  # of the normals' scores: the noise that the search allows, as a standard deviation
 _OF_GATE = 2 / 3  # of the gate's bounds for scores and maps: what the search allows, as other frames may be further off
 
@@ -50,7 +52,7 @@ class _Statistics:
 
 def build(graph: bytes, evidence: Evidence, spread: float, report: Callable[[str], None]) -> BuiltArtefact:
     """The quantised graph. `spread`: the standard deviation of normals' scores. ExportError if nothing can be won."""
-    model = own_constants(onnx.load_from_string(graph), (1, 2))  # one scale may stay float32
+    model = own_constants(from_bytes(graph), (1, 2))  # one scale may stay float32
     frames = list(_calibration_frames(evidence))
     statistics = _measure(model, frames)
     quantised = _correct_biases(_quantise(model, statistics.ranges), model, statistics.means)
@@ -60,8 +62,7 @@ def build(graph: bytes, evidence: Evidence, spread: float, report: Callable[[str
         raise ExportError("no part of the graph can be quantised within its bounds: export without --int8")
     report(f"int8: {len(kept)} of {len(units)} parts stay in float32: {', '.join(kept) or 'none'}")
     found = _with_float(quantised, model, {name for unit in kept for name in units[unit]})
-    onnx.checker.check_model(found, full_check=True)
-    data = found.SerializeToString()
+    data = to_bytes(found, check=True)
     extras = {
         "onnxruntime": version("onnxruntime"),
         "calibration": {"frames": len(frames), "method": "lowest and highest value"},
@@ -99,29 +100,28 @@ def _probe_frames(evidence: Evidence) -> list[Pixels]:
     return probes + [item.pixels() for item in made]
 
 
-def _convolutions(model: ModelProto) -> list[NodeProto]:
-    return [n for n in model.graph.node if n.op_type == "Conv"]
+def _convolutions(model: ir.Model) -> list[ir.Node]:
+    return [n for n in model.graph if n.op_type == "Conv"]
 
 
-def _quantisable(model: ModelProto) -> list[NodeProto]:
+def _quantisable(model: ir.Model) -> list[ir.Node]:
     """Convolutions, their clips, and the residual sums between them."""
-    found: dict[str, NodeProto] = {}  # by what they write
-    for node in model.graph.node:  # in the order in which they run
-        sources = [found[name] for name in node.input if name in found]
+    found: dict[ir.Node, None] = {}
+    for node in model.graph:  # in the order in which they run
+        sources = [p for p in node.predecessors() if p in found]
         summed = node.op_type == "Add" and len(sources) == 2
-        clipped = node.op_type in ("Clip", "Relu") and [s.op_type in ("Conv", "Add") for s in sources] == [True]
+        clipped = node.op_type in _CLIPS and [s.op_type in ("Conv", "Add") for s in sources] == [True]
         if node.op_type == "Conv" or summed or clipped:
-            found[node.output[0]] = node
-    return list(found.values())
+            found[node] = None
+    return list(found)
 
 
-def _measure(model: ModelProto, frames: Sequence[Pixels]) -> _Statistics:
+def _measure(model: ir.Model, frames: Sequence[Pixels]) -> _Statistics:
     """Run the frames through the float32 graph, with every tensor that will be quantised as an output."""
-    weights = {i.name for i in model.graph.initializer}
     nodes = _quantisable(model)
-    clipped = {n.input[0]: n.output[0] for n in nodes if n.op_type in ("Clip", "Relu")}
-    seen = dict.fromkeys(t for n in nodes for t in (*n.input, *n.output) if t and t not in weights)
-    names = [name for name in seen if name not in clipped]
+    clipped = {name_of(n.inputs[0]): name_of(n.outputs[0]) for n in nodes if n.op_type in _CLIPS}
+    read = (v for n in nodes for v in (*n.inputs, *n.outputs) if v is not None and v.const_value is None)
+    names = [name for name in dict.fromkeys(map(name_of, read)) if name not in clipped]
     run = probe(model, names)
     ranges: Ranges = {}
     means: dict[str, NDArray[np.float64]] = {}
@@ -135,18 +135,16 @@ def _measure(model: ModelProto, frames: Sequence[Pixels]) -> _Statistics:
     return _Statistics(ranges, means)
 
 
-def _quantise(model: ModelProto, ranges: Ranges) -> ModelProto:
+def _quantise(model: ir.Model, ranges: Ranges) -> ir.Model:
     """Every convolution between Q and DQ nodes."""
     from onnxruntime.quantization import CalibrationMethod, QuantType
     from onnxruntime.quantization.calibrate import TensorData, TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-    copy = ModelProto()
-    copy.CopyFrom(model)
     found = {n: TensorData(lowest=np.float32(low), highest=np.float32(high)) for n, (low, high) in ranges.items()}
     nodes = _quantisable(model)
     quantiser = QDQQuantizer(
-        copy,
+        ir.to_proto(model),
         per_channel=True,
         reduce_range=True,
         weight_qType=QuantType.QInt8,
@@ -158,30 +156,29 @@ def _quantise(model: ModelProto, ranges: Ranges) -> ModelProto:
         extra_options={},
     )
     quantiser.quantize_model()
-    return quantiser.model.model
-
-
-def _correct_biases(quantised: ModelProto, model: ModelProto, means: dict[str, NDArray[np.float64]]) -> ModelProto:
-    """Take back what rounding the weights adds to the mean of each channel, in the int32 biases."""
-    stored = {i.name: i for i in quantised.graph.initializer}
-    original = {i.name: i for i in model.graph.initializer}
-    producer = {output: n for n in quantised.graph.node for output in n.output}
-    before = {n.name: n for n in _convolutions(model)}
-    for node in (n for n in _convolutions(quantised) if len(n.input) > 2):  # without a bias, nothing can take it back
-        float_node = before[node.name]
-        weights, scale = (numpy_helper.to_array(stored[name]) for name in producer[node.input[1]].input[:2])
-        rounded = weights.astype(np.float64) * scale.astype(np.float64).reshape(-1, 1, 1, 1)
-        error = (rounded - numpy_helper.to_array(original[float_node.input[1]])).sum((2, 3))  # [out, in / groups]
-        groups = next((a.i for a in node.attribute if a.name == "group"), 1)
-        mean = means[float_node.input[0]].reshape(groups, -1)  # [groups, in / groups]
-        shift = np.einsum("goi,gi->go", error.reshape(groups, -1, mean.shape[1]), mean).ravel()
-        bias, bias_scale = (stored[name] for name in producer[node.input[2]].input[:2])
-        units = numpy_helper.to_array(bias) - np.rint(shift / numpy_helper.to_array(bias_scale))
-        bias.CopyFrom(numpy_helper.from_array(units.astype(np.int32), bias.name))
+    proto: onnx.ModelProto = quantiser.model.model
+    quantised = ir.from_proto(proto)
+    quantised.graph.sort()  # the quantiser appends Q and DQ at the end
     return quantised
 
 
-def _units(model: ModelProto) -> dict[str, list[str]]:
+def _correct_biases(quantised: ir.Model, model: ir.Model, means: dict[str, NDArray[np.float64]]) -> ir.Model:
+    """Take back what rounding the weights adds to the mean of each channel, in the int32 biases."""
+    before = {n.name: n for n in _convolutions(model)}
+    for node in (n for n in _convolutions(quantised) if len(n.inputs) > 2):  # without a bias, nothing can take it back
+        source, original = before[node.name].inputs[:2]
+        (weights, scale), (bias, bias_scale) = (q.inputs[:2] for q in node.predecessors()[1:])
+        rounded = array_of(weights).astype(np.float64) * array_of(scale).astype(np.float64).reshape(-1, 1, 1, 1)
+        error = (rounded - array_of(original)).sum((2, 3))  # [out, in / groups]
+        groups = node.attributes.get_int("group", 1)
+        mean = means[name_of(source)].reshape(groups, -1)  # [groups, in / groups]
+        shift = np.einsum("goi,gi->go", error.reshape(groups, -1, mean.shape[1]), mean).ravel()
+        units = array_of(bias) - np.rint(shift / array_of(bias_scale))
+        quantised.graph.initializers[name_of(bias)].const_value = ir.Tensor(units.astype(np.int32), name=name_of(bias))
+    return quantised
+
+
+def _units(model: ir.Model) -> dict[str, list[str]]:
     """Parts of the backbone at one scale (1: the fine one), by their nodes: each is quantised as a whole."""
     units: dict[str, list[str]] = {}
     scales, current = 0, ""
@@ -192,81 +189,63 @@ def _units(model: ModelProto) -> dict[str, list[str]]:
             scales += module == first  # the backbone runs at one scale after the other
             part = ".".join(module.removeprefix("extractor.backbone.net.").split(".")[:2])
             current = f"{part} at scale {scales}"
-        units.setdefault(current, []).append(node.name)
+        units.setdefault(current, []).append(node.name or "")
     return units
 
 
-def _with_float(quantised: ModelProto, model: ModelProto, names: set[str]) -> ModelProto:
+def _with_float(quantised: ir.Model, model: ir.Model, names: set[str]) -> ir.Model:
     """The quantised graph with the named nodes of the model in float32: they read float tensors and weights again.
 
     A tensor that a quantised node writes is read through its Q and DQ, so that the node stays an integer one.
     """
-    from onnxruntime.quantization.onnx_model import ONNXModel
-
-    found = ModelProto()
-    found.CopyFrom(quantised)
-    before = {n.name: n for n in model.graph.node}
-    integer = {n.name for n in _quantisable(model)} - names
-    written = {output: n.name for n in model.graph.node for output in n.output}
-    weights = {i.name: i for i in model.graph.initializer}
-    nodes = []
-    constants: dict[str, TensorProto] = {}
-    for node in found.graph.node:
+    found = quantised.clone()
+    there = ir.convenience.create_value_mapping(found.graph)
+    before = {n.name: n for n in model.graph}
+    integer = {n for n in _quantisable(model) if n.name not in names}
+    for node in list(found.graph):
         original = before.get(node.name)
-        if original is None or node.name in integer:
-            nodes.append(node)
+        if original is None or original in integer:
             continue
-        for k, name in enumerate(original.input):
-            if name in weights:
-                node.input[k] = f"{name}@float32"  # the plain name is that of the dequantised one
-                constants.setdefault(node.input[k], weights[name])
-            elif written.get(name) not in integer:
-                node.input[k] = name
-        nodes.append(node)
-        if node.output[0] != original.output[0]:  # the quantiser let its clip go, as Q clips too
-            clip = next(n for n in model.graph.node if node.output[0] in n.output)
-            node.output[0] = original.output[0]
-            nodes.append(clip)
-            constants |= {name: weights[name] for name in clip.input if name in weights}
-    del found.graph.node[:]
-    found.graph.node.extend(nodes)
-    there = {i.name for i in found.graph.initializer}
-    for name, value in constants.items():
-        if name not in there:
-            copy = found.graph.initializer.add()
-            copy.CopyFrom(value)
-            copy.name = name
-    ONNXModel(found).topological_sort()  # the quantiser appends Q and DQ at the end
-    _drop_unused(found)
+        for k, value in enumerate(original.inputs):
+            if value is not None and value.const_value is not None:
+                node.replace_input_with(k, _stored(found.graph, value))
+            elif value is not None and value.producer() not in integer:
+                node.replace_input_with(k, there[name_of(value)])
+        if node.outputs[0].name != original.outputs[0].name:
+            clip = _clip_again(found.graph, node, original.outputs[0])
+            there[name_of(clip)] = clip
+    RemoveUnusedNodesPass()(found)
     return found
 
 
-def _drop_unused(model: ModelProto) -> None:
-    """Remove nodes and initializers that no output depends on."""
-    needed = {o.name for o in model.graph.output}
-    for node in reversed(model.graph.node):  # in topological order: consumers come after producers
-        if needed.intersection(node.output):
-            needed.update(node.input)
-    nodes = [n for n in model.graph.node if needed.intersection(n.output)]
-    constants = [i for i in model.graph.initializer if i.name in needed]
-    del model.graph.node[:]
-    del model.graph.initializer[:]
-    model.graph.node.extend(nodes)
-    model.graph.initializer.extend(constants)
+def _stored(graph: ir.Graph, value: ir.Value) -> ir.Value:
+    """A constant of another graph, in this one."""
+    return graph.initializers.get(name_of(value)) or constant(graph, name_of(value), array_of(value))
+
+
+def _clip_again(graph: ir.Graph, node: ir.Node, written: ir.Value) -> ir.Value:
+    """Put back the clip of `written`, which the quantiser let go, as Q clips too; gives what the clip writes."""
+    (clip,), output = written.consumers(), node.outputs[0]
+    clipped = ir.val(output.name, output.dtype, output.shape)
+    output.replace_all_uses_with(clipped, replace_graph_outputs=True)
+    output.name = written.name
+    limits = [value and _stored(graph, value) for value in clip.inputs[1:]]
+    node.append(ir.Node("", clip.op_type, [output, *limits], clip.attributes, outputs=[clipped], name=clip.name))
+    return clipped
 
 
 def _search(
-    model: ModelProto, quantised: ModelProto, units: dict[str, list[str]], frames: Sequence[Pixels], spread: float
+    model: ir.Model, quantised: ir.Model, units: dict[str, list[str]], frames: Sequence[Pixels], spread: float
 ) -> tuple[list[str], dict[str, float]]:
     """Which units stay in float32, in graph order, and the noise that each adds when it alone is quantised.
 
     Noise is the standard deviation of the scores' change, in units of `spread`; a shift that all scores share moves
     the threshold with them.
     """
-    quantisable = {n.name for n in _quantisable(model)}
+    quantisable = {name for names in units.values() for name in names}
     wanted = _look(model, frames, cores(None))
 
-    def with_float(kept: Iterable[str]) -> ModelProto:
+    def with_float(kept: Iterable[str]) -> ir.Model:
         return _with_float(quantised, model, {n for unit in kept for n in units[unit]})
 
     whole = _engine(with_float([]))
@@ -317,15 +296,15 @@ class _Seen:
     maps: list[NDArray[np.float32]]
 
 
-def _look(model: ModelProto, frames: Sequence[Pixels], threads: int = 1) -> _Seen:
+def _look(model: ir.Model, frames: Sequence[Pixels], threads: int = 1) -> _Seen:
     engine = _engine(model, threads)
     outputs = [engine.infer(frame[None]) for frame in frames]
     return _Seen(np.array([float(o.score[0]) for o in outputs]), [o.anomaly_map[0] for o in outputs])
 
 
-def _engine(model: ModelProto, threads: int = 1) -> OrtEngine:
+def _engine(model: ir.Model, threads: int = 1) -> OrtEngine:
     """Of one thread where units are looked at side by side."""
-    return OrtEngine(model.SerializeToString(), threads)
+    return OrtEngine(to_bytes(model), threads)
 
 
 def _slower(engine: OrtEngine, other: OrtEngine, frames: Sequence[Pixels]) -> float:

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 
 from ahl_export.artefact import BuiltArtefact
 from ahl_export.errors import ExportError
-from ahl_export.graph.onnx_graph import own_constants
+from ahl_export.graph.onnx_graph import from_bytes, own_constants, to_bytes
 from ahl_export.verify.parity import Bounds
 from ahl_runtime.engines.base import reason
 from ahl_runtime.engines.openvino import OpenVinoEngine, read
@@ -30,7 +29,7 @@ def build(graph: bytes, unit: float = 1.0) -> BuiltArtefact:
     """
     import openvino
 
-    whole = own_constants(onnx.load_from_string(graph), (2,)).SerializeToString()
+    whole = to_bytes(own_constants(from_bytes(graph), (2,)))
     try:
         model = openvino.Core().read_model(model=whole, weights=b"")
         _simplify(model)

@@ -7,16 +7,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import onnx
-from onnx import TensorProto, ValueInfoProto
+import onnx_ir as ir
 
 from ahl_export.errors import ExportError
+from ahl_export.graph.onnx_graph import from_bytes
 from ahl_runtime.bundle.bundle import Bundle
 from ahl_runtime.core.files import write_whole
 
 CONFIG, ABOUT = "config.pbtxt", "bundle.json"
 _BATCH = 8
-_TYPES = {TensorProto.UINT8: "TYPE_UINT8", TensorProto.FLOAT: "TYPE_FP32"}
+_TYPES = {ir.DataType.UINT8: "TYPE_UINT8", ir.DataType.FLOAT: "TYPE_FP32"}
 
 
 def check_writable(folder: Path) -> None:
@@ -39,7 +39,7 @@ def write(bundle: Bundle, folder: Path) -> Path:
     check_writable(folder)
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", bundle.manifest.name)
     data = bundle.read(bundle.manifest.first.files[0])
-    tensors = _tensors(onnx.load_from_string(data))
+    tensors = _tensors(from_bytes(data).graph)
     model = folder / name
     config = model / CONFIG
     try:
@@ -87,20 +87,21 @@ def _config(name: str, tensors: str) -> str:
     )
 
 
-def _tensors(model: onnx.ModelProto) -> str:
+def _tensors(graph: ir.Graph) -> str:
     """The inputs and outputs, without the batch's dimension, which is Triton's."""
     return "".join(
         f"{kind} [\n" + ",\n".join(_tensor(v) for v in values) + "\n]\n"
-        for kind, values in (("input", model.graph.input), ("output", model.graph.output))
+        for kind, values in (("input", graph.inputs), ("output", graph.outputs))
     )
 
 
-def _tensor(value: ValueInfoProto) -> str:
-    tensor = value.type.tensor_type
-    dims = [d.dim_value if d.HasField("dim_value") else -1 for d in tensor.shape.dim][1:]
+def _tensor(value: ir.Value) -> str:
+    if value.shape is None or value.dtype is None:
+        raise ExportError(f"the graph does not say the shape and type of {value.name}: export the bundle again")
+    dims = [d if isinstance(d, int) else -1 for d in value.shape[1:]]
     # One number a frame has no dimension but the batch's; Triton wants one at its door.
     shape = f"dims: [ {', '.join(map(str, dims))} ]" if dims else "dims: [ 1 ]\n    reshape { shape: [ ] }"
-    return f'  {{\n    name: "{value.name}"\n    data_type: {_TYPES[tensor.elem_type]}\n    {shape}\n  }}'
+    return f'  {{\n    name: "{value.name}"\n    data_type: {_TYPES[value.dtype]}\n    {shape}\n  }}'
 
 
 def _squeezed(text: str) -> set[str]:

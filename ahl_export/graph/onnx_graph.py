@@ -4,11 +4,15 @@ import ast
 import logging
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import torch
-from onnx import ModelProto, NodeProto, numpy_helper
+from numpy.typing import NDArray
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+from onnx_ir.passes.common.shape_inference import infer_shapes
 
 from ahl_export.errors import ExportError
 from ahl_train.unified import Unified
@@ -17,6 +21,7 @@ OPSET = 18
 INPUT = "image"
 OUTPUTS = ("score", "anomaly_map", "head_scores")
 _LEAST_SIDE = 16  # px
+_INVALID = (onnx.checker.ValidationError, onnx.shape_inference.InferenceError)
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _CONSTANTS = ("extractor.preprocess.gain", "extractor.preprocess.bias")
 
@@ -50,34 +55,70 @@ def to_onnx(model: Unified) -> bytes:
             )
         if program is None:
             raise ExportError("torch.onnx gave no graph: check the versions against constraints.txt")
-        graph = program.model_proto
+        graph = program.model
         _name_nodes(graph, {name for name, _ in model.named_modules()})
-        _scalars(graph)
-        onnx.checker.check_model(graph, full_check=True)
-    except (torch.onnx.errors.OnnxExporterError, onnx.checker.ValidationError) as error:
+        _scalars(graph.graph)
+        return to_bytes(graph, check=True)
+    except (torch.onnx.errors.OnnxExporterError, *_INVALID) as error:
         raise ExportError(f"the model cannot be made an ONNX graph: {str(error).splitlines()[0]}") from error
-    return graph.SerializeToString()
 
 
-def module_of(node: NodeProto) -> str:
+def from_bytes(data: bytes) -> ir.Model:
+    """The model of an ONNX file's bytes. Its constants stay where they are in `data`."""
+    return ir.from_proto(onnx.load_from_string(data))
+
+
+def to_bytes(model: ir.Model, *, check: bool = False) -> bytes:
+    """The bytes of an ONNX file. `check`: in full by onnx.checker; ValidationError, InferenceError."""
+    proto = ir.to_proto(model)
+    if check:
+        onnx.checker.check_model(proto, full_check=True)
+    return bytes(proto.SerializeToString())
+
+
+def with_shapes(model: ir.Model) -> ir.Model:
+    """The model, with the types and shapes that onnx can infer on its tensors."""
+    return infer_shapes(model, check_type=False, strict_mode=False, data_prop=False)
+
+
+def module_of(node: ir.Node) -> str:
     """The module that a node of ``to_onnx``'s graph comes from, by its dotted name; "" for the model itself."""
-    return node.name.rpartition("/")[0]
+    return (node.name or "").rpartition("/")[0]
 
 
-def own_constants(model: ModelProto, inputs: Sequence[int]) -> ModelProto:
+def name_of(value: ir.Value | None) -> str:
+    """A tensor's name; "" for an input that is left out."""
+    return (value and value.name) or ""
+
+
+def array_of(value: ir.Value | None) -> NDArray[Any]:
+    """A constant's values. ExportError for a tensor that is none."""
+    if value is None or value.const_value is None:
+        raise ExportError(f"{name_of(value) or 'an input'} is no constant: the graph is not that of ahl export")
+    return value.const_value.numpy()
+
+
+def constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
+    """A new constant of the graph, which shares the array's memory. ValueError if the graph has one of that name."""
+    value = ir.val(name, const_value=ir.Tensor(array, name=name))
+    graph.register_initializer(value)
+    return value
+
+
+def own_constants(model: ir.Model, inputs: Sequence[int]) -> ir.Model:
     """The model, changed: convolutions that share constants, as those of both scales do, get copies of their own.
 
     `inputs`: 1 for weights, 2 for biases.
     """
-    by_name = {i.name: i for i in model.graph.initializer}
-    taken: set[str] = set()
-    for node in (n for n in model.graph.node if n.op_type == "Conv"):
-        for k, name in enumerate(node.input):
-            if k in inputs and name in taken:
-                copy = model.graph.initializer.add()
-                copy.CopyFrom(by_name[name])
-                copy.name = node.input[k] = f"{name}@{node.output[0]}"
-            taken.add(name)
+    taken: set[ir.Value] = set()
+    for node in (n for n in model.graph if n.op_type == "Conv"):
+        for k, value in enumerate(node.inputs):
+            if value is None or k not in inputs:
+                continue
+            if value in taken:
+                name = f"{value.name}@{node.outputs[0].name}"
+                node.replace_input_with(k, constant(model.graph, name, array_of(value)))
+            taken.add(value)
     return model
 
 
@@ -85,31 +126,24 @@ def _without_inplace(model: torch.nn.Module) -> None:
     """The same function; but torch traces an in-place activation through 20 operators, for two thirds of the time."""
     for module in model.modules():
         if getattr(module, "inplace", False):
-            module.inplace = False
+            vars(module)["inplace"] = False
 
 
-def _name_nodes(model: ModelProto, modules: set[str]) -> None:
+def _name_nodes(model: ir.Model, modules: set[str]) -> None:
     """Name nodes after modules, and drop what torch wrote on them: stack traces with the paths of this machine."""
-    for node in model.graph.node:
-        scopes = next((ast.literal_eval(p.value) for p in node.metadata_props if p.key == _SCOPES), [""])
+    for node in model.graph:
+        scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "['']"))
         within = [s for s in scopes if s in modules]
-        node.name = f"{within[-1] if within else ''}/{node.output[0]}"
-    for part in (model, model.graph, *model.graph.node, *model.graph.input, *model.graph.output):
-        part.doc_string = ""
-        del part.metadata_props[:]
-    for value in (*model.graph.value_info, *model.graph.initializer):
-        del value.metadata_props[:]
+        node.name = f"{within[-1] if within else ''}/{node.outputs[0].name}"
+    ClearMetadataAndDocStringPass()(model)
+    for value in ir.convenience.create_value_mapping(model.graph).values():
+        value.metadata_props.clear()
+    model.metadata_props.clear()
 
 
-def _scalars(model: ModelProto) -> None:
+def _scalars(graph: ir.Graph) -> None:
     """One number where all channels share it: engines that keep channels last broadcast a vector of 3 very slowly."""
-    shared = {
-        i.name: array[(0,) * array.ndim]
-        for i in model.graph.initializer
-        if i.name in _CONSTANTS and np.ptp(array := numpy_helper.to_array(i)) == 0
-    }
-    for initializer in model.graph.initializer:
-        if initializer.name in shared:
-            initializer.CopyFrom(numpy_helper.from_array(np.array(shared[initializer.name]), initializer.name))
-    for value in [v for v in model.graph.value_info if v.name in shared]:
-        model.graph.value_info.remove(value)
+    for value in (graph.initializers[name] for name in _CONSTANTS if name in graph.initializers):
+        array = array_of(value)
+        if np.ptp(array) == 0:
+            value.const_value, value.shape = ir.Tensor(array.reshape(-1)[0], name=value.name), ir.Shape(())

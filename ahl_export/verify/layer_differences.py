@@ -3,12 +3,11 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto
 
-from ahl_export.graph.onnx_graph import module_of
+from ahl_export.graph.onnx_graph import module_of, name_of, to_bytes
 from ahl_export.verify.parity import Pixels
 from ahl_train.unified import Unified
 
@@ -19,23 +18,22 @@ Probe = Callable[[Sequence[str]], Callable[[Pixels], Arrays]]
 _SHARE = 0.1  # of the largest departure: where that much is reached, it begins
 
 
-def probe(model: ModelProto, names: Sequence[str]) -> Callable[[Pixels], Arrays]:
+def probe(model: ir.Model, names: Sequence[str]) -> Callable[[Pixels], Arrays]:
     """A function that gives the named tensors of an ONNX graph for one frame, by ONNX Runtime."""
     import onnxruntime
 
-    wider = ModelProto()
-    wider.CopyFrom(model)
-    there = {o.name for o in model.graph.output}
-    wider.graph.output.extend(
-        onnx.helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in names if n not in there
-    )
+    wider = model.clone()
+    tensors = ir.convenience.create_value_mapping(wider.graph)
+    for tensor in (tensors[name] for name in names if not tensors[name].is_graph_output()):
+        tensor.type, tensor.shape = ir.TensorType(ir.DataType.FLOAT), None
+        wider.graph.outputs.append(tensor)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(wider.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(to_bytes(wider), options, providers=["CPUExecutionProvider"])
     return lambda frame: session.run(list(names), {"image": frame[None]})
 
 
-def from_model(model: Unified, graph: ModelProto, other: Probe, frame: Pixels) -> str:
+def from_model(model: Unified, graph: ir.Model, other: Probe, frame: Pixels) -> str:
     """Where an artefact of ``to_onnx``'s graph departs from the model in torch, in one clause."""
     layers = _layers(graph)
     calls: dict[str, Arrays] = {}
@@ -54,14 +52,14 @@ def from_model(model: Unified, graph: ModelProto, other: Probe, frame: Pixels) -
     finally:
         for hook in hooks:
             hook.remove()
-    calls |= {o.name: [t.numpy()] for o, t in zip(graph.graph.output, outputs, strict=True)}
+    calls |= {name_of(o): [t.numpy()] for o, t in zip(graph.graph.outputs, outputs, strict=True)}
     got = other([tensor for _, tensor in layers])(frame)
     return _worst(
         [(module, *_closest_shape(calls[module], value)) for (module, _), value in zip(layers, got, strict=True)]
     )
 
 
-def from_graph(graph: ModelProto, other: Probe, frame: Pixels) -> str:
+def from_graph(graph: ir.Model, other: Probe, frame: Pixels) -> str:
     """Where an artefact departs from the float32 graph, in one clause."""
     layers = _layers(graph, activated=True)
     tensors = [tensor for _, tensor in layers]
@@ -69,17 +67,21 @@ def from_graph(graph: ModelProto, other: Probe, frame: Pixels) -> str:
     return _worst([(name, w, g) for (name, _), w, g in zip(layers, wanted, got, strict=True)])
 
 
-def _layers(graph: ModelProto, *, activated: bool = False) -> list[tuple[str, str]]:
+def _layers(graph: ir.Model, *, activated: bool = False) -> list[tuple[str, str]]:
     """Module and tensor of the preprocessed frame, of each convolution, and of the outputs, in graph order.
 
     `activated`: behind the clip that follows a convolution, which a quantised graph takes together with it.
     """
-    convolutions = [n for n in graph.graph.node if n.op_type == "Conv"]
-    behind = {n.input[0]: n.output[0] for n in graph.graph.node if n.op_type in ("Clip", "Relu")} if activated else {}
-    found = [(module_of(n), behind.get(n.output[0], n.output[0])) for n in convolutions]
-    written = {output: module_of(n) for n in graph.graph.node for output in n.output}
-    first = convolutions[0].input[0]
-    return [(written[first], first), *found, *((o.name, o.name) for o in graph.graph.output)]
+    convolutions = [node for node in graph.graph if node.op_type == "Conv"]
+    preprocessing = convolutions[0].predecessors()[0]
+    found = [(n, _activated(n.outputs[0]) if activated else n.outputs[0]) for n in convolutions]
+    layers = [(module_of(n), name_of(value)) for n, value in [(preprocessing, preprocessing.outputs[0]), *found]]
+    return [*layers, *((name_of(o), name_of(o)) for o in graph.graph.outputs)]
+
+
+def _activated(value: ir.Value) -> ir.Value:
+    """What a clip makes of a tensor; the tensor itself where none reads it."""
+    return next((n.outputs[0] for n in value.consumers() if n.op_type in ("Clip", "Relu")), value)
 
 
 def _closest_shape(calls: Arrays, value: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -4,13 +4,13 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 import pytest
-from onnx import numpy_helper
 from scipy.stats import binomtest
 
 from ahl_export.artefact import BuiltArtefact, ProvenArtefact, Targets, _too_many, finish
 from ahl_export.errors import ExportError
+from ahl_export.graph.onnx_graph import array_of, from_bytes, to_bytes
 from ahl_export.verify.layer_differences import probe
 from ahl_export.verify.parity import Bounds, Evidence, Pixels
 from ahl_runtime.engines.ort import OrtEngine
@@ -29,7 +29,7 @@ def references(evidence: Evidence) -> dict[str, Pixels]:
 
 @pytest.fixture(scope="module")
 def built(graph: bytes) -> BuiltArtefact:
-    model = onnx.load_from_string(graph)
+    model = from_bytes(graph)
     engine = OrtEngine(graph)
     return BuiltArtefact(
         "onnxruntime", {"model.onnx": graph}, "float32", TIGHT, 1e-4, engine, probe=partial(probe, model)
@@ -38,17 +38,17 @@ def built(graph: bytes) -> BuiltArtefact:
 
 @pytest.fixture(scope="module")
 def first(graph: bytes, built: BuiltArtefact, evidence: Evidence, references: dict[str, Pixels]) -> ProvenArtefact:
-    return finish(built, evidence, TARGETS, references, onnx.load_from_string(graph), None)
+    return finish(built, evidence, TARGETS, references, from_bytes(graph), None)
 
 
 def other(graph: bytes, bounds: Bounds) -> BuiltArtefact:
     """The graph with one layer's weights rounded to a few values: an artefact that departs."""
-    model = onnx.load_from_string(graph)
-    (weight,) = (i for i in model.graph.initializer if i.name == f"{LAYER}.weight")
-    values = numpy_helper.to_array(weight)
+    model = from_bytes(graph)
+    weight = model.graph.initializers[f"{LAYER}.weight"]
+    values = array_of(weight)
     step = np.abs(values).max() / 7
-    weight.CopyFrom(numpy_helper.from_array((np.rint(values / step) * step).astype(np.float32), weight.name))
-    data = model.SerializeToString()
+    weight.const_value = ir.Tensor((np.rint(values / step) * step).astype(np.float32), name=weight.name)
+    data = to_bytes(model)
     return BuiltArtefact(
         "openvino", {"x.onnx": data}, "int4", bounds, 1e-2, OrtEngine(data), probe=partial(probe, model)
     )
@@ -64,7 +64,7 @@ def test_one_that_departs_is_refused_with_its_layer(
     graph: bytes, evidence: Evidence, references: dict[str, Pixels], first: ProvenArtefact
 ) -> None:
     with pytest.raises(ExportError, match=rf"openvino disagrees with the model: scores .*; it begins at {LAYER}, off"):
-        finish(other(graph, TIGHT), evidence, TARGETS, references, onnx.load_from_string(graph), first)
+        finish(other(graph, TIGHT), evidence, TARGETS, references, from_bytes(graph), first)
 
 
 def test_one_that_orders_frames_otherwise_is_refused(
@@ -72,14 +72,14 @@ def test_one_that_orders_frames_otherwise_is_refused(
 ) -> None:
     loose = other(graph, Bounds(score=1e9, map=1e9, flips=1.0, rank=0.9999999))
     with pytest.raises(ExportError, match=r"departs from the float32 graph: .* rank correlation 0\.\d+ .* begins at"):
-        finish(loose, evidence, TARGETS, references, onnx.load_from_string(graph), first)
+        finish(loose, evidence, TARGETS, references, from_bytes(graph), first)
 
 
 def test_one_within_wide_bounds_has_thresholds_of_its_own(
     graph: bytes, evidence: Evidence, references: dict[str, Pixels], first: ProvenArtefact
 ) -> None:
     loose = other(graph, Bounds(score=1e9, map=1e9, flips=1.0, rank=-1.0))
-    finished = finish(loose, evidence, TARGETS, references, onnx.load_from_string(graph), first)
+    finished = finish(loose, evidence, TARGETS, references, from_bytes(graph), first)
     assert finished.fields["decision"]["threshold"] == finished.threshold != first.threshold
     assert loose.run is not None
     scores = [float(loose.run.infer(pixels[None]).score[0]) for pixels in evidence.normals()]
@@ -92,14 +92,14 @@ def test_one_that_cannot_run_here_takes_the_firsts_thresholds_and_says_so(
     graph: bytes, evidence: Evidence, references: dict[str, Pixels], first: ProvenArtefact
 ) -> None:
     plan = replace(other(graph, TIGHT), engine="tensorrt", run=None)
-    finished = finish(plan, evidence, TARGETS, references, onnx.load_from_string(graph), first)
+    finished = finish(plan, evidence, TARGETS, references, from_bytes(graph), first)
     assert finished.fields["parity"] is None
     promised = first.fields["decision"]["promise"]
     said = f"not proven, as it could not run where it was exported; the float32 graph: {promised}"
     assert finished.fields["decision"] == first.fields["decision"] | {"promise": said}
     assert set(finished.members) == {"x.onnx"} and "cannot run here" in finished.line
     with pytest.raises(ExportError, match="nothing else proves the graph"):
-        finish(plan, evidence, TARGETS, references, onnx.load_from_string(graph), None)
+        finish(plan, evidence, TARGETS, references, from_bytes(graph), None)
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
-from onnx import ModelProto
 
 from ahl_export.artefact import BuiltArtefact
 from ahl_export.backends import int8 as quantize
 from ahl_export.errors import ExportError
-from ahl_export.graph.onnx_graph import own_constants
+from ahl_export.graph.onnx_graph import from_bytes, own_constants, to_bytes
 from ahl_export.verify.parity import Evidence, difference, survey
 from ahl_runtime.engines.ort import OrtEngine
 
@@ -30,18 +30,16 @@ def built(graph: bytes, evidence: Evidence, spread: float) -> BuiltArtefact:
 
 
 @pytest.fixture(scope="module")
-def model(graph: bytes) -> ModelProto:
-    return own_constants(onnx.load_from_string(graph), (1, 2))
+def model(graph: bytes) -> ir.Model:
+    return own_constants(from_bytes(graph), (1, 2))
 
 
 @pytest.fixture(scope="module")
-def parts(model: ModelProto, evidence: Evidence) -> tuple[ModelProto, ModelProto]:
+def parts(model: ir.Model, evidence: Evidence) -> tuple[ir.Model, ir.Model]:
     """The quantised graph before and after its biases are corrected."""
     statistics = quantize._measure(model, list(quantize._calibration_frames(evidence)))
     plain = quantize._quantise(model, statistics.ranges)
-    corrected = ModelProto()
-    corrected.CopyFrom(plain)
-    return plain, quantize._correct_biases(corrected, model, statistics.means)
+    return plain, quantize._correct_biases(plain.clone(), model, statistics.means)
 
 
 def data(built: BuiltArtefact) -> bytes:
@@ -49,7 +47,7 @@ def data(built: BuiltArtefact) -> bytes:
     return only
 
 
-def test_it_is_a_whole_graph_and_says_what_stays_in_float32(model: ModelProto, built: BuiltArtefact) -> None:
+def test_it_is_a_whole_graph_and_says_what_stays_in_float32(model: ir.Model, built: BuiltArtefact) -> None:
     onnx.checker.check_model(onnx.load_from_string(data(built)), full_check=True)
     units = quantize._units(model)
     assert set(built.extras["float32_parts"]) < set(units)
@@ -57,10 +55,10 @@ def test_it_is_a_whole_graph_and_says_what_stays_in_float32(model: ModelProto, b
     assert all(noise >= 0 for noise in built.extras["sensitivity"].values())
 
 
-def test_onnx_runtime_runs_the_rest_in_integers(model: ModelProto, built: BuiltArtefact, tmp_path: Path) -> None:
+def test_onnx_runtime_runs_the_rest_in_integers(model: ir.Model, built: BuiltArtefact, tmp_path: Path) -> None:
     units, kept = quantize._units(model), built.extras["float32_parts"]
     floating = {name for unit in kept for name in units[unit]}
-    convolutions = [n.name for n in model.graph.node if n.op_type == "Conv"]
+    convolutions = [n.name for n in model.graph if n.op_type == "Conv"]
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     options.log_severity_level = 4
@@ -79,10 +77,10 @@ def test_scores_are_near_the_graphs_at_any_size(graph: bytes, built: BuiltArtefa
 
 
 def test_all_parts_in_float32_are_the_float32_graph(
-    model: ModelProto, parts: tuple[ModelProto, ModelProto], graph: bytes, evidence: Evidence
+    model: ir.Model, parts: tuple[ir.Model, ir.Model], graph: bytes, evidence: Evidence
 ) -> None:
     names = {name for unit in quantize._units(model).values() for name in unit}
-    whole = OrtEngine(quantize._with_float(parts[1], model, names).SerializeToString())
+    whole = OrtEngine(to_bytes(quantize._with_float(parts[1], model, names)))
     for frame in evidence.gate[:3]:
         assert whole.infer(frame[None]).score[0] == pytest.approx(
             OrtEngine(graph).infer(frame[None]).score[0], abs=1e-4
@@ -90,16 +88,16 @@ def test_all_parts_in_float32_are_the_float32_graph(
 
 
 def test_correcting_biases_brings_the_scores_back(
-    parts: tuple[ModelProto, ModelProto], graph: bytes, evidence: Evidence
+    parts: tuple[ir.Model, ir.Model], graph: bytes, evidence: Evidence
 ) -> None:
     frames = list(evidence.normals())
-    wanted = quantize._look(onnx.load_from_string(graph), frames).scores
+    wanted = quantize._look(from_bytes(graph), frames).scores
     plain, corrected = (abs(float(np.mean(quantize._look(m, frames).scores - wanted))) for m in parts)
     assert corrected < 0.5 * plain
 
 
 def test_the_search_keeps_what_is_noisy_until_the_bound_holds(
-    model: ModelProto, parts: tuple[ModelProto, ModelProto], evidence: Evidence, spread: float
+    model: ir.Model, parts: tuple[ir.Model, ir.Model], evidence: Evidence, spread: float
 ) -> None:
     units, frames = quantize._units(model), quantize._probe_frames(evidence)[:2]
     kept, alone = quantize._search(model, parts[1], units, frames, spread)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime
 import pytest
 from google.protobuf import text_format
@@ -114,3 +115,8 @@ def test_a_place_that_cannot_be_written_is_said_first(tmp_path: Path) -> None:
     for place in (tmp_path / "file", tmp_path / "missing" / "models"):
         with pytest.raises(ExportError, match="give --triton a folder"):
             triton.check_writable(place)
+
+
+def test_a_tensor_without_a_shape_is_refused() -> None:
+    with pytest.raises(ExportError, match="does not say the shape and type of score: export the bundle again"):
+        triton._tensor(ir.val("score", ir.DataType.FLOAT))

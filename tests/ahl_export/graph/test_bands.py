@@ -4,12 +4,13 @@ from math import prod
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from ahl_export.graph.bands import banded
+from ahl_export.graph.bands import _BAND, banded
 
 Kind = tuple[str, int, int, int, int]  # operator, kernel, stride, padding above, padding below
 _LAYERS = st.tuples(
@@ -62,6 +63,11 @@ def chain(kinds: list[Kind], rows: int = 96, channels: int = 8) -> ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
+def cut(model: ModelProto, band: int = _BAND) -> ModelProto:
+    """``banded``, of protobufs."""
+    return ir.to_proto(banded(ir.from_proto(model), band))
+
+
 def run(model: ModelProto, frames: np.ndarray, name: str = "x") -> list[np.ndarray]:
     import onnxruntime
 
@@ -69,7 +75,7 @@ def run(model: ModelProto, frames: np.ndarray, name: str = "x") -> list[np.ndarr
     return session.run(None, {name: frames})
 
 
-def cuts(model: ModelProto) -> list[int]:
+def counts(model: ModelProto) -> list[int]:
     """Into how many bands each chain is cut."""
     return [len(n.input) for n in model.graph.node if n.op_type == "Concat" and n.name.endswith("@bands")]
 
@@ -84,45 +90,52 @@ def widest(model: ModelProto) -> int:
 @given(st.lists(_LAYERS, max_size=4), st.integers(20_000, 200_000))
 def test_any_chain_gives_the_same_numbers(kinds: list[Kind], band: int) -> None:
     model = chain(kinds)
-    cut = banded(model, band)
-    onnx.checker.check_model(cut, full_check=True)
+    found = cut(model, band)
+    onnx.checker.check_model(found, full_check=True)
     frames = np.random.default_rng(1).standard_normal((2, 2, 96, 96)).astype(np.float32)
-    (wanted,), (got,) = run(model, frames), run(cut, frames)
+    (wanted,), (got,) = run(model, frames), run(found, frames)
     np.testing.assert_allclose(got, wanted, atol=1e-5)
 
 
 def test_what_lies_between_is_no_wider_than_a_band() -> None:
     model = chain([("Clip", 1, 1, 0, 0), ("Conv", 3, 2, 0, 1)])
     whole = widest(model)
-    cut = banded(model, whole // 4)
-    assert cuts(cut) == [4]
-    assert widest(cut) < 1.2 * whole / 4
+    found = cut(model, whole // 4)
+    assert counts(found) == [4]
+    assert widest(found) < 1.2 * whole / 4
+
+
+def test_the_model_itself_is_left_alone() -> None:
+    model = ir.from_proto(chain([("Conv", 3, 1, 1, 1)]))
+    before = ir.to_proto(model)
+    assert len(banded(model, 40_000).graph) > len(model.graph)
+    assert ir.to_proto(model) == before
 
 
 def test_rows_are_not_computed_twice_and_more() -> None:
     """Seven kernels of five rows reach so far that bands of four rows would compute the first layer's six times."""
-    assert cuts(banded(chain([("Conv", 5, 1, 2, 2)] * 7), 3_000)) == []
+    assert counts(cut(chain([("Conv", 5, 1, 2, 2)] * 7), 3_000)) == []
 
 
 def test_what_is_read_elsewhere_too_is_kept_whole() -> None:
     model = chain([("Conv", 3, 1, 1, 1), ("Conv", 3, 1, 1, 1)])
-    assert cuts(banded(model, 80_000)) == [4]
+    assert counts(cut(model, 80_000)) == [4]
     for node in model.graph.node[2:5]:
         model.graph.output.append(helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, ["N", 8, 96, 96]))
-    assert banded(model, 80_000).graph.node == model.graph.node
+    assert cut(model, 80_000).graph.node == model.graph.node
 
 
 def test_a_graph_of_free_height_stays() -> None:
     model = chain([])
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "H"
-    assert banded(model, 1_000).graph.node == model.graph.node
+    assert cut(model, 1_000).graph.node == model.graph.node
 
 
 @pytest.mark.slow
 def test_the_exported_graph(graph: bytes, frames: np.ndarray) -> None:
     whole = onnx.load_from_string(graph)
-    cut = banded(whole)
-    onnx.checker.check_model(cut, full_check=True)
-    assert len(cuts(cut)) >= 3 and widest(cut) < widest(whole) / 3
-    for got, wanted in zip(run(cut, frames, "image"), run(whole, frames, "image"), strict=True):
+    found = cut(whole)
+    onnx.checker.check_model(found, full_check=True)
+    assert len(counts(found)) >= 3 and widest(found) < widest(whole) / 3
+    for got, wanted in zip(run(found, frames, "image"), run(whole, frames, "image"), strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=2e-5)

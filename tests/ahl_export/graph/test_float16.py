@@ -1,14 +1,14 @@
 """The graph for TensorRT: the same function in float32; in float16 the backbone alone, within its bounds."""
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx_ir.passes.common.shape_inference import infer_shapes
 
 from ahl_export.backends.trt_proof import bounds, prove, recipe
 from ahl_export.errors import ExportError
 from ahl_export.graph.float16 import for_tensorrt
-from ahl_export.graph.onnx_graph import module_of
+from ahl_export.graph.onnx_graph import array_of, from_bytes, module_of, to_bytes
 from ahl_export.verify.parity import Evidence
 from ahl_runtime.engines.ort import OrtEngine
 from ahl_train.run import Run
@@ -22,9 +22,8 @@ def halved(graph: bytes) -> bytes:
 
 
 def test_pixels_are_cast_before_anything_else(graph: bytes) -> None:
-    model = onnx.load_from_string(for_tensorrt(graph, "float32"))
-    readers = [n for n in model.graph.node if "image" in n.input]
-    assert [n.op_type for n in readers] == ["Cast"]
+    model = from_bytes(for_tensorrt(graph, "float32"))
+    assert [n.op_type for n in model.graph.inputs[0].consumers()] == ["Cast"]
 
 
 def test_float32_computes_the_same(graph: bytes, frames: np.ndarray) -> None:
@@ -34,16 +33,22 @@ def test_float32_computes_the_same(graph: bytes, frames: np.ndarray) -> None:
 
 
 def test_float16_is_the_backbones_alone(halved: bytes) -> None:
-    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(halved), strict_mode=True)
-    types = {v.name: v.type.tensor_type.elem_type for v in (*model.graph.value_info, *model.graph.output)}
-    for node in model.graph.node:
+    graph = infer_shapes(from_bytes(halved), strict_mode=True).graph
+    for node in graph:
         if node.op_type == "Conv":
             inside = module_of(node).startswith("extractor.backbone")
-            assert (types[node.output[0]] == TensorProto.FLOAT16) == inside, node.name
+            assert (node.outputs[0].dtype == ir.DataType.FLOAT16) == inside, node.name
         elif node.op_type == "MatMul":
-            assert types[node.output[0]] == TensorProto.FLOAT, node.name
-    assert sum(n.op_type == "Conv" for n in model.graph.node) > 50
-    assert {o.type.tensor_type.elem_type for o in model.graph.output} == {TensorProto.FLOAT}
+            assert node.outputs[0].dtype == ir.DataType.FLOAT, node.name
+    assert sum(n.op_type == "Conv" for n in graph) > 50
+    assert {o.dtype for o in graph.outputs} == {ir.DataType.FLOAT}
+
+
+def test_float16_casts_no_tensor_back_and_forth_and_keeps_no_constant_twice(halved: bytes) -> None:
+    graph = from_bytes(halved).graph
+    casts = [n for n in graph if n.op_type == "Cast" and n.inputs[0].dtype == ir.DataType.FLOAT16]
+    assert casts and not [c.name for c in casts if any(n.op_type == "Cast" for n in c.successors())]
+    assert all(i.uses() for i in graph.initializers.values())
 
 
 def test_float16_is_smaller_and_rounds_within_its_bounds(graph: bytes, halved: bytes, frames: np.ndarray) -> None:
@@ -62,21 +67,19 @@ def test_batches_score_as_single_frames(halved: bytes, n: int) -> None:
 
 
 def test_weights_beyond_float16_are_refused(graph: bytes) -> None:
-    model = onnx.load_from_string(graph)
-    conv = next(n for n in model.graph.node if n.op_type == "Conv")
-    weight = next(i for i in model.graph.initializer if i.name == conv.input[1])
-    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1e7), weight.name))
+    model = from_bytes(graph)
+    weight = next(n for n in model.graph if n.op_type == "Conv").inputs[1]
+    weight.const_value = ir.Tensor(array_of(weight) * np.float32(1e7), name=weight.name)
     with pytest.raises(ExportError, match=r"beyond float16's range: export with --trt-precision float32"):
-        for_tensorrt(model.SerializeToString(), "float16")
+        for_tensorrt(to_bytes(model), "float16")
 
 
 def test_what_is_no_graph_of_ours_is_refused(graph: bytes) -> None:
-    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N"])
-    score = helper.make_tensor_value_info("score", TensorProto.FLOAT, ["N"])
-    other = helper.make_graph([helper.make_node("Relu", ["image"], ["score"])], "g", [image], [score])
-    model = helper.make_model(other, opset_imports=[helper.make_opsetid("", 18)])
+    image, score = (ir.val(name, ir.DataType.FLOAT, ["N"]) for name in ("image", "score"))
+    relu = ir.node("Relu", [image], outputs=[score])
+    model = ir.Model(ir.Graph([image], [score], nodes=[relu], opset_imports={"": 18}, name="g"), ir_version=10)
     with pytest.raises(ExportError, match="does not cast image"):
-        for_tensorrt(model.SerializeToString(), "float32")
+        for_tensorrt(to_bytes(model), "float32")
     with pytest.raises(ExportError, match="choose float16 or float32"):
         for_tensorrt(graph, "int8")
 
@@ -84,11 +87,11 @@ def test_what_is_no_graph_of_ours_is_refused(graph: bytes) -> None:
 def test_the_gate_proves_it_and_refuses_another_models(run: Run, graph: bytes, halved: bytes) -> None:
     close = prove(halved, "float16", Evidence(run))
     assert close.frames == 10 and 0 < close.score_max < 0.1
-    model = onnx.load_from_string(halved)
-    bias = next(i for i in model.graph.initializer if i.name.endswith("preprocess.bias"))
-    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(0.1), bias.name))
+    model = from_bytes(halved)
+    bias = model.graph.initializers["extractor.preprocess.bias"]
+    bias.const_value = ir.Tensor(array_of(bias) + np.float32(0.1), name=bias.name)
     with pytest.raises(ExportError, match="disagrees with the model in float16"):
-        prove(model.SerializeToString(), "float16", Evidence(run))
+        prove(to_bytes(model), "float16", Evidence(run))
 
 
 def test_the_recipe_is_for_the_runs_frames(run: Run) -> None:
