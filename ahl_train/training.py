@@ -18,6 +18,7 @@ from ahl_train.features import Extractor, FeatureStore, default_cache, supersamp
 from ahl_train.features.backbone import BackboneSpec
 from ahl_train.method.cross import score_folds
 from ahl_train.method.fit import learn
+from ahl_train.rng import Stream, integer
 from ahl_train.run import Run, RunFolder, load_run
 from ahl_train.systems import system
 
@@ -78,7 +79,7 @@ def train(
     with Progress(transient=True) as progress:
         if config.calibrate == "cross" and not chosen.folds:
             score_folds(config, dealt, extractor, store, folder, progress)
-        torch.manual_seed(config.seed)
+        torch.manual_seed(integer(config.seed, Stream.WEIGHTS))
         base = chosen.base(extractor, len(dealt.train_anomaly))
         own = learn(base, config, dealt, store, chosen.ahl, folder, progress, report=report)
     for k, fold in enumerate(own):

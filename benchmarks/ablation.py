@@ -28,6 +28,7 @@ from ahl_train.features.backbone import BackboneSpec
 from ahl_train.heads.base import Base
 from ahl_train.heads.density import PRIOR_LIKENESS, Density
 from ahl_train.method.fit import learn
+from ahl_train.rng import Stream, integer
 from ahl_train.systems import system
 
 MARKERS = ("<!-- ablation: written by python -m benchmarks.ablation -->", "<!-- /ablation -->")
@@ -80,7 +81,7 @@ class Bench:
 
     def _learned(self, name: str, shots: int, dealt: Split) -> Base:
         chosen = system(name)
-        torch.manual_seed(dealt.seed)
+        torch.manual_seed(integer(dealt.seed, Stream.WEIGHTS))
         config = TrainConfig(self.data, system=name, shots=shots, seed=dealt.seed, calibration=0)
         base = chosen.base(self.extractor, shots)
         learn(base, config, dealt, self.store, ahl=chosen.ahl)

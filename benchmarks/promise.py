@@ -29,6 +29,7 @@ from ahl_train.features.backbone import BackboneSpec
 from ahl_train.heads.base import Base
 from ahl_train.method.cross import deal_folds
 from ahl_train.method.fit import learn
+from ahl_train.rng import Stream, generator, integer
 from ahl_train.run import Fold
 from ahl_train.systems import system
 from ahl_train.training import split_of
@@ -103,7 +104,7 @@ class Bench:
         if config.fold_count:
             held_out = [np.array(f.scores) for f in folds] or self._whole_folds(config, dealt)
         else:
-            order = np.random.default_rng([config.seed, 6]).permutation(len(dealt.calibration_normal))
+            order = generator(config.seed, Stream.PROMISE_ORDER).permutation(len(dealt.calibration_normal))
             held_out = [self._score(final, [dealt.calibration_normal[i] for i in order])]
         return SplitScores(
             np.concatenate(held_out),
@@ -127,7 +128,7 @@ class Bench:
             return self.dataset
         whole = split(self.dataset, shots=0, seed=seed, calibration=0)
         tested = {(s.path, s.crop) for s in whole.test}
-        drawn = np.random.default_rng([seed, 7]).permutation(len(whole.train_normal))[:normals]
+        drawn = generator(seed, Stream.PROMISE_NORMALS).permutation(len(whole.train_normal))[:normals]
         samples = [replace(whole.train_normal[i], split="train") for i in sorted(drawn)]
         samples += [replace(s, split="test") for s in self.dataset.normals if (s.path, s.crop) in tested]
         return replace(self.dataset, samples=(*samples, *self.dataset.anomalies))
@@ -136,7 +137,7 @@ class Bench:
         self, config: TrainConfig, dealt: Split, without: frozenset[int] = frozenset()
     ) -> tuple[Base, tuple[Fold, ...]]:
         chosen = system(config.system)
-        torch.manual_seed(config.seed)
+        torch.manual_seed(integer(config.seed, Stream.WEIGHTS))
         base = chosen.base(self.extractor, config.shots)
         return base, learn(base, config, dealt, self.store, chosen.ahl, without=without)
 

@@ -16,6 +16,7 @@ from ahl_export.report.report import ReportData, ScoredFrame, write_report
 from ahl_runtime.score.scoring import Scorer
 from ahl_train.config import TrainConfig
 from ahl_train.data.images import Sample, load
+from ahl_train.rng import Stream, generator
 from ahl_train.run import Run
 from ahl_train.systems import system
 from ahl_train.training import train
@@ -97,7 +98,7 @@ def _drift(
     if fitted.frames is None:
         return None
     normals = [f for f in frames if not f.label]
-    order = np.random.default_rng([seed, 8]).permutation(len(normals))
+    order = generator(seed, Stream.DEMO_ORDER).permutation(len(normals))
     alarm, reports = calibration.Drift(fitted), []
     for i in order:
         reports.append(alarm.observe(normals[i].score, calibration.frame_statistics(load(normals[i].path))))

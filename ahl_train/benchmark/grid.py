@@ -30,8 +30,9 @@ from ahl_train.features import Extractor, FeatureStore, Item, default_cache, sup
 from ahl_train.features.backbone import DEFAULT, BackboneSpec
 from ahl_train.features.maps import Features
 from ahl_train.heads.base import Base
+from ahl_train.method.fit import learn
+from ahl_train.rng import Stream, integer
 from ahl_train.systems import DEFAULT_SYSTEM, SYSTEMS, system
-from ahl_train.training import learn
 
 _CHUNK = 64  # test samples scored at once
 Maps = Callable[[Sequence[Sample]], list[NDArray[np.float32]]]  # of test samples, each [h, w]
@@ -230,7 +231,7 @@ class _Work:
     def _of_ours(self, extractor: Extractor, store: FeatureStore, cell: Cell, dealt: Split) -> tuple[list[float], Maps]:
         """AUROC of one of our systems; before it those of its epochs, where the best is asked for."""
         chosen, found = system(cell.system), []
-        torch.manual_seed(cell.seed)
+        torch.manual_seed(integer(cell.seed, Stream.WEIGHTS))
         base = chosen.base(extractor, cell.shots)
 
         def test(learned: Base) -> None:

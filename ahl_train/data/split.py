@@ -8,6 +8,7 @@ import numpy as np
 from ahl_train.data.readers import Dataset, Sample
 from ahl_train.data.samples import quarter
 from ahl_train.errors import DataError
+from ahl_train.rng import Stream, generator
 
 Setting = Literal["general", "hard"]
 # From 299 normals 1% is promised at 95%, by the highest of their scores; from 473 by the second highest, which one odd
@@ -60,7 +61,7 @@ def split(
             f"{dataset.name}: {shots} shots asked, but there are {len(candidates)} anomalies{of}: "
             f"ask for 0 to {len(candidates)}, or add images"
         )
-    drawn = np.random.default_rng([seed, 2]).permutation(len(candidates))
+    drawn = generator(seed, Stream.SHOTS).permutation(len(candidates))
     seen = tuple(candidates[i] for i in drawn[:shots])
     rest = tuple(candidates[i] for i in sorted(drawn[shots:]))
     shown = {(s.path, s.crop) for s in seen}  # a picture under two classes is not tested on once it was shown
@@ -80,7 +81,7 @@ def _deal_normals(dataset: Dataset, seed: int) -> tuple[tuple[Sample, ...], tupl
         raise DataError(f"{dataset.name}: no normal images in {dataset.root}: put some in train/good (docs/data.md)")
     if own := dataset.own_test_normals():
         return tuple(s for s in normals if s.split != "test"), own
-    return _draw(normals, quarter(len(normals)), [seed, 0])[::-1]
+    return _draw(normals, quarter(len(normals)), generator(seed, Stream.TEST_NORMALS))[::-1]
 
 
 def _hold_out(
@@ -93,7 +94,7 @@ def _hold_out(
             f"{dataset.name}: {calibration!r} calibration normals asked of {len(train)} train normals: "
             f"ask for 0 to {len(train) - 1}, or for none, or add normal images"
         )
-    return _draw(train, count, [seed, 1])
+    return _draw(train, count, generator(seed, Stream.CALIBRATION_NORMALS))
 
 
 def _candidates(
@@ -117,9 +118,11 @@ def _candidates(
     return tuple(s for s in anomalies if s.kind == seen_class), tuple(s for s in anomalies if s.kind != seen_class)
 
 
-def _draw(samples: tuple[Sample, ...], count: int, seed: list[int]) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+def _draw(
+    samples: tuple[Sample, ...], count: int, rng: np.random.Generator
+) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
     """`count` samples at random and the remaining ones, each in the dataset's order."""
-    drawn = set(np.random.default_rng(seed).permutation(len(samples))[:count].tolist())
+    drawn = set(rng.permutation(len(samples))[:count].tolist())
     return (
         tuple(s for i, s in enumerate(samples) if i in drawn),
         tuple(s for i, s in enumerate(samples) if i not in drawn),

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from ahl_train.data.samples import GOOD
 from ahl_train.errors import ConfigError, DataError
+from ahl_train.rng import Stream, generator
 
 Field = NDArray[np.float64]  # [size, size], mean 0, standard deviation 1
 MIN_SIZE = 32
@@ -112,10 +113,10 @@ DEFECTS: dict[str, Defect] = {
 def _write_all(root: Path, normals: int, anomalies: int, seed: int, size: int) -> None:
     for i in range(normals):
         part = "test" if i % 4 == 3 else "train"
-        _save(make_normal(size, np.random.default_rng([seed, 0, i])), root / part / GOOD / f"{i:05}.png")
+        _save(make_normal(size, generator(seed, Stream.MADE_NORMAL, i)), root / part / GOOD / f"{i:05}.png")
     for i in range(anomalies):
         kind = tuple(DEFECTS)[i % len(DEFECTS)]
-        image, mask = make_anomaly(kind, size, np.random.default_rng([seed, 1, i]))
+        image, mask = make_anomaly(kind, size, generator(seed, Stream.MADE_ANOMALY, i))
         _save(image, root / "test" / kind / f"{i:05}.png")
         _save(mask.astype(np.uint8) * 255, root / "ground_truth" / kind / f"{i:05}_mask.png")
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ahl_train.data.images import Sample, load
 from ahl_train.errors import DataError
 from ahl_train.features.pseudo_anomalies import AUGMENTATIONS, TURNS
+from ahl_train.rng import Stream, generator
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Item:
             return np.ascontiguousarray(TURNS[self.augmentation](image))
         if self.augmentation is None or self.donor is None:
             return image
-        seed = [self.seed, int(_file_digest(self.sample.path)[:16], 16)]
-        return AUGMENTATIONS[self.augmentation](image, np.random.default_rng(seed), load(self.donor))[0]
+        rng = generator(self.seed, Stream.PSEUDO_ANOMALY, int(_file_digest(self.sample.path)[:16], 16))
+        return AUGMENTATIONS[self.augmentation](image, rng, load(self.donor))[0]
 
     def key(self) -> str:
         """64 hex digits of what decides its pixels: the bytes of its files, crops, augmentation and seed."""

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ahl_train.errors import ConfigError
 from ahl_train.heads.loss import top_k_mean
+from ahl_train.rng import Stream, integer
 
 _LEAST = 10  # normals
 _MOST = 20_000  # vectors that a covariance is estimated from, at most
@@ -56,7 +57,8 @@ def drawn(vectors: Tensor, most: int) -> tuple[Tensor, Tensor]:
     At random: a stride that divides the map's width would see some of its columns only.
     """
     positions = vectors.shape[1]
-    kept = torch.randperm(len(vectors) * positions, generator=torch.Generator().manual_seed(0))[:most]
+    generator = torch.Generator().manual_seed(integer(0, Stream.DENSITY_PATCHES))
+    kept = torch.randperm(len(vectors) * positions, generator=generator)[:most]
     return kept // positions, kept % positions
 
 

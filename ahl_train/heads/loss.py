@@ -3,13 +3,16 @@
 import torch
 from torch import Tensor
 
+from ahl_train.rng import Stream, integer
+
 MARGIN = 5.0  # m, in standard deviations of the prior
 _PRIOR_DRAWS = 5000
 
 
 def prior(seed: int = 0) -> tuple[float, float]:
     """Mean and standard deviation (mu_r, sigma_r) of 5,000 draws of N(0, 1)."""
-    draws = torch.randn(_PRIOR_DRAWS, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    generator = torch.Generator().manual_seed(integer(seed, Stream.PRIOR))
+    draws = torch.randn(_PRIOR_DRAWS, generator=generator, dtype=torch.float64)
     return draws.mean().item(), draws.std().item()
 
 

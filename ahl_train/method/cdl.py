@@ -19,6 +19,7 @@ from ahl_train.heads.loss import MARGIN, prior
 from ahl_train.method import importance
 from ahl_train.method.prepared import Read, Rows, Samples
 from ahl_train.method.replay import Replay
+from ahl_train.rng import Stream, generator, integer
 
 Groups = tuple[Rows, Rows, Rows]  # rows in the feature store of normal, seen and pseudo samples
 
@@ -70,10 +71,10 @@ class CDL:
         )
         self.decay = torch.optim.lr_scheduler.StepLR(self.optimizer, schedule.decay_every, gamma=0.1)
         self.inner, self.outer = Replay(self._inner_gradients), Replay(self._outer_gradients)
-        self.watched = _Watched.draw(tasks, schedule.watched, np.random.default_rng([seed, 2**31]), self.device)
+        self.watched = _Watched.draw(tasks, schedule.watched, generator(seed, Stream.WATCHED_SAMPLES), self.device)
         self._watched_places = torch.from_numpy(self.samples.places(self.watched.rows)).to(self.device)
         self._trains_on = torch.tensor(base.trains_on, device=self.device).T.float()  # [groups, heads]
-        torch.manual_seed(seed)
+        torch.manual_seed(integer(seed, Stream.PSI_WEIGHTS))
         self.psi = importance.Psi(len(tasks)).to(self.device)
         self.psi_optimizer = torch.optim.Adam(self.psi.parameters(), lr=2e-3)
         self.history = torch.empty(0, len(self.watched.rows), len(tasks), device=self.device)
@@ -81,7 +82,7 @@ class CDL:
     def run_epoch(self) -> EpochLog:
         """Adapt the base models, weigh them, step g (Algorithm 1, lines 4 to 13). It waits for a GPU at its end."""
         self.base.train()
-        rng = np.random.default_rng([self.seed, self.epoch])
+        rng = generator(self.seed, Stream.CDL_EPOCH, self.epoch)
         with self._there:
             adapted, support_loss = self._adapt(rng)
             weights, psi_loss = self._weigh(adapted)

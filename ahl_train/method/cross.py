@@ -6,12 +6,13 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
-from ahl_train import accelerator
+from ahl_train import accelerator, rng
 from ahl_train.config import TrainConfig
 from ahl_train.data.images import load
 from ahl_train.data.split import Split
 from ahl_train.features import Extractor, FeatureStore
 from ahl_train.method.fit import learn
+from ahl_train.rng import Stream
 from ahl_train.run import Fold, RunFolder
 from ahl_train.systems import system
 from ahl_train.unified import Unified
@@ -19,7 +20,7 @@ from ahl_train.unified import Unified
 
 def deal_folds(normals: int, folds: int, seed: int) -> list[tuple[int, ...]]:
     """Indices 0 to ``normals`` - 1 dealt at random into ``folds`` groups, whose sizes differ by one at most."""
-    order = np.random.default_rng([seed, 5]).permutation(normals)
+    order = rng.generator(seed, Stream.FOLDS).permutation(normals)
     return [tuple(sorted(part.tolist())) for part in np.array_split(order, folds)]
 
 
@@ -41,7 +42,7 @@ def score_folds(
         if folder.load_fold(k):
             continue
         started, own = perf_counter(), folder.fold(k)
-        torch.manual_seed(config.seed)
+        torch.manual_seed(rng.integer(config.seed, Stream.WEIGHTS))
         base = chosen.base(extractor, len(dealt.train_anomaly))
         learn(base, config, dealt, store, chosen.ahl, own, progress, without=frozenset(fold))
         model = Unified(extractor, base.to(store.device))

@@ -18,6 +18,7 @@ from ahl_train.features.maps import Features
 from ahl_train.heads.base import PSEUDO, Base
 from ahl_train.method import copying, hadg
 from ahl_train.method.cdl import CDL, Groups, Task
+from ahl_train.rng import Stream, generator
 from ahl_train.run import Fold, RunFolder
 
 _FIT_AT_MOST = 1_200  # normals that a density is fitted on: more take memory, and say no more of a covariance
@@ -104,7 +105,7 @@ def begin(
     With the state of its generator, and the normals that the base held out.
     """
     memory.keep()
-    rng = np.random.default_rng([config.seed, 3])
+    rng = generator(config.seed, Stream.DISTRIBUTIONS)
     kept = np.array([i for i in range(len(dealt.train_normal)) if i not in without])
     normals, seen = [dealt.train_normal[i] for i in kept], list(dealt.train_anomaly)
     donors = _donors(dealt.train_normal, config.seed, kept)
@@ -158,7 +159,7 @@ def _donors(normals: Sequence[Sample], seed: int, kept: np.ndarray) -> list[Samp
     And the same whatever else is left out, unless it is left out itself: the next along the permutation's cycle is
     then taken, so that folds share nearly all of their pseudo anomalies.
     """
-    donors, there = np.random.default_rng([seed, 4]).permutation(len(normals)), set(kept.tolist())
+    donors, there = generator(seed, Stream.DONORS).permutation(len(normals)), set(kept.tolist())
 
     def donor(i: int) -> int:
         found = donors[i]

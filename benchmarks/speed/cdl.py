@@ -13,6 +13,7 @@ from ahl_train.heads.base import NORMAL, PSEUDO, SEEN, Base
 from ahl_train.heads.dra.head import DRA
 from ahl_train.method.cdl import CDL, Task, draws
 from ahl_train.method.prepared import Rows
+from ahl_train.rng import Stream, generator
 
 SHOTS = 10
 
@@ -55,7 +56,7 @@ class Sequential:
 
     def run_epoch(self) -> None:
         """The next one, on the batches that CDL draws for it."""
-        rng, schedule = np.random.default_rng([self.seed, self.epoch]), self.schedule
+        rng, schedule = generator(self.seed, Stream.CDL_EPOCH, self.epoch), self.schedule
         inner = list(draws([task.support for task in self.tasks], schedule.inner_steps, schedule.batch, rng))
         shifts = [self._shift([(rows[i], group) for rows, group in inner]) for i in range(len(self.tasks))]
         for batch, group in draws([task.query for task in self.tasks], schedule.outer_steps, schedule.batch, rng):

@@ -1,0 +1,55 @@
+"""Random streams by name: the one list of what training draws at random, so that no two uses share numbers.
+
+A stream belongs to a seed, a ``Stream`` and, where it is drawn from repeatedly, a place such as an epoch. A stream
+whose value is a name is seeded by the SHA-256 of the three.
+
+A stream whose value is numbers is older than this list and stays as it was (numpy takes the seed, then the numbers).
+It decides which images train, calibrate and are tested, or which pseudo anomalies are made of them: a change would
+invalidate published results, the folds of unfinished runs and cached features.
+
+PatchCore and PaDiM are not in the list: anomalib draws from global generators, which take the seed as it is.
+"""
+
+import hashlib
+from enum import Enum, unique
+
+import numpy as np
+
+
+@unique
+class Stream(Enum):
+    """What is drawn: the words that follow the seed (fixed for compatibility), or a name."""
+
+    TEST_NORMALS = (0,)
+    CALIBRATION_NORMALS = (1,)
+    SHOTS = (2,)
+    DISTRIBUTIONS = (3,)  # HADG; also which normals the density is fitted on, and the rows of the last batch norms
+    DONORS = (4,)  # whose patches a normal's pseudo anomaly takes
+    FOLDS = (5,)
+    PROMISE_ORDER = (6,)  # of the calibration normals, in benchmarks/promise.py
+    PROMISE_NORMALS = (7,)  # those that benchmarks/promise.py trains on
+    DEMO_ORDER = (8,)  # of the frames that the demo's drift alarm sees
+    PSEUDO_ANOMALY = ()  # the place is 64 bits of the image's digest: cached features are of these pixels
+    CDL_EPOCH = "cdl epoch"
+    WATCHED_SAMPLES = "watched samples"  # those whose scores psi learns from
+    WEIGHTS = "weights"  # of the heads, at first
+    PSI_WEIGHTS = "psi weights"
+    PRIOR = "prior"  # of the deviation loss
+    CLUSTERS = "clusters"  # k-means of AHL(Density)
+    DENSITY_PATCHES = "density patches"  # those that a covariance or a memory bank is made of
+    CORESET = "coreset"  # the projection in which it is chosen
+    MADE_NORMAL = "made normal"  # of ``ahl data synth``; the place is the image's number
+    MADE_ANOMALY = "made anomaly"
+
+
+def generator(seed: int, stream: Stream, *place: int) -> np.random.Generator:
+    """The stream's generator, at its beginning: the same for the same seed, stream and place. All are 0 or more."""
+    if isinstance(stream.value, tuple):
+        return np.random.default_rng([seed, *stream.value, *place])
+    name = "/".join(map(str, (seed, stream.value, *place)))
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "big"))
+
+
+def integer(seed: int, stream: Stream, *place: int) -> int:
+    """The stream's first number, from 0 to 2**32 - 1: a seed for a generator of torch or scikit-learn."""
+    return int(generator(seed, stream, *place).integers(2**32))
