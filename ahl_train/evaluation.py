@@ -51,7 +51,7 @@ def evaluate(run: Run, *, pixel: bool = False) -> Evaluation:
                 masks.append((sample, image.shape[:2]))
     found = Evaluation(len(test), sum(labels), float(roc_auc_score(labels, scores)))
     if pixel:
-        opened = (load_mask(sample, shape) for sample, shape in masks)
+        opened = (mask for sample, shape in masks if (mask := load_mask(sample, shape)) is not None)  # all have one
         of_pixels, of_regions = pixels(maps, opened)
         found = replace(found, masked=masked, pixel_auroc=of_pixels, pixel_aupro=of_regions)
     return found

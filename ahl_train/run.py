@@ -147,8 +147,8 @@ class RunFolder:
     def load_split(self) -> Split:
         """The split as it was dealt."""
         data = self.read_json("split.json")
-        groups = {name: tuple(_sample_from_json(s) for s in data.pop(name)) for name in _GROUPS}
-        return Split(**groups, **data)
+        groups = {name: tuple(_sample_from_json(s) for s in data[name]) for name in _GROUPS}
+        return Split(**data | groups)
 
     def save(self, name: str, state: dict[str, Any]) -> None:
         """Save tensors."""
@@ -160,9 +160,10 @@ class RunFolder:
         if not file.exists():
             return None
         try:
-            return torch.load(file, map_location="cpu", weights_only=True)
+            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises pickle, zip and runtime errors alike
             raise RunError(f"{file} cannot be read ({type(error).__name__}): train again") from error
+        return state
 
     def log(self, line: dict[str, Any]) -> None:
         """Append to metrics.jsonl; an epoch that was logged but not checkpointed is logged again by the resumed run."""
@@ -232,6 +233,5 @@ def _sample_to_json(sample: Sample) -> dict[str, Any]:
 
 
 def _sample_from_json(data: dict[str, Any]) -> Sample:
-    paths = {k: Path(data[k]) for k in ("path", "mask") if k in data}
-    crop = {"crop": tuple(data["crop"])} if "crop" in data else {}
-    return Sample(**{**data, **paths, **crop})
+    read = {"path": Path, "mask": Path, "crop": tuple}
+    return Sample(**{name: read[name](value) if name in read else value for name, value in data.items()})

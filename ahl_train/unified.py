@@ -29,4 +29,5 @@ class Unified(nn.Module):
     @torch.inference_mode()
     def score(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``forward`` without gradients."""
-        return self(image)
+        found: tuple[Tensor, Tensor, Tensor] = self(image)
+        return found

@@ -104,7 +104,8 @@ def _auroc(labels: NDArray[np.int64], score: NDArray[np.floating]) -> float:
 def _standard(score: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.floating]:
     """In standard deviations of the normals."""
     normal = score[labels == 0]
-    return (score - normal.mean()) / normal.std()
+    standard: NDArray[np.floating] = (score - normal.mean()) / normal.std()
+    return standard
 
 
 def table(figures: Figures) -> str:

@@ -62,7 +62,8 @@ class SplitScores:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "SplitScores":
-        return cls(**{name: np.array(v) if isinstance(v, list) else v for name, v in data.items()})
+        read: dict[str, Any] = {name: np.array(v) if isinstance(v, list) else v for name, v in data.items()}
+        return cls(**read)
 
 
 @dataclass(frozen=True)
@@ -241,6 +242,10 @@ def _rates(r: Kept) -> str:
     return f"{r.mean:.2%} ({r.error:.2%}) | {r.highest:.2%}"
 
 
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print the table; 0 where every promise held, 1 where one did not, 2 for a wrong setting."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.promise", description=__doc__)
@@ -257,7 +262,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(given)
     try:
         config = TrainConfig(options.data, shots=options.shots, epochs=options.epochs, calibrate=options.calibrate)
-        made = SplitTrainer(options.out, options.cache, options.normals, lambda line: sys.stderr.write(f"{line}\n"))
+        made = SplitTrainer(options.out, options.cache, options.normals, _say)
         if options.normals is None:
             splits = made.splits(config, options.splits)
             name, (text, holds) = "kept-cross" if splits[0].folds else "kept", table(splits)

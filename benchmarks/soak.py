@@ -216,8 +216,11 @@ class Served:
             return dict(json.load(answer))
 
     def resident(self) -> int:
-        """Bytes of memory that it holds."""
-        return int(1e6 * measure.memory(self.process.pid)["rss_mb"])
+        """Bytes of memory that it holds. SoakError where the system does not tell."""
+        found = measure.memory(self.process.pid)["rss_mb"]
+        if found is None:
+            raise SoakError(f"no memory of process {self.process.pid} under /proc: run the soak on Linux")
+        return int(1e6 * found)
 
     def end(self) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -247,7 +250,7 @@ def settled(state: dict[str, Any], sent: Sent, told: int) -> bool:
     """Is everything taken and decided, and everyone told?"""
     decided = sum(s["passed"] + s["unsure"] + s["rejected"] for s in state["sources"])
     accepted = {s["name"]: s["frames"] - s["dropped"] for s in state["sources"]}
-    return accepted["folder"] == len(sent.files) and sum(accepted.values()) == decided == told
+    return bool(accepted["folder"] == len(sent.files) and sum(accepted.values()) == decided == told)
 
 
 def grown(memory: Sequence[tuple[float, int]]) -> tuple[int, int]:

@@ -54,9 +54,9 @@ def levels(fitted: Calibration) -> Figure:
         finite = [x for x in (fitted.unsure_threshold, fitted.threshold) if np.isfinite(x)]
         low, high = float(fitted.scores[0]), max([float(fitted.scores[-1]), *finite])
         margin = 0.06 * (high - low) or 1.0
-        bins = np.linspace(low, high, 40) if high > low else 3
+        bins: list[float] | int = np.linspace(low, high, 40).tolist() if high > low else 3
         counts, _, _ = axes.hist(fitted.scores, bins, color=NORMAL, alpha=0.6)
-        top = float(counts.max())
+        top = float(np.max(counts))
         sure = f"{100 * fitted.confidence:.3g}%"
         marked = (
             ("unsure", fitted.unsure_threshold, fitted.unsure_alpha, "--", 1.16),
@@ -89,9 +89,11 @@ def reliability(fitted: Calibration, tested: Scores | None = None) -> Figure:
         bounds = np.array([c.promise.interval for c in at])
         sure = f"{100 * fitted.confidence:.3g}%"
         kept = scale * alphas[some]
+        least_rate, greatest_rate = np.maximum(scale * bounds[some].T, floor)
         axes.fill_between(
             kept,
-            *np.maximum(scale * bounds[some].T, floor),
+            least_rate,
+            greatest_rate,
             step="post",
             color=NORMAL,
             alpha=0.25,

@@ -4,7 +4,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -13,13 +13,16 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import roc_curve
 
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
 _Numbers = NDArray[np.float64]
 
 # Each colour becomes a variable of the page's style sheet.
 CARD, INK, SOFT, NORMAL, DEFECT = "#fefefe", "#1d2329", "#5b6570", "#3b6ea5", "#c9661a"
 _VARIABLES = {CARD: "card", INK: "ink", SOFT: "soft", NORMAL: "normal", DEFECT: "defect"}
 # Text stays text, drawn in the page's own font; ids do not change from run to run.
-STYLE = {
+STYLE: "dict[RcKeyType, Any]" = {
     "svg.fonttype": "none",
     "svg.hashsalt": "ahl",
     "font.size": 10,
@@ -80,7 +83,7 @@ def _bins(scores: _Numbers, levels: tuple[float, float]) -> _Numbers:
 def _bars(axes: Axes, scores: ArrayLike, bins: _Numbers, name: str, **style: Any) -> None:
     values = np.clip(np.ravel(scores), bins[0], bins[-1])
     weights = np.full(len(values), 1 / max(len(values), 1))
-    axes.hist(values, bins, weights=weights, label=f"{name} ({len(values)})", **style)
+    axes.hist(values, bins.tolist(), weights=weights, label=f"{name} ({len(values)})", **style)
 
 
 def _draw_levels(axes: Axes, levels: tuple[float, float], bins: _Numbers) -> None:

@@ -164,8 +164,8 @@ def survey(engine: Engine, evidence: Evidence, beside: Engine | None = None) -> 
 
 def rank_correlation(a: Scores, b: Scores) -> float:
     """Spearman's, of two [n] without many ties."""
-    ranks = [np.argsort(np.argsort(x)).astype(float) for x in (a, b)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    first, second = (np.argsort(np.argsort(x)).astype(float) for x in (a, b))
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 def departs(found: Closeness, bounds: Bounds) -> str | None:
@@ -179,6 +179,7 @@ def departs(found: Closeness, bounds: Bounds) -> str | None:
     )
 
 
-def difference(wanted: NDArray[np.float32], got: NDArray[np.float32], unit: float = 1.0) -> NDArray[np.float32]:
+def difference(wanted: NDArray[np.floating], got: NDArray[np.floating], unit: float = 1.0) -> NDArray[np.floating]:
     """Of each value, in units, relative where the wanted one is above one unit."""
-    return np.abs(wanted - got) / np.maximum(unit, np.abs(wanted))
+    found: NDArray[np.floating] = np.abs(wanted - got) / np.maximum(unit, np.abs(wanted))
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def _best(bundle: Bundle, name: str, seconds: float, report: Callable[[Trial], N
         taken: list[list[float]] = [[] for _ in tried]
         for _ in range(_ROUNDS):
             for engine, own in zip(loaded, taken, strict=True):
-                own += milliseconds(lambda engine=engine: engine.infer(pixels), seconds / _ROUNDS)  # type: ignore[misc]
+                own += milliseconds(partial(engine.infer, pixels), seconds / _ROUNDS)
         spreads = [Spread.of(own) for own in taken]
         fastest = min(range(len(tried)), key=lambda i: spreads[i].median)
         keep = fastest if spreads[fastest].median < _WORTH * spreads[0].median else 0

@@ -23,7 +23,7 @@ from ahl_train.benchmark.spread import by_processes, by_ray
 from ahl_train.config import TrainConfig
 from ahl_train.data.images import load, load_dataset, load_mask, verify
 from ahl_train.data.readers import Dataset, Sample
-from ahl_train.data.split import Split, split
+from ahl_train.data.split import Setting, Split, split
 from ahl_train.errors import ConfigError, DataError, RunError, TrainError
 from ahl_train.evaluation import pixels
 from ahl_train.features import Extractor, FeatureStore, Item, default_cache, supersample_for
@@ -43,7 +43,7 @@ class Grid:
     """What to run on one dataset: every system, in every setting, with every number of shots and every seed."""
 
     data: str
-    settings: tuple[str, ...] = ("general", "hard")
+    settings: tuple[Setting, ...] = ("general", "hard")
     shots: tuple[int, ...] = (1, 10)
     systems: tuple[str, ...] = (DEFAULT_SYSTEM,)
     seeds: int = 3  # how many: 0, 1, 2

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
+from ahl_train.data.split import Setting
 from ahl_train.errors import RunError
 
 RESULTS = "results.jsonl"
@@ -26,7 +27,7 @@ class Cell:
     """One training and its test."""
 
     system: str
-    setting: Literal["general", "hard"]
+    setting: Setting
     seen_class: str | None
     shots: int
     seed: int

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from timm.data import resolve_model_data_config
+from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
 from ahl_train import accelerator, memory
@@ -44,7 +44,8 @@ class Rival:
 def _patchcore(backbone: str, layers: list[int]) -> nn.Module:
     from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 
-    return PatchcoreModel(layers, backbone, pre_trained=False)
+    # Its annotation wants names; the extractor behind it takes timm's places too.
+    return PatchcoreModel(layers, backbone, pre_trained=False)  # type: ignore[arg-type]
 
 
 def _padim(backbone: str, layers: list[int]) -> nn.Module:
@@ -52,7 +53,8 @@ def _padim(backbone: str, layers: list[int]) -> nn.Module:
     from anomalib.models.image.padim.torch_model import PadimModel
 
     channels = sum(TimmFeatureExtractor(backbone, layers, pre_trained=False).out_dims)
-    return PadimModel(backbone, layers, pre_trained=False, n_features=min(CHANNELS, channels))
+    # As PatchCore's.
+    return PadimModel(backbone, layers, pre_trained=False, n_features=min(CHANNELS, channels))  # type: ignore[arg-type]
 
 
 def _choose_coreset(model: Any) -> None:
@@ -83,15 +85,22 @@ def build(name: str, spec: BackboneSpec) -> nn.Module:
     ConfigError for a network whose layers of strides 8 and 16 anomalib does not find by timm's names.
     """
     net = load_network(spec)
-    stages = len(net.feature_info)
+    infos: Any = net.feature_info
+    stages = len(infos)
     with _quiet():
         model = RIVALS[name].build(spec.name, [stages + stage for stage in STAGES])
-    theirs, ours = model.feature_extractor.feature_extractor, net.state_dict()
+    theirs, ours = _network(model), net.state_dict()
     wanted = theirs.state_dict()
-    if getattr(model.feature_extractor, "reductions", None) != _STRIDES or not wanted.keys() <= ours.keys():
+    strides = getattr(model.get_submodule("feature_extractor"), "reductions", None)
+    if strides != _STRIDES or not wanted.keys() <= ours.keys():
         raise ConfigError(f"{name} finds no layers of strides 8 and 16 in {spec.name!r}: choose another --backbone")
     theirs.load_state_dict({key: ours[key] for key in wanted})
     return model.requires_grad_(False)
+
+
+def _network(model: nn.Module) -> nn.Module:
+    """timm's, within a rival."""
+    return model.get_submodule("feature_extractor.feature_extractor")
 
 
 class Found(NamedTuple):
@@ -147,7 +156,7 @@ class Rivals:
 
     def _batches(self, model: nn.Module, samples: Sequence[Sample]) -> Iterator[Tensor]:
         """float32 [N, 3, SIDE, SIDE], normalised as the backbone's own configuration says, on the device."""
-        config = resolve_model_data_config(model.feature_extractor.feature_extractor)
+        config = resolve_model_data_config(_network(model))
         mean, std = (torch.tensor(config[key], device=self._device).view(3, 1, 1) for key in ("mean", "std"))
         for start in range(0, len(samples), _BATCH):
             frames = torch.cat([_frame(sample) for sample in samples[start : start + _BATCH]])

@@ -55,7 +55,7 @@ def by_ray(start: Start, cells: Sequence[Cell], address: str, jobs: int | None) 
         worker = ray.remote(num_cpus=1)(_Worker)
         count = min(jobs or int(ray.cluster_resources()["CPU"]), len(cells))
         pool = ActorPool([worker.remote(start) for _ in range(count)])
-        yield from pool.map_unordered(lambda actor, cell: actor.run.remote(cell), cells)
+        yield from pool.map_unordered(lambda actor, cell: actor.run.remote(cell), list(cells))
     except RayActorError as error:
         raise RunError("a worker of the bench died, perhaps for want of memory: go on with fewer --jobs") from error
     finally:

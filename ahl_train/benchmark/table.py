@@ -116,7 +116,8 @@ def write_tables(folder: Path, page: Path | None = None) -> tuple[Path, ...]:
 
 def load_paper() -> dict[str, Any]:
     """The paper's tables: general[dataset][shots][system] and hard[dataset][class][shots][system], [mean, std]."""
-    return json.loads((files("ahl_train.benchmark") / "paper_tables.json").read_text(encoding="utf-8"))
+    tables: dict[str, Any] = json.loads((files("ahl_train.benchmark") / "paper_tables.json").read_text("utf-8"))
+    return tables
 
 
 def tabulate(results: Sequence[Result]) -> Table:

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import util
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
-from timm.data import resolve_model_data_config
+from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -50,22 +51,30 @@ class BackboneSpec:
 class Backbone(nn.Module):
     """Frozen network in eval mode; ``forward`` gives the feature maps of ``stages`` (indices into timm's stages)."""
 
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    channels: tuple[int, ...]  # of the stages
+
     def __init__(self, spec: BackboneSpec, stages: tuple[int, ...]) -> None:
         super().__init__()
-        net = load_network(spec)
+        net: Any = load_network(spec)  # timm's networks have methods that no type of theirs tells
         config = resolve_model_data_config(net)
         self.mean, self.std = tuple(config["mean"]), tuple(config["std"])
         infos = net.feature_info
         self.channels = tuple(infos[i]["num_chs"] for i in stages)
         self.stages = stages
-        self._last_but_one = infos[-2]["module"]
+        self._last_but_one: str = infos[-2]["module"]
         net.reset_classifier(0)
         _fuse_batch_norms(net.eval())
         self.net = net.requires_grad_(False).to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """float32 [N, 3, S, S], normalised, to one float32 [N, C_i, h_i, w_i] per stage."""
-        return self.net.forward_intermediates(x, indices=list(self.stages), stop_early=True, intermediates_only=True)
+        indices = list(self.stages)
+        found: list[Tensor] = self.net.forward_intermediates(
+            x, indices=indices, stop_early=True, intermediates_only=True
+        )
+        return found
 
     def entry(self, before: Tensor) -> Tensor:
         """The last stage's first block, of the stage before it: float32 [N, C, h, w] to [N, C', h / 2, w / 2]."""

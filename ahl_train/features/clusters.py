@@ -24,6 +24,9 @@ def k_means(vectors: NDArray[np.floating], clusters: int, seed: int) -> tuple[ND
 class Clusters(nn.Module):
     """To which of C clusters of normals a frame belongs, softly, so that its score has no jump. Buffers only."""
 
+    centres: Tensor
+    gain: Tensor
+
     def __init__(self, dim: int, clusters: int = CLUSTERS) -> None:
         super().__init__()
         self.register_buffer("centres", torch.zeros(clusters, dim))
@@ -46,6 +49,9 @@ class Clusters(nn.Module):
 
 class Standard(nn.Module):
     """Values in standard deviations of the normals of a frame's own clusters, each of K for itself. Buffers only."""
+
+    level: Tensor
+    spread: Tensor
 
     def __init__(self, values: int, clusters: int = CLUSTERS) -> None:
         super().__init__()

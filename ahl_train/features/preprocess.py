@@ -15,6 +15,9 @@ class Preprocess(nn.Module):
     The coarse scale is the mean-pooled fine one: one resize serves both.
     """
 
+    gain: Tensor
+    bias: Tensor
+
     def __init__(self, size: int, mean: tuple[float, ...], std: tuple[float, ...], supersample: int = 1) -> None:
         super().__init__()
         self.size, self.supersample = size, supersample

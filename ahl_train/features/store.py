@@ -108,7 +108,7 @@ class FeatureStore:
                 block[name] = values.numpy()[new]
             row = len(self._known)
             with self._writing():
-                _write_at(self._data, row * self._record.itemsize, memoryview(block).cast("B"))
+                _write_at(self._data, row * self._record.itemsize, block.data.cast("B"))
                 _write_at(self._keys, row * _KEY_BYTES, "".join(f"{keys[i]}\n" for i in new).encode())
             self._known.update((keys[i], row + n) for n, i in enumerate(new))
 

@@ -13,6 +13,7 @@ from ahl_train.features.maps import Features, pool_statistics, smooth
 from ahl_train.heads.base import Base, Copies
 from ahl_train.heads.discriminant import Discriminant
 from ahl_train.heads.gaussian import Gaussian
+from ahl_train.heads.layers import Modules
 from ahl_train.heads.memory_bank import MemoryBank
 
 FOLDS = 5
@@ -51,6 +52,11 @@ class Density(Base):
     inputs = ("coarse", "entry", "before", "middle", "context", "pooled")
     folds = FOLDS
     copied = 64
+    fusion: Tensor  # what an evidence weighs before anything is learned, float [K]
+    wide: Tensor  # what context weighs in the map, float []
+    pooled: Modules[Gaussian]
+    patches: Modules[Gaussian]
+    banks: Modules[MemoryBank]
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], shots: int) -> None:
         """Of features of the extractor's ``shapes``, and as many seen anomalies."""
@@ -59,9 +65,9 @@ class Density(Base):
         dims["texture"] = dims["before"] + dims["middle"]
         wide, coarse = (math.prod(shapes[name][1:]) for name in ("entry", "coarse"))
         spaces = _PATCHES if shots else ("entry",)
-        self.pooled = nn.ModuleDict({name: Gaussian(3 * dims[name]) for name in _POOLED})
-        self.patches = nn.ModuleDict({n: Gaussian(dims[n], coarse if n == "coarse" else wide) for n in spaces})
-        self.banks = nn.ModuleDict({name: MemoryBank(dims[name], _BANK, _AXES.get(name)) for name in _BANKS})
+        self.pooled = Modules({name: Gaussian(3 * dims[name]) for name in _POOLED})
+        self.patches = Modules({n: Gaussian(dims[n], coarse if n == "coarse" else wide) for n in spaces})
+        self.banks = Modules({name: MemoryBank(dims[name], _BANK, _AXES.get(name)) for name in _BANKS})
         self.sharp = Gaussian(dims["before"], math.prod(shapes["before"][1:]))  # of the map alone
         for name in _POOLED:
             self.register_buffer(f"direction_{name}", torch.zeros(3 * dims[name]))
@@ -72,7 +78,7 @@ class Density(Base):
         count = _DENSITIES + (len(_POOLED) + 1 + len(_PATCHES) if shots else 0)
         self.clusters, self.standard = Clusters(dims["coarse"]), Standard(count)
         self.register_buffer("fusion", torch.ones(count))
-        self.register_buffer("wide", torch.ones(()))  # what context weighs in the map
+        self.register_buffer("wide", torch.ones(()))
         # Of one anomaly there is nothing to learn: support and query would have the same.
         self.weight = nn.Parameter(torch.ones(count), requires_grad=shots > 1)
 
@@ -205,7 +211,8 @@ class Density(Base):
         cosine = (_unit(white) @ seen.flatten(0, 1).T).unflatten(2, seen.shape[:2]).amax(-1)
         # By the smallest of them, not by their places: every engine compares alike, few gather alike.
         among = (distance >= distance.topk(_WORST, dim=1).values[:, -1:]).to(distance.dtype)
-        return (cosine * (among / among.sum(1, keepdim=True)).unsqueeze(-1)).sum(1)
+        likeness: Tensor = (cosine * (among / among.sum(1, keepdim=True)).unsqueeze(-1)).sum(1)
+        return likeness
 
     def _left_out(self, seen: Features, turned: Sequence[Features], joint: Tensor) -> Tensor:
         """Evidence of the seen anomalies, float [M, K]; likeness is to the others, and unknown of a single one."""

@@ -11,6 +11,9 @@ _SCATTER = 0.1  # how much the anomalies' scatter counts beside the normals' cov
 class Discriminant(nn.Module):
     """Fisher's discriminant of normal vectors, [N, D], and a few anomalies, [L, M, D]. Buffers only."""
 
+    mean: Tensor
+    direction: Tensor
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(dim))
@@ -49,4 +52,5 @@ def _coefficients(gram: Tensor) -> Tensor:
     n = len(gram)
     scatter = (gram - gram.mean(0)) / n
     found = torch.linalg.solve(torch.eye(n) + _SCATTER * scatter, torch.full((n,), 1 / n, dtype=gram.dtype))
-    return found / (found @ gram @ found).sqrt()
+    coefficients: Tensor = found / (found @ gram @ found).sqrt()
+    return coefficients

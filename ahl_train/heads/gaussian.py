@@ -21,6 +21,9 @@ class Gaussian(nn.Module):
     about them is one.
     """
 
+    mean: Tensor
+    whitening: Tensor
+
     def __init__(self, dim: int, positions: int = 1) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(positions, dim))
@@ -81,4 +84,5 @@ def _whitening(residuals: Tensor) -> Tensor:
     covariance, scale = shrunk_covariance(residuals)
     values, axes = torch.linalg.eigh(covariance)
     root = (axes * values.clamp_min(1e-12) ** -0.5) @ axes.T
-    return (root / scale[:, None]).float()
+    whitening: Tensor = root / scale[:, None]
+    return whitening.float()

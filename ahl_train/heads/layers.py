@@ -1,14 +1,26 @@
 """Layers that the bases share: pure, so that T copies of them run as one batch."""
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, ItemsView, ValuesView
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ahl_train.features.maps import Features
+
+_Kind = TypeVar("_Kind", bound=nn.Module)
+
+
+class Modules(nn.ModuleDict, Generic[_Kind]):
+    """A ModuleDict whose modules are all of one class, which a type checker then knows."""
+
+    if TYPE_CHECKING:
+
+        def __getitem__(self, key: str) -> _Kind: ...
+        def items(self) -> ItemsView[str, _Kind]: ...
+        def values(self) -> ValuesView[_Kind]: ...
 
 
 class PointScore(nn.Module):
@@ -23,7 +35,8 @@ class PointScore(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """float [N, C, h, w] to [N, outputs, h, w]."""
         # As a matrix product, which vmap batches well.
-        return (self.weight @ maps.flatten(2) + self.bias[:, None]).unflatten(2, maps.shape[-2:])
+        scores: Tensor = (self.weight @ maps.flatten(2) + self.bias[:, None]).unflatten(2, maps.shape[-2:])
+        return scores
 
     def channels_last(self, maps: Tensor) -> Tensor:
         """The same, where channels lie last in memory and samples before them."""
@@ -35,6 +48,9 @@ class BatchNormRelu(nn.Module):
 
     Running averages would be a state that changes while T copies are adapted.
     """
+
+    mean: Tensor
+    var: Tensor
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -50,6 +66,7 @@ class BatchNormRelu(nn.Module):
         """
         if self.training:
             times = maps.new_ones(len(maps)) if times is None else times.to(maps.dtype)
+            found: Tensor
             found, _, _ = _BatchNormRelu.apply(maps.permute(2, 3, 0, 1), times, self.weight, self.bias, self.eps)
             return found.permute(2, 3, 0, 1)
         scale = self.weight * (self.var + self.eps).rsqrt()

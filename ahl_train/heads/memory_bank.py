@@ -18,6 +18,10 @@ class MemoryBank(nn.Module):
     among them counts for nothing; None: along all.
     """
 
+    bank: Tensor
+    axes: Tensor | None
+    scale: Tensor
+
     def __init__(self, dim: int, size: int, axes: int | None = None) -> None:
         super().__init__()
         kept = dim if axes is None else min(axes, dim)

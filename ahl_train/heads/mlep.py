@@ -56,10 +56,13 @@ class MLEP(Base):
         return map_of_scales(self._distance, {scale: self._centred(features, scale) for scale in self.inputs})
 
     def _centred(self, features: Features, scale: str) -> Tensor:
-        centre, spread = getattr(self, f"centre_{scale}"), getattr(self, f"spread_{scale}")
+        centre: Tensor = getattr(self, f"centre_{scale}")
+        spread: Tensor = getattr(self, f"spread_{scale}")
         return (features[scale] - centre[:, None, None]) / spread
 
     def _distance(self, maps: Tensor) -> Tensor:
         """Root mean square of the embedding, float [N, C, h, w] to [N, 1, h, w]."""
         embedded = self.embedding @ maps.flatten(2)
-        return embedded.square().mean(1, keepdim=True).clamp_min(1e-12).sqrt().unflatten(2, maps.shape[-2:])
+        flat = embedded.square().mean(1, keepdim=True).clamp_min(1e-12).sqrt()
+        distance: Tensor = flat.unflatten(2, maps.shape[-2:])
+        return distance

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from ahl_train.method.replay import Replay
 from ahl_train.rng import Stream, generator, integer
 
 Groups = tuple[Rows, Rows, Rows]  # rows in the feature store of normal, seen and pseudo samples
+_Gradients = tuple[Tensor, Sequence[Tensor | None]]  # a loss, and each parameter's gradient: None where it is unused
 
 
 @dataclass(frozen=True)
@@ -98,18 +99,18 @@ class CDL:
         stacked = {name: p.detach().expand(t, *p.shape).clone() for name, p in self.parameters.items()}
         loss = torch.zeros(t)
         for batch in self._batches([task.support for task in self.tasks], self.schedule.inner_steps, rng):
-            loss, *gradients = self.inner(stacked, batch)
+            loss, gradients = self.inner(stacked, batch)
             # A step is each model's own, so one over the stack is T of them.
             for p, gradient in zip(stacked.values(), gradients, strict=True):
                 if gradient is not None:
                     p.add_(gradient, alpha=-self.schedule.inner_lr)
         return stacked, loss.mean()
 
-    def _inner_gradients(self, stacked: dict[str, Tensor], batch: "_Batch") -> tuple[Tensor | None, ...]:
-        """The loss of each model, [T], then the gradients of their parameters; None for an unused parameter."""
+    def _inner_gradients(self, stacked: dict[str, Tensor], batch: "_Batch") -> _Gradients:
+        """The loss of each model, [T], and the gradients of their parameters."""
         own = {name: p.detach().requires_grad_() for name, p in stacked.items()}
         losses = self._losses(own, batch)
-        return losses.detach(), *torch.autograd.grad(losses.sum(), list(own.values()), allow_unused=True)
+        return losses.detach(), torch.autograd.grad(losses.sum(), list(own.values()), allow_unused=True)
 
     def _learn(self, adapted: dict[str, Tensor], weights: Tensor, rng: np.random.Generator) -> Tensor:
         """Outer steps (Eq. 4): g on the weighted query losses of the adapted phi_i; the last of them.
@@ -120,7 +121,7 @@ class CDL:
         loss = torch.zeros(())
         for batch in self._batches([task.query for task in self.tasks], self.schedule.outer_steps, rng):
             given = {name: p.detach() for name, p in self.parameters.items()}
-            loss, *gradients = self.outer(given, shift, weights, batch)
+            loss, gradients = self.outer(given, shift, weights, batch)
             for p, gradient in zip(self.parameters.values(), gradients, strict=True):
                 p.grad = gradient
             torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.schedule.clip)
@@ -129,12 +130,12 @@ class CDL:
 
     def _outer_gradients(
         self, parameters: dict[str, Tensor], shift: dict[str, Tensor], weights: Tensor, batch: "_Batch"
-    ) -> tuple[Tensor | None, ...]:
-        """The weighted query loss, then the gradients of g's parameters; None for an unused parameter."""
+    ) -> _Gradients:
+        """The weighted query loss, and the gradients of g's parameters."""
         own = {name: p.detach().requires_grad_() for name, p in parameters.items()}
         moved = {name: p + shift[name] for name, p in own.items()}
         loss = (weights * self._losses(moved, batch)).sum()
-        return loss.detach(), *torch.autograd.grad(loss, list(own.values()), allow_unused=True)
+        return loss.detach(), torch.autograd.grad(loss, list(own.values()), allow_unused=True)
 
     def _weigh(self, adapted: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
         """w_i: uniform before epoch K; then from psi's predictions (Eqs. 6, 7)."""
@@ -169,7 +170,8 @@ class CDL:
         return (losses.sum(1) / mask.sum(0).clamp_min(1)).sum(1)
 
     def _call(self, parameters: dict[str, Tensor], features: Features) -> Tensor:
-        return functional_call(self.base, parameters, (features,), {"prepared": True})
+        heads: Tensor = functional_call(self.base, parameters, (features,), {"prepared": True})
+        return heads
 
     def _batches(self, sets: Sequence[Groups], steps: int, rng: np.random.Generator) -> Iterator["_Batch"]:
         """The batches of all steps. They are drawn first and sent to the device in one go."""
@@ -187,7 +189,7 @@ class CDL:
         tensor = torch.from_numpy(array)
         return tensor if self.device.type == "cpu" else tensor.pin_memory().to(self.device, non_blocking=True)
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         """All that ``load_state_dict`` needs to go on after the last whole epoch."""
         return {
             "epoch": self.epoch,
@@ -199,7 +201,7 @@ class CDL:
             "history": self.history,
         }
 
-    def load_state_dict(self, state: dict[str, object]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epoch, self.history = state["epoch"], state["history"].to(self.device)
         for name in ("base", "optimizer", "decay", "psi", "psi_optimizer"):
             getattr(self, name).load_state_dict(state[name])

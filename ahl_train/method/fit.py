@@ -15,9 +15,10 @@ from ahl_train.data.readers import Sample
 from ahl_train.data.split import Split
 from ahl_train.features import FeatureStore, Item
 from ahl_train.features.maps import Features
-from ahl_train.heads.base import PSEUDO, Base
+from ahl_train.heads.base import NORMAL, PSEUDO, SEEN, Base
 from ahl_train.method import copying, hadg
 from ahl_train.method.cdl import CDL, Groups, Task
+from ahl_train.method.prepared import Rows
 from ahl_train.rng import Stream, generator
 from ahl_train.run import Fold, RunFolder
 
@@ -162,9 +163,9 @@ def _donors(normals: Sequence[Sample], seed: int, kept: np.ndarray) -> list[Samp
     donors, there = generator(seed, Stream.DONORS).permutation(len(normals)), set(kept.tolist())
 
     def donor(i: int) -> int:
-        found = donors[i]
+        found = int(donors[i])
         while found not in there:  # the cycle comes back to i, which is kept
-            found = donors[found]
+            found = int(donors[found])
         return found
 
     return [normals[donor(i)] for i in kept]
@@ -197,7 +198,11 @@ def _tasks(
 
 def _pooled(tasks: Sequence[Task]) -> Task:
     """One task of all samples: what a base model alone trains on."""
-    everything = tuple(np.unique(np.concatenate([s[g] for t in tasks for s in (t.support, t.query)])) for g in range(3))
+
+    def every(group: int) -> Rows:
+        return np.unique(np.concatenate([s[group] for t in tasks for s in (t.support, t.query)]))
+
+    everything = every(NORMAL), every(SEEN), every(PSEUDO)
     return Task(everything, everything)
 
 

@@ -19,7 +19,8 @@ class Psi(nn.Module):
 
     def forward(self, history: Tensor) -> Tensor:
         """float [samples, K, T] to float [samples, T]. Predicts the change since the last epoch."""
-        return history[:, -1] + self.out(self.lstm(history)[0][:, -1])
+        change: Tensor = self.out(self.lstm(history)[0][:, -1])
+        return history[:, -1] + change
 
 
 def train_step(psi: Psi, optimizer: torch.optim.Optimizer, scores: Tensor, steps: int = 20) -> Tensor:

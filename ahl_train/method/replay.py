@@ -1,6 +1,7 @@
 """Runs a function of tensors as one CUDA graph, so that hundreds of small kernels cost one launch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -9,26 +10,31 @@ from torch.utils import _pytree as pytree
 _WARM_UP = 2  # calls before the capture: libraries allocate their workspaces in them
 
 
-class Replay:
+_Found = TypeVar("_Found")
+
+
+class Replay(Generic[_Found]):
     """Calls ``function``. On a GPU the first call captures it as a CUDA graph, and later calls replay that graph.
 
-    ``function`` takes tensors, in dicts, lists and tuples too, and returns a sequence of tensors. On a GPU the tensors
-    must have the same shapes and dtypes in every call, and ``function`` must not wait for the GPU or draw random
-    numbers. The next call overwrites the returned tensors.
+    ``function`` takes tensors, in dicts, lists and tuples too, and returns tensors, in tuples and lists too. On a GPU
+    the tensors must have the same shapes and dtypes in every call, and ``function`` must not wait for the GPU or draw
+    random numbers. The next call overwrites the returned tensors.
     """
 
-    def __init__(self, function: Callable[..., Sequence[Tensor]]) -> None:
+    def __init__(self, function: Callable[..., _Found]) -> None:
         self._function = function
+        self._inputs: list[Tensor]
+        self._outputs: _Found
         self._graph: torch.cuda.CUDAGraph | None = None
         self.refused: str | None = None  # why the capture failed; ``function`` is then called as it is
 
-    def __call__(self, *inputs: object) -> Sequence[Tensor]:
+    def __call__(self, *inputs: object) -> _Found:
         given = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
         if self.refused is not None or not given or given[0].device.type != "cuda":
             return self._function(*inputs)
         if self._graph is None:
             try:
-                self._capture(inputs)
+                self._graph = self._capture(inputs)
             except RuntimeError as error:  # something waits for the GPU, or its memory is full
                 self.refused = str(error).splitlines()[0]
                 return self._function(*inputs)
@@ -36,7 +42,7 @@ class Replay:
         self._graph.replay()
         return self._outputs
 
-    def _capture(self, inputs: tuple[object, ...]) -> None:
+    def _capture(self, inputs: tuple[object, ...]) -> torch.cuda.CUDAGraph:
         own = pytree.tree_map_only(Tensor, lambda tensor: tensor.detach().clone(), inputs)
         device = pytree.tree_leaves(own)[0].device
         beside = torch.cuda.Stream(device)
@@ -49,5 +55,5 @@ class Replay:
         # The warm-up's stream, where libraries have their workspaces. Other threads may use the GPU meanwhile.
         with torch.cuda.graph(graph, stream=beside, capture_error_mode="thread_local"):
             self._outputs = self._function(*own)
-        self._graph = graph
         self._inputs = [leaf for leaf in pytree.tree_leaves(own) if isinstance(leaf, Tensor)]
+        return graph

@@ -34,8 +34,11 @@ class Memory:
     def tasks(self, count: int) -> list[Task]:
         """So many distributions, each with half of every group in its support and half in its query."""
         rng = np.random.default_rng(0)
-        halves = [[np.array_split(rng.permutation(group), 2) for group in self.groups] for _ in range(count)]
-        return [Task(tuple(s for s, _ in parts), tuple(q for _, q in parts)) for parts in halves]
+        return [self._task(rng) for _ in range(count)]
+
+    def _task(self, rng: np.random.Generator) -> Task:
+        normal, seen, pseudo = (np.array_split(rng.permutation(group), 2) for group in self.groups)
+        return Task((normal[0], seen[0], pseudo[0]), (normal[1], seen[1], pseudo[1]))
 
 
 class Sequential:
@@ -65,11 +68,12 @@ class Sequential:
                 model = copy.deepcopy(self.g)
                 with torch.no_grad():
                     for p, s in zip(model.parameters(), shift, strict=True):
-                        p += s
+                        p.add_(s)
                 model.zero_grad()
                 (self._loss(model, rows, group) / len(self.tasks)).backward()
                 for p, q in zip(self.g.parameters(), model.parameters(), strict=True):
-                    p.grad = q.grad if p.grad is None else p.grad + q.grad
+                    if q.grad is not None:
+                        p.grad = q.grad if p.grad is None else p.grad + q.grad
             nn.utils.clip_grad_norm_(self.g.parameters(), self.schedule.clip)
             self.optimizer.step()
         self.decay.step()

@@ -20,7 +20,7 @@ def run(url: str, body: bytes, clients: int, seconds: float) -> dict[str, object
 
     def work(end: float) -> list[float]:
         connection = HTTPConnection(str(address.hostname), address.port, timeout=30)
-        taken = []
+        taken: list[float] = []
         while not taken or time.perf_counter() < end:
             started = time.perf_counter()
             connection.request("POST", "/v1/score", body, {"Content-Type": "image/png"})

@@ -5,7 +5,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,29 +40,17 @@ class RandomStore(FeatureStore):
                 self._known[key] = len(self._known)
         return np.array([self._known[key] for key in keys], np.int64)
 
-    def _random(self, count: int) -> Sequence[NDArray[np.void]]:
-        """Each is one of a few random records, scaled: no two alike."""
+    def _random(self, count: int) -> Iterator[NDArray[np.void]]:
+        """Each is one of a few random records, scaled: no two alike. They come one by one, as memory holds few."""
         rng = np.random.default_rng(len(self._known))
-        few = np.zeros(16, self._record)
-        for name in self._record.names or ():
+        names, few = self._record.names or (), np.zeros(16, self._record)
+        for name in names:
             few[name] = rng.random(few[name].shape, np.float32)
-        return _Scaled(few, rng.uniform(0.5, 1, count))
-
-
-class _Scaled(Sequence[NDArray[np.void]]):
-    """Made when asked for: thousands of records do not fit into memory."""
-
-    def __init__(self, few: NDArray[np.void], scale: NDArray[np.float64]) -> None:
-        self._few, self._scale = few, scale
-
-    def __len__(self) -> int:
-        return len(self._scale)
-
-    def __getitem__(self, i: int) -> NDArray[np.void]:  # type: ignore[override]
-        record = np.zeros((), self._few.dtype)
-        for name in self._few.dtype.names or ():
-            record[name] = self._few[i % len(self._few)][name] * np.float32(self._scale[i])
-        return record
+        for i, scale in enumerate(rng.uniform(0.5, 1, count)):
+            record = np.zeros((), self._record)
+            for name in names:
+                record[name] = few[i % len(few)][name] * np.float32(scale)
+            yield record
 
 
 def measure(n: int, folder: Path) -> dict[str, float]:

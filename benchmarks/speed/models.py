@@ -8,18 +8,23 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import onnx
 import timm
 import torch
 from torch import Tensor, nn
 
+from ahl_export.errors import ExportError
 from ahl_train.features import FINE
 from ahl_train.features.backbone import Backbone, BackboneSpec
 from ahl_train.features.preprocess import Preprocess
 from ahl_train.heads.dra.head import DRA
 
+if TYPE_CHECKING:
+    from anomalib.models.components import AnomalibModule
+
+_Result = TypeVar("_Result")
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -32,8 +37,8 @@ class Paper(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.preprocess = Preprocess(FINE, *_IMAGENET)
-        self.net = timm.create_model("resnet18", pretrained=False)
-        self.heads = DRA(self.net.num_features)
+        net: Any = timm.create_model("resnet18", pretrained=False)
+        self.net, self.heads = net, DRA(net.num_features)
         self.requires_grad_(False).eval()
 
     def forward(self, image: Tensor) -> Tensor:
@@ -55,27 +60,29 @@ class _Bare(nn.Module):
 
 
 def write_backbone(path: Path, spec: BackboneSpec) -> Path:
-    """The bare backbone at both scales as ONNX. WeightsError."""
+    """The bare backbone at both scales as ONNX. WeightsError, ExportError."""
     examples = tuple(torch.zeros(1, 3, side, side) for side in (FINE, FINE // 2))
     program = _quietly(
         lambda: torch.onnx.export(_Bare(spec), examples, input_names=["fine", "coarse"], dynamo=True, verbose=False)
     )
+    if program is None:
+        raise ExportError("torch.onnx gave no graph: check the versions against constraints.txt")
     onnx.save(program.model_proto, path)
     return path
 
 
-def _padim(side: int) -> nn.Module:
+def _padim(side: int) -> "AnomalibModule":
     from anomalib.models import Padim
 
     model = Padim(pre_trained=False, pre_processor=Padim.configure_pre_processor((side, side)))
-    patches, channels = (side // 4) ** 2, model.model.n_features
+    patches, channels = (side // 4) ** 2, len(model.model.idx)
     gaussian = model.model.gaussian
     gaussian.mean = torch.zeros(channels, patches)
     gaussian.inv_covariance = torch.eye(channels).repeat(patches, 1, 1)
     return model
 
 
-def _efficient_ad(side: int) -> nn.Module:
+def _efficient_ad(side: int) -> "AnomalibModule":
     from anomalib.models import EfficientAd
 
     model = EfficientAd(pre_processor=EfficientAd.configure_pre_processor((side, side)))
@@ -86,7 +93,7 @@ def _efficient_ad(side: int) -> nn.Module:
     return model
 
 
-ANOMALIB: dict[str, Callable[[int], nn.Module]] = {
+ANOMALIB: "dict[str, Callable[[int], AnomalibModule]]" = {
     "PaDiM": _padim,
     "EfficientAD-S": _efficient_ad,
 }
@@ -107,7 +114,7 @@ def write_anomalib(folder: Path, name: str, side: int) -> Path:
         return written.replace(target)
 
 
-def _quietly(do: Callable[[], Any]) -> Any:
+def _quietly(do: Callable[[], _Result]) -> _Result:
     """Exporters write a page on each model."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "anomalib")]
     levels = [logger.level for logger in loggers]

@@ -1,6 +1,7 @@
 """The bench of starting: cold start to the first decision, sizes of bundles and installations."""
 
 from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
@@ -42,4 +43,4 @@ def plain_install() -> set[str]:
 def installed(package: str) -> int:
     """Bytes that a package's files take."""
     files = distribution(package).files or ()
-    return sum(path.stat().st_size for file in files if (path := file.locate()).is_file())
+    return sum(path.stat().st_size for file in files if (path := Path(file.locate())).is_file())

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,9 @@ def measure(folder: Path, report: Callable[[str], None]) -> dict[str, Any]:
         return json.loads(file.read_text())
 
     return {
-        "cdl": {name: kept(f"cdl-{name}", lambda name=name: compare(name, extractor)) for name in SYSTEMS},
+        "cdl": {name: kept(f"cdl-{name}", partial(compare, name, extractor)) for name in SYSTEMS},
         "parts": kept("parts", lambda: parts(extractor)),
-        "growth": [kept(f"growth-{n}", lambda n=n: _growth(n, folder)) for n in NORMALS],
+        "growth": [kept(f"growth-{n}", partial(_growth, n, folder)) for n in NORMALS],
     }
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ahl_train.features.maps import Features
 from ahl_train.heads.base import TIMES, Base
 from ahl_train.heads.dra.winograd import conv3x3
-from ahl_train.heads.layers import BatchNormRelu, PointScore, mean_of_scales
+from ahl_train.heads.layers import BatchNormRelu, Modules, PointScore, mean_of_scales
 from ahl_train.heads.loss import top_k_mean
 
 REFERENCES = 5
@@ -24,6 +24,7 @@ class DRA(Base):
     negated = (True, False, False, False)
     inputs = _SCALES
     winograd = True  # learn by Winograd's convolution
+    residual_norm: Modules[BatchNormRelu]
 
     def __init__(self, channels: int, hidden: int = 256) -> None:
         super().__init__()
@@ -32,7 +33,7 @@ class DRA(Base):
         bound = 1 / math.sqrt(9 * channels)
         self.residual_conv = nn.Parameter(torch.empty(channels, channels, 3, 3).uniform_(-bound, bound))
         # The scales differ in their statistics, so each has its own norm.
-        self.residual_norm = nn.ModuleDict({scale: BatchNormRelu(channels) for scale in _SCALES})
+        self.residual_norm = Modules({scale: BatchNormRelu(channels) for scale in _SCALES})
         self.residual_point = PointScore(channels, 1)
         self.register_buffer("reference_fine", torch.zeros(channels, 14, 14))
         self.register_buffer("reference_coarse", torch.zeros(channels, 7, 7))
@@ -49,15 +50,16 @@ class DRA(Base):
     def heads(self, features: Features) -> Tensor:
         normality = mean_of_scales(lambda maps: self.holistic(maps.mean((-2, -1))), features)
         abnormality = mean_of_scales(lambda maps: top_k_mean(self.abnormality(maps).abs()), features)
-        residual = sum(top_k_mean(found) for found in self._residual_maps(features)) / 2
-        return torch.cat([normality, abnormality, residual], dim=-1)
+        fine, coarse = (top_k_mean(found) for found in self._residual_maps(features))
+        return torch.cat([normality, abnormality, (fine + coarse) / 2], dim=-1)
 
     def maps(self, features: Features) -> Tensor:
         fine, coarse = (
             self.abnormality(features[scale]).abs().sum(1, keepdim=True) + residual
             for scale, residual in zip(_SCALES, self._residual_maps(features), strict=True)
         )
-        return ((fine + F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear")) / 2)[:, 0]
+        mean: Tensor = (fine + F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear")) / 2
+        return mean[:, 0]
 
     def _residuals(self, features: Features) -> list[Tensor]:
         """Of both scales, convolved."""
