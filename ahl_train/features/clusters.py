@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ahl_train.rng import Stream, integer
+from ahl_train.rng import DENSITY_SEED
 
 CLUSTERS = 3  # the paper's K
 _SOFTNESS = 0.2  # of a membership's edge, in mean squared distances of normals to their own centre
@@ -35,7 +35,7 @@ class Clusters(nn.Module):
     def fit(self, vectors: Tensor) -> None:
         """Fit on float [N, D] of normals."""
         x = vectors.numpy().astype(np.float64)
-        labels, centres = k_means(x, len(self.centres), seed=integer(0, Stream.CLUSTERS))
+        labels, centres = k_means(x, len(self.centres), seed=DENSITY_SEED)
         std = x.std(0) + 1e-6
         within = np.square((x - centres[labels]) / std).sum(1).mean()
         self.centres = torch.tensor(centres, dtype=torch.float32)

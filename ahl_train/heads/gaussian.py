@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ahl_train.errors import ConfigError
 from ahl_train.heads.loss import top_k_mean
-from ahl_train.rng import Stream, integer
+from ahl_train.rng import DENSITY_SEED
 
 _LEAST = 10  # normals
 _MOST = 20_000  # vectors that a covariance is estimated from, at most
@@ -60,7 +60,7 @@ def drawn(vectors: Tensor, most: int) -> tuple[Tensor, Tensor]:
     At random: a stride that divides the map's width would see some of its columns only.
     """
     positions = vectors.shape[1]
-    generator = torch.Generator().manual_seed(integer(0, Stream.DENSITY_PATCHES))
+    generator = torch.Generator().manual_seed(DENSITY_SEED)
     kept = torch.randperm(len(vectors) * positions, generator=generator)[:most]
     return kept // positions, kept % positions
 

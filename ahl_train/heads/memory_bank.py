@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ahl_train.heads.gaussian import drawn
-from ahl_train.rng import Stream, integer
+from ahl_train.rng import DENSITY_SEED
 
 _PROJECTED = 32  # dimensions in which they are chosen
 _MEASURED = 5_000  # patches whose mean distance is the scale
@@ -56,7 +56,7 @@ def _coreset(vectors: Tensor, size: int) -> Tensor:
     """Indices [size] into float [M, D]: each next one lies farthest from those before it. Fewer are repeated."""
     if len(vectors) <= size:
         return torch.arange(size) % len(vectors)
-    dim, generator = vectors.shape[1], torch.Generator().manual_seed(integer(0, Stream.CORESET))
+    dim, generator = vectors.shape[1], torch.Generator().manual_seed(DENSITY_SEED)
     projected = vectors @ torch.randn(dim, min(dim, _PROJECTED), generator=generator)
     squares, chosen = projected.square().sum(1), torch.zeros(size, dtype=torch.int64)
     distance = torch.full_like(squares, torch.inf)
