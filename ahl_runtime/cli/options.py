@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ahl_runtime.line.sources.kinds import placed as placed
+from ahl_runtime.line.sources.kinds import places
+
 if TYPE_CHECKING:
     from ahl_runtime.bundle.bundle import Bundle
 
@@ -36,27 +39,7 @@ source_name = click.option(
 )
 store = click.option("--store", required=True, type=PATH, metavar="FILE", help="The SQLite file of decisions.")
 
-PLACES = "folder:PATH, video:PATH, camera:DEVICE, rtsp:URL, mjpeg:URL, gige:CAMERA or ring:PATH"
-_PLACES = {
-    "folder": "path",
-    "video": "path",
-    "camera": "device",
-    "rtsp": "url",
-    "mjpeg": "url",
-    "gige": "camera",
-    "ring": "path",
-}
-
-
-def placed(text: str, number: int) -> dict[str, Any]:
-    """The settings of KIND:PLACE, the source of that number. ConfigError."""
-    kind, _, place = text.partition(":")
-    if kind not in _PLACES or not place:
-        from ahl_runtime.core.errors import ConfigError
-
-        raise ConfigError(f"--source {text!r}: expected one of {', '.join(f'{k}:PLACE' for k in _PLACES)}")
-    where = f"{kind}:{place}" if kind == "rtsp" and place.startswith("//") else place
-    return {"name": f"{kind}{number}", "kind": kind, _PLACES[kind]: where}
+PLACES = places()
 
 
 def open_trusted(path: Path, key: Path | None) -> Bundle:

@@ -9,8 +9,10 @@ from pydantic import model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ahl_runtime.line.settings import ModelSettings, PipelineSettings, StoreSettings
-from ahl_runtime.line.sinks.settings import SinkSettings
-from ahl_runtime.line.sources.settings import PushSource, SourceSettings
+from ahl_runtime.line.sinks.open import AnySink
+from ahl_runtime.line.sources.open import AnySource
+from ahl_runtime.line.sources.push import PushSource
+from ahl_runtime.line.sources.settings import SourceSettings
 
 DEFAULT_SOURCE = "default"
 
@@ -21,8 +23,8 @@ class LineConfig(BaseSettings):
     model_config = SettingsConfigDict(extra="forbid", frozen=True)
 
     model: ModelSettings
-    source: tuple[SourceSettings, ...] = ()
-    sink: tuple[SinkSettings, ...] = ()
+    source: tuple[AnySource, ...] = ()
+    sink: tuple[AnySink, ...] = ()
     pipeline: PipelineSettings = PipelineSettings()
     store: StoreSettings = StoreSettings()
 

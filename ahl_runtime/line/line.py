@@ -35,7 +35,8 @@ from ahl_runtime.line.sinks.open import open_sink
 from ahl_runtime.line.sinks.outbox import Outbox
 from ahl_runtime.line.sources.base import Triggered, cropped
 from ahl_runtime.line.sources.open import open_source
-from ahl_runtime.line.sources.settings import PushSource, SourceSettings
+from ahl_runtime.line.sources.push import PushSource
+from ahl_runtime.line.sources.settings import SourceSettings
 from ahl_runtime.line.store import retention
 from ahl_runtime.line.store.images import Images
 from ahl_runtime.line.store.journal import Journal

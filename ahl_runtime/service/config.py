@@ -12,14 +12,16 @@ from pydantic import BaseModel, ValidationError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ahl_runtime.core.errors import ConfigError
+from ahl_runtime.core.plugins import Registry
 from ahl_runtime.http.settings import Settings as HttpSettings
 from ahl_runtime.line.config import LineConfig
 from ahl_runtime.line.settings import LogSettings
-from ahl_runtime.line.sinks.settings import SinkSettings
-from ahl_runtime.line.sources.settings import SourceSettings
+from ahl_runtime.line.sinks.kinds import SINKS, SinkKind
+from ahl_runtime.line.sources.kinds import SOURCES, SourceKind
 
 PREFIX = "AHL_"
 _FILE = "_file"
+_KINDS: dict[int | str, Registry[SourceKind] | Registry[SinkKind]] = {"source": SOURCES, "sink": SINKS}
 
 
 class ServiceConfig(LineConfig):
@@ -97,9 +99,9 @@ def _at(loc: tuple[int | str, ...]) -> tuple[type[BaseModel] | None, str]:
         if isinstance(part, int):
             shown[-1] += f"[{part + 1}]"
             continue
-        tagged = i > 0 and isinstance(loc[i - 1], int)
-        if tagged and loc[0] in ("source", "sink") and part in _KINDS[str(loc[0])]:
-            model = _KINDS[str(loc[0])][part]
+        registry = _KINDS.get(loc[0]) if i > 0 and isinstance(loc[i - 1], int) else None
+        if registry is not None and part in registry:
+            model = registry[part].settings
             continue
         shown.append(part)
         if i + 1 < len(loc) and model is not None and not isinstance(loc[i + 1], int):
@@ -111,10 +113,3 @@ def _at(loc: tuple[int | str, ...]) -> tuple[type[BaseModel] | None, str]:
 
 def _is_model(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
-
-
-def _kinds(union: Any) -> dict[str, type[BaseModel]]:
-    return {get_args(kind.model_fields["kind"].annotation)[0]: kind for kind in get_args(get_args(union)[0])}
-
-
-_KINDS = {"source": _kinds(SourceSettings), "sink": _kinds(SinkSettings)}

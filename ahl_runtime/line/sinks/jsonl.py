@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
 
 from ahl_runtime.core.errors import SinkError
-from ahl_runtime.line.sinks.settings import JsonlSink
+from ahl_runtime.line.sinks.kinds import SinkKind
+from ahl_runtime.line.sinks.settings import SinkSettings
 from ahl_runtime.line.store.journal import Message
+
+
+class JsonlSink(SinkSettings):
+    """JSON lines, appended to a file that may be renamed at any time."""
+
+    kind: Literal["jsonl"]
+    path: Path
 
 
 class Jsonl:
@@ -42,3 +52,6 @@ class Jsonl:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+JSONL = SinkKind(JsonlSink, Jsonl)

@@ -11,13 +11,32 @@ import math
 import struct
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from ahl_runtime.core.errors import SinkError
-from ahl_runtime.line.sinks.settings import ModbusSink
+from ahl_runtime.line.settings import Seconds
+from ahl_runtime.line.sinks.kinds import SinkKind
+from ahl_runtime.line.sinks.settings import SinkSettings
 from ahl_runtime.line.store.journal import Message
 
 _CODES = {"pass": 0, "unsure": 1, "reject": 2, "fault": 3}
+
+
+class ModbusSink(SinkSettings):
+    """Holding registers of a Modbus/TCP device, from `address` on (docs/serve.md). `coil`: set for a fresh reject.
+
+    `fresh`: seconds after which a reject no longer sets the coil.
+    """
+
+    kind: Literal["modbus"]
+    host: str
+    port: Annotated[int, Field(ge=1, le=65535)] = 502
+    unit: Annotated[int, Field(ge=0, le=255)] = 1
+    address: Annotated[int, Field(ge=0, le=65526)] = 0
+    coil: Annotated[int, Field(ge=0, le=65535)] | None = None
+    fresh: Seconds = 1.0
 
 
 class Modbus:
@@ -83,3 +102,6 @@ def registers(message: Message, seconds: float) -> list[int]:
         int(message.id, 16),
     )
     return list(struct.unpack(">10H", body))
+
+
+MODBUS = SinkKind(ModbusSink, Modbus)

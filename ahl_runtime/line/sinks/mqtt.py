@@ -6,12 +6,29 @@ import ssl
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from ahl_runtime.core.errors import SinkError
 from ahl_runtime.line.secret import read_secret
-from ahl_runtime.line.sinks.settings import MqttSink
+from ahl_runtime.line.sinks.kinds import SinkKind
+from ahl_runtime.line.sinks.settings import SinkSettings
 from ahl_runtime.line.store.journal import Message
+
+
+class MqttSink(SinkSettings):
+    """QoS 1. `topic`: {source} and {outcome} are filled in."""
+
+    kind: Literal["mqtt"]
+    host: str
+    port: Annotated[int, Field(ge=1, le=65535)] = 1883
+    topic: str = "ahl/{source}"
+    user: str | None = None
+    password_file: Path | None = None
+    tls: bool = False
+    authority: Path | None = None
 
 
 class Mqtt:
@@ -82,3 +99,6 @@ class Mqtt:
         """Disconnect."""
         self._client.disconnect()
         self._client.loop_stop()
+
+
+MQTT = SinkKind(MqttSink, Mqtt)

@@ -8,13 +8,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from ahl_runtime.core.errors import SinkError
-from ahl_runtime.line.sinks.settings import OpcuaSink
+from ahl_runtime.line.sinks.kinds import SinkKind
+from ahl_runtime.line.sinks.settings import SinkSettings
 from ahl_runtime.line.store.journal import Message
 
 NAMESPACE = "urn:ahl:line"
+
+
+class OpcuaSink(SinkSettings):
+    """An OPC UA server of the line's own; on loopback unless told otherwise, without authentication."""
+
+    kind: Literal["opcua"]
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 4840
 
 
 class Opcua:
@@ -68,3 +79,6 @@ class Opcua:
     def close(self) -> None:
         """Stop listening."""
         self._server.stop()
+
+
+OPCUA = SinkKind(OpcuaSink, Opcua)

@@ -5,12 +5,24 @@ from __future__ import annotations
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from ahl_runtime.core.errors import SinkError
 from ahl_runtime.line.secret import read_secret
-from ahl_runtime.line.sinks.settings import WebhookSink
+from ahl_runtime.line.sinks.kinds import SinkKind
+from ahl_runtime.line.sinks.settings import SinkSettings
 from ahl_runtime.line.store.journal import Message
+
+
+class WebhookSink(SinkSettings):
+    """POST, one message a request. `token_file`: sent as a bearer token."""
+
+    kind: Literal["webhook"]
+    url: Annotated[str, Field(pattern=r"^https?://")]
+    token_file: Path | None = None
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -51,3 +63,6 @@ class Webhook:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+WEBHOOK = SinkKind(WebhookSink, Webhook)

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from ahl_runtime.core.errors import ImageError, SourceError
 from ahl_runtime.line.queues import PendingFrame
+from ahl_runtime.line.sources.folder import FolderSource
 from ahl_runtime.line.sources.open import open_source
-from ahl_runtime.line.sources.settings import FolderSource, SourceSettings
+from ahl_runtime.line.sources.settings import SourceSettings
 
 _PATIENCE = 60.0  # seconds without a frame
 _TOLD = 5.0  # seconds between words on how far it is

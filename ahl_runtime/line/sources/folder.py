@@ -7,16 +7,44 @@ import os
 import time
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
 
 from ahl_runtime.core.decode import SUFFIXES, decode
 from ahl_runtime.core.errors import Busy, EngineError, ImageError, StoreError
 from ahl_runtime.core.types import Frame
 from ahl_runtime.line.queues import PendingFrame, StoredDecision
+from ahl_runtime.line.settings import Policy, Seconds
 from ahl_runtime.line.sources.base import Give, Lost, Report, Stopped, cropped
-from ahl_runtime.line.sources.settings import FolderSource
+from ahl_runtime.line.sources.kinds import SourceKind
+from ahl_runtime.line.sources.settings import SourceSettings
 from ahl_runtime.line.store.journal import Journal
 
 log = logging.getLogger(__name__)
+
+
+class FolderSource(SourceSettings):
+    """`every`: seconds between looks. `settle`: seconds for which a file must not have changed.
+
+    `done`: what becomes of a file that was decided on; `move` needs `move_to`, on the same file system.
+    """
+
+    kind: Literal["folder"]
+    policy: Policy = "block"
+    path: Path
+    every: Seconds = 0.2
+    settle: Annotated[float, Field(ge=0, le=3600)] = 0.5
+    done: Literal["keep", "delete", "move"] = "keep"
+    move_to: Path | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.done == "move") != (self.move_to is not None):
+            raise ValueError("done = 'move' and move_to belong together: give both, or neither")
+        if self.max_fps is not None:
+            raise ValueError("max_fps would leave files undecided: a folder has none")
+        return self
 
 
 def moved(part: FolderSource, path: Path, key: str) -> Path:
@@ -147,3 +175,6 @@ class Folder:
             with Journal(self._store, create=True) as journal:
                 journal.forget_files(self._part.name, sorted(gone))
             known -= gone
+
+
+FOLDER = SourceKind(FolderSource, Folder, "path")

@@ -7,15 +7,18 @@ import time
 from collections.abc import Generator
 from datetime import UTC, datetime
 from functools import partial
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from ahl_runtime.core.errors import Busy, ImageError, SourceError
 from ahl_runtime.line.sources.aravis import Buffer, Camera
 from ahl_runtime.line.sources.base import Lost, Report, Stopped
+from ahl_runtime.line.sources.kinds import SourceKind
 from ahl_runtime.line.sources.live import CapturedFrame, Live
-from ahl_runtime.line.sources.settings import GigeSource
+from ahl_runtime.line.sources.settings import StreamSettings
 
 _LOOK = 0.2  # seconds between looks at whether to stop
 # Codes of the Pixel Format Naming Convention: the name, bytes a pixel, FFmpeg's name where it converts.
@@ -28,6 +31,24 @@ FORMATS: dict[int, tuple[str, int, str | None]] = {
     0x02180014: ("RGB8", 3, None),
     0x02180015: ("BGR8", 3, None),
 }
+
+
+GenicamName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,64}$")]
+GenicamValue = bool | int | float | Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:+-]{1,200}$")]
+
+
+class GigeSource(StreamSettings):
+    """GigE Vision, through Aravis. `camera`: its address or its name, as `arv-tool-0.8` lists them.
+
+    `trigger`: the GenICam TriggerSource, such as Line1 or Software; without one the camera runs freely. `features`: any
+    others, by their names. `roi` is set in the camera.
+    """
+
+    kind: Literal["gige"]
+    camera: Annotated[str, Field(pattern=r"^[^\s\x00]{1,200}$")]
+    pixel_format: GenicamName | None = None
+    trigger: GenicamName | None = None
+    features: dict[GenicamName, GenicamValue] = Field(default_factory=dict)
 
 
 class Gige(Live):
@@ -139,3 +160,6 @@ def _demosaicked(image: NDArray[np.uint8], convert: str, name: str) -> NDArray[n
         raise SourceError(f"{name} needs the extra [camera]: pip install 'ahl[camera]', or set Mono8") from error
     made = av.VideoFrame.from_ndarray(image, format=convert).to_ndarray(format="rgb24")
     return made.astype(np.uint8, copy=False)
+
+
+GIGE = SourceKind(GigeSource, lambda part, store: Gige(part), "camera")

@@ -1,28 +1,18 @@
-"""The source that the settings ask for; its library is imported only then."""
+"""The settings of a source of any kind, and the source that they ask for; its library is imported only then."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
+from ahl_runtime.line.kinds import by_kind
 from ahl_runtime.line.sources.base import Source
-from ahl_runtime.line.sources.folder import Folder
-from ahl_runtime.line.sources.settings import FolderSource, GigeSource, PushSource, RingSource, SourceSettings
+from ahl_runtime.line.sources.kinds import SOURCES
+from ahl_runtime.line.sources.settings import SourceSettings
+
+AnySource = Annotated[SourceSettings, by_kind(SOURCES)]
 
 
 def open_source(part: SourceSettings, store: Path) -> Source | None:
     """None for frames that come over HTTP. SourceError where an extra is not installed."""
-    if isinstance(part, PushSource):
-        return None
-    if isinstance(part, FolderSource):
-        return Folder(part, store)
-    if isinstance(part, GigeSource):
-        from ahl_runtime.line.sources.gige import Gige
-
-        return Gige(part)
-    if isinstance(part, RingSource):
-        from ahl_runtime.line.sources.ring import Ring
-
-        return Ring(part)
-    from ahl_runtime.line.sources.stream import Stream
-
-    return Stream(part)
+    return SOURCES[part.kind].open(part, store)

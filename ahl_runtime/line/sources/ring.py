@@ -5,15 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ahl_runtime.core.errors import ImageError, SourceError
+from ahl_runtime.line.settings import Seconds
 from ahl_runtime.line.sources.base import Lost, Report, Stopped
+from ahl_runtime.line.sources.kinds import SourceKind
 from ahl_runtime.line.sources.live import CapturedFrame, Live
 from ahl_runtime.line.sources.ring_memory import Reader, Taken
-from ahl_runtime.line.sources.settings import RingSource
+from ahl_runtime.line.sources.settings import StreamSettings
+
+
+class RingSource(StreamSettings):
+    """Shared memory that a process of this computer writes (`ring_memory`). `every`: seconds between looks."""
+
+    kind: Literal["ring"]
+    path: Path
+    every: Seconds = 0.002
 
 
 class Ring(Live):
@@ -90,3 +102,6 @@ def _damaged(why: str) -> CapturedFrame:
         raise ImageError(why)
 
     return CapturedFrame(refuse, datetime.now(UTC))
+
+
+RING = SourceKind(RingSource, lambda part, store: Ring(part), "path")

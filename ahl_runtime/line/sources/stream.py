@@ -6,16 +6,66 @@ import time
 from collections.abc import Generator, Iterator
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
 from ahl_runtime.core.errors import ImageError, SourceError
 from ahl_runtime.line.secret import read_secret
+from ahl_runtime.line.settings import Policy
 from ahl_runtime.line.sources.base import Lost, Report, Stopped
+from ahl_runtime.line.sources.kinds import SourceKind
 from ahl_runtime.line.sources.live import CapturedFrame, Live
-from ahl_runtime.line.sources.settings import CameraSource, MjpegSource, RtspSource, VideoSource
+from ahl_runtime.line.sources.settings import StreamSettings
+
+
+class VideoSource(StreamSettings):
+    """A file, decoded once from its beginning to its end, as fast as it is scored, or in its own time (`realtime`)."""
+
+    kind: Literal["video"]
+    policy: Policy = "block"
+    path: Path
+    realtime: bool = False
+    loop: bool = False
+
+
+class CameraSource(StreamSettings):
+    """V4L2. `size`: such as 1280x720; the camera's own by default."""
+
+    kind: Literal["camera"]
+    device: str = "/dev/video0"
+    size: Annotated[str, Field(pattern=r"^\d{1,5}x\d{1,5}$")] | None = None
+    fps: Annotated[int, Field(ge=1, le=1000)] | None = None
+
+
+class UrlSource(StreamSettings):
+    """`url_file`: holds the address where it carries a password."""
+
+    url: str | None = None
+    url_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.url is None) == (self.url_file is None):
+            raise ValueError("give url or url_file")
+        return self
+
+
+class RtspSource(UrlSource):
+    """RTSP, over TCP unless `udp`."""
+
+    kind: Literal["rtsp"]
+    udp: bool = False
+
+
+class MjpegSource(UrlSource):
+    """Motion JPEG over HTTP."""
+
+    kind: Literal["mjpeg"]
+
 
 Section = VideoSource | CameraSource | RtspSource | MjpegSource
 
@@ -117,3 +167,9 @@ def _pixels(frame: Any) -> NDArray[np.uint8]:
         raise ImageError("the frame is damaged")
     image: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
     return image
+
+
+VIDEO = SourceKind(VideoSource, lambda part, store: Stream(part), "path")
+CAMERA = SourceKind(CameraSource, lambda part, store: Stream(part), "device")
+RTSP = SourceKind(RtspSource, lambda part, store: Stream(part), "url")
+MJPEG = SourceKind(MjpegSource, lambda part, store: Stream(part), "url")

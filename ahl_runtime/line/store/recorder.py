@@ -17,8 +17,7 @@ from ahl_runtime.line.monitor.latency import StageLatencies
 from ahl_runtime.line.monitor.source_monitor import SourceMonitor, statistics
 from ahl_runtime.line.queues import StoredDecision
 from ahl_runtime.line.scoring import ScoredFrame
-from ahl_runtime.line.sources.folder import moved
-from ahl_runtime.line.sources.settings import FolderSource
+from ahl_runtime.line.sources.folder import FolderSource, moved
 from ahl_runtime.line.store.images import Images
 from ahl_runtime.line.store.journal import Entry, Journal
 from ahl_runtime.line.store.store import new_id

@@ -19,7 +19,8 @@ from ahl_runtime.bundle.device_calibration import SideFiles
 from ahl_runtime.core.decode import decode
 from ahl_runtime.core.errors import SourceError
 from ahl_runtime.line.sources.collect import collect
-from ahl_runtime.line.sources.settings import PushSource, VideoSource
+from ahl_runtime.line.sources.push import PushSource
+from ahl_runtime.line.sources.stream import VideoSource
 from ahl_runtime.score.recalibrate import evenly
 from ahl_runtime.score.scoring import Scorer
 

@@ -9,8 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ahl_runtime.core.errors import ConfigError
-from ahl_runtime.line.sources.settings import FolderSource, PushSource
-from ahl_runtime.service.config import _KINDS, ServiceConfig, load
+from ahl_runtime.line.sinks.kinds import SINKS
+from ahl_runtime.line.sources.folder import FolderSource
+from ahl_runtime.line.sources.kinds import SOURCES
+from ahl_runtime.line.sources.push import PushSource
+from ahl_runtime.service.config import ServiceConfig, load
 
 GOOD = """
 [model]
@@ -29,9 +32,8 @@ only = ["reject", "fault"]
 port = 0
 """
 
-KEYS = st.text(max_size=6) | st.sampled_from(
-    sorted({key for kinds in _KINDS.values() for part in kinds.values() for key in part.model_fields})
-)
+MODELS = [registry[kind].settings for registry in (SOURCES, SINKS) for kind in registry.built_in]
+KEYS = st.text(max_size=6) | st.sampled_from(sorted({key for model in MODELS for key in model.model_fields}))
 
 
 def written(folder: Path, text: str) -> Path:
@@ -138,6 +140,6 @@ def test_every_key_is_in_the_reference() -> None:
     """docs/serve.md names each key of each section and kind."""
     page = (Path(__file__).parents[3] / "docs" / "serve.md").read_text()
     parts = {name: field.annotation for name, field in ServiceConfig.model_fields.items()}
-    sections = [parts["model"], parts["store"], parts["pipeline"], parts["log"], *_KINDS["source"].values()]
-    keys = {key for part in [*sections, *_KINDS["sink"].values()] for key in part.model_fields}
+    sections = [parts["model"], parts["store"], parts["pipeline"], parts["log"]]
+    keys = {key for model in [*sections, *MODELS] for key in model.model_fields}
     assert not {key for key in keys if f"`{key}`" not in page}

@@ -18,8 +18,7 @@ from ahl_runtime.http.server import Server
 from ahl_runtime.http.settings import Settings
 from ahl_runtime.line.line import Line
 from ahl_runtime.line.sources.aravis import LIBRARY, Buffer, Camera
-from ahl_runtime.line.sources.gige import FORMATS, rgb
-from ahl_runtime.line.sources.settings import GigeSource
+from ahl_runtime.line.sources.gige import FORMATS, GigeSource, rgb
 from ahl_runtime.service.config import LineConfig
 from tests.ahl_runtime.support import rows, until
 

@@ -1,0 +1,91 @@
+"""Registries: what comes with ahl, and what other installed packages add to it through entry points."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from typing import Generic, TypeVar
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """Values by name: first the built-in ones, then those of plug-ins. Each is imported when it is asked for.
+
+    `group`: of the plug-ins' entry points. `built_in`: name to "module:object", as in an entry point. `expected`: what
+    a value has to be, in words, and `accepts` tells whether it is. A plug-in that cannot be imported, or that gives
+    another object, raises `error` when its name is asked for, and at no other time. Unknown names raise KeyError.
+    """
+
+    def __init__(
+        self,
+        group: str,
+        built_in: Mapping[str, str],
+        expected: str,
+        accepts: Callable[[object], bool],
+        error: type[Exception],
+    ) -> None:
+        self.group = group
+        self.built_in = tuple(built_in)
+        self._own = {name: EntryPoint(name, value, group) for name, value in built_in.items()}
+        self._expected, self._accepts, self._error = expected, accepts, error
+        self._set: dict[str, T] = {}
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """The names that do not come with ahl."""
+        return tuple(name for name in self if name not in self.built_in)
+
+    def __getitem__(self, name: str) -> T:
+        if name in self._set:
+            return self._set[name]
+        points = [self._own[name]] if name in self._own else self._plugins[name]
+        if len(points) > 1:
+            claims = " and ".join(_owner(point) for point in points)
+            raise self._error(f"{name!r} is defined by {claims}: uninstall one of them")
+        return self._loaded(points[0])
+
+    def __setitem__(self, name: str, value: T) -> None:
+        """Add a value to this process alone, without a package."""
+        self._set[name] = value
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._own or name in self._set or name in self._plugins
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys((*self._own, *self._plugins, *self._set)))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    @cached_property
+    def _plugins(self) -> dict[str, list[EntryPoint]]:
+        found: dict[str, list[EntryPoint]] = {}
+        for point in entry_points(group=self.group):
+            if point.name in self._own:
+                log.warning("%s is ignored: ahl has its own %r in %s", _owner(point), point.name, self.group)
+            else:
+                found.setdefault(point.name, []).append(point)
+        return found
+
+    def _loaded(self, point: EntryPoint) -> T:
+        try:
+            value: T = point.load()
+        except Exception as error:  # whatever the import of someone else's module raises
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            raise self._error(
+                f"{point.name!r} of {_owner(point)} cannot be imported ({said}): update or uninstall it"
+            ) from error
+        if not self._accepts(value):
+            raise self._error(
+                f"{point.name!r} of {_owner(point)}: {point.value} is of type {type(value).__name__}, "
+                f"expected {self._expected}: update or uninstall it"
+            )
+        return value
+
+
+def _owner(point: EntryPoint) -> str:
+    return f"the plug-in {point.dist.name} {point.dist.version}" if point.dist else "ahl"
