@@ -1,17 +1,20 @@
-"""The systems of the tables, and ours: which base model, and whether AHL wraps it."""
+"""The systems of the tables, ours, and those of plug-ins: which base model, and whether AHL wraps it.
+
+Light: a system's module, with torch, is imported when the system is used.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from ahl_runtime.core.plugins import Registry
 from ahl_train.errors import ConfigError
-from ahl_train.features import Extractor
-from ahl_train.heads.base import Base
-from ahl_train.heads.density import FOLDS, LEAST, Density
-from ahl_train.heads.devnet import DevNet
-from ahl_train.heads.dra.head import DRA
-from ahl_train.heads.flos import FLOS
-from ahl_train.heads.mlep import MLEP
-from ahl_train.heads.saoe import SAOE
+
+if TYPE_CHECKING:
+    from ahl_train.features import Extractor
+    from ahl_train.heads.base import Base
 
 
 @dataclass(frozen=True)
@@ -26,23 +29,22 @@ class System:
     folds: int = 0  # in which it scores its train normals out of fold as it learns, at no cost; 0: it does not
 
 
-SYSTEMS = {
-    "saoe": System("SAOE", lambda e, shots: SAOE(e.channels), ahl=False),
-    "mlep": System("MLEP", lambda e, shots: MLEP(e.channels), ahl=False),
-    "flos": System("FLOS", lambda e, shots: FLOS(e.channels), ahl=False),
-    "devnet": System("DevNet", lambda e, shots: DevNet(e.channels), ahl=False),
-    "dra": System("DRA", lambda e, shots: DRA(e.channels), ahl=False, schedule="short"),
-    "ahl-devnet": System("AHL(DevNet)", lambda e, shots: DevNet(e.channels), ahl=True),
-    "ahl-dra": System("AHL(DRA)", lambda e, shots: DRA(e.channels), ahl=True, schedule="short"),
-    "ahl-density": System(
-        "AHL(Density)",
-        lambda e, shots: Density(e.shapes, shots),
-        ahl=True,
-        schedule="short",
-        least=LEAST,
-        folds=FOLDS,
-    ),
-}
+SYSTEMS: Registry[System] = Registry(
+    "ahl.heads",
+    {
+        "saoe": "ahl_train.heads.saoe:SYSTEM",
+        "mlep": "ahl_train.heads.mlep:SYSTEM",
+        "flos": "ahl_train.heads.flos:SYSTEM",
+        "devnet": "ahl_train.heads.devnet:SYSTEM",
+        "dra": "ahl_train.heads.dra.head:SYSTEM",
+        "ahl-devnet": "ahl_train.heads.devnet:AHL_SYSTEM",
+        "ahl-dra": "ahl_train.heads.dra.head:AHL_SYSTEM",
+        "ahl-density": "ahl_train.heads.density:SYSTEM",
+    },
+    "an ahl_train.systems.System",
+    lambda value: isinstance(value, System),
+    ConfigError,
+)
 DEFAULT_SYSTEM = "ahl-density"
 _FORMER = {"ahl-plus": "ahl-density"}  # names in runs that were made before
 
@@ -53,7 +55,7 @@ def canonical(name: str) -> str:
 
 
 def system(name: str) -> System:
-    """ConfigError, naming the choices, for an unknown name."""
+    """ConfigError, naming the choices, for an unknown name, and for a plug-in that cannot be imported."""
     try:
         return SYSTEMS[canonical(name)]
     except KeyError:

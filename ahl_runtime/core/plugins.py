@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class Registry(Mapping[str, T], Generic[T]):
+class Registry(MutableMapping[str, T], Generic[T]):
     """Values by name: first the built-in ones, then those of plug-ins. Each is imported when it is asked for.
 
     `group`: of the plug-ins' entry points. `built_in`: name to "module:object", as in an entry point. `expected`: what
@@ -51,6 +51,10 @@ class Registry(Mapping[str, T], Generic[T]):
     def __setitem__(self, name: str, value: T) -> None:
         """Add a value to this process alone, without a package."""
         self._set[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        """Take back a value that was added to this process."""
+        del self._set[name]
 
     def __contains__(self, name: object) -> bool:
         return name in self._own or name in self._set or name in self._plugins

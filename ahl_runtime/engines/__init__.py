@@ -2,55 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Protocol, cast
 
 from ahl_runtime.bundle.bundle import Bundle
 from ahl_runtime.bundle.manifest import Artefact
-from ahl_runtime.core.errors import EngineError
-from ahl_runtime.engines.base import CheckedEngine, cores
+from ahl_runtime.core.errors import EngineError, RuntimeFault
+from ahl_runtime.engines.base import CheckedEngine, cores, reason
+from ahl_runtime.engines.kinds import ENGINES
 
 __all__ = ["Candidate", "artefact", "available", "candidates", "load", "on_gpu", "pair"]
-
-
-class _Module(Protocol):
-    """What an engine's module gives: functions of the engine's name first. It imports its library inside them only."""
-
-    # Why this device cannot run it, and the way out; None if it can.
-    missing: Callable[[str, Bundle, Artefact], str | None]
-    # With its number of threads: None for every core that this process may use. EngineError.
-    load: Callable[[str, Bundle, Artefact, int | None], CheckedEngine]
-
-
-class _CpuModule(_Module, Protocol):
-    # With its number of threads, more than one: for a frame alone, and for so many side by side. EngineError.
-    pair: Callable[[str, Bundle, Artefact, int], tuple[CheckedEngine, CheckedEngine]]
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """An engine: the artefact that it runs, and its module. `gpu`: faster than any engine on the CPU.
-
-    `beside`: frames side by side take so little memory that they are scored so unless one says otherwise.
-    """
-
-    artefact: str
-    module: str
-    gpu: bool = False
-    beside: bool = False
-
-
-# By preference. Engines on the CPU are ordered by what was measured where the bundle was exported.
-_KINDS = {
-    "tensorrt": _Kind("tensorrt", "tensorrt", gpu=True),
-    "tensorrt-rtx": _Kind("tensorrt-rtx", "tensorrt_rtx", gpu=True),
-    "onnxruntime-cuda": _Kind("onnxruntime", "ort", gpu=True),
-    "openvino": _Kind("openvino", "openvino"),
-    "onnxruntime-int8": _Kind("onnxruntime-int8", "ort", beside=True),
-    "onnxruntime": _Kind("onnxruntime", "ort", beside=True),
-}
 
 
 @dataclass(frozen=True)
@@ -63,16 +23,30 @@ class Candidate:
 
 
 def candidates(bundle: Bundle) -> list[Candidate]:
-    """Every engine that the bundle has an artefact for, the preferred first; those of a newer version at the end."""
+    """Every engine that the bundle has an artefact for, the preferred first; those not known here at the end.
+
+    A plug-in that cannot be imported is among the last ones, with the reason.
+    """
     manifest = bundle.manifest
-    known = [
-        Candidate(name, found, _missing(bundle, name, found))
-        for name, kind in _KINDS.items()
-        if (found := manifest.artefact(kind.artefact))
-    ]
+    known: list[Candidate] = []
+    broken: list[Candidate] = []
+    artefacts: set[str] = set()
+    for name in ENGINES:
+        try:
+            kind = ENGINES[name]
+        except EngineError as error:
+            broken.append(Candidate(name, manifest.first, str(error)))
+            continue
+        artefacts.add(kind.artefact)
+        if found := manifest.artefact(kind.artefact):
+            known.append(Candidate(name, found, _missing(bundle, name, found)))
     known.sort(key=_preference)  # stable: otherwise as they are listed
-    unknown = [a for a in manifest.artefacts if a.engine not in {kind.artefact for kind in _KINDS.values()}]
-    return known + [Candidate(a.engine, a, "this version of ahl-runtime does not know it: update it") for a in unknown]
+    unknown = [
+        Candidate(a.engine, a, "ahl-runtime does not know it: update it, or install its plug-in")
+        for a in manifest.artefacts
+        if a.engine not in artefacts
+    ]
+    return known + unknown + broken
 
 
 def available(bundle: Bundle) -> list[str]:
@@ -88,7 +62,7 @@ def available(bundle: Bundle) -> list[str]:
 
 def artefact(bundle: Bundle, name: str) -> Artefact:
     """The artefact that an engine runs. EngineError, naming the choices, for an engine that the bundle is not for."""
-    found = bundle.manifest.artefact(_KINDS[name].artefact) if name in _KINDS else None
+    found = bundle.manifest.artefact(ENGINES[name].artefact) if name in ENGINES else None
     if found is None:
         choices = ", ".join(c.engine for c in candidates(bundle))
         raise EngineError(f"{bundle.path}: nothing in it for engine {name!r}: choose among {choices}")
@@ -97,13 +71,18 @@ def artefact(bundle: Bundle, name: str) -> Artefact:
 
 def on_gpu(name: str) -> bool:
     """Does this engine run on a GPU?"""
-    return name in _KINDS and _KINDS[name].gpu
+    return name in ENGINES and ENGINES[name].gpu
 
 
 def load(bundle: Bundle, name: str, threads: int | None = None) -> CheckedEngine:
     """An engine by name, ready to run. `threads`: None for every core that this process may use. EngineError."""
     found = _runnable(bundle, name)
-    return _module(_KINDS[name]).load(name, bundle, found, threads)
+    try:
+        return ENGINES[name].load().load(name, bundle, found, threads)
+    except RuntimeFault:
+        raise
+    except Exception as error:  # of someone else's module
+        raise EngineError(f"{name} fails here: {type(error).__name__}: {reason(error)}") from error
 
 
 def pair(
@@ -111,14 +90,16 @@ def pair(
 ) -> tuple[CheckedEngine, CheckedEngine, int]:
     """An engine for a frame alone, one for frames side by side, and how many these are best: one for each core.
 
-    On a GPU, on one core, and where `side_by_side` is false, both are the same, for one at a time. None: side by side
-    on ONNX Runtime alone, as OpenVINO takes much more memory for it. EngineError.
+    On a GPU, on one core, with an engine that has no other way, and where `side_by_side` is false, both are the same,
+    for one at a time. None: side by side on ONNX Runtime alone, as OpenVINO takes much more memory for it. EngineError.
     """
-    found, many, kind = _runnable(bundle, name), cores(threads), _KINDS[name]
-    if kind.gpu or many == 1 or not (kind.beside if side_by_side is None else side_by_side):
+    found, many, kind = _runnable(bundle, name), cores(threads), ENGINES[name]
+    wanted = kind.beside if side_by_side is None else side_by_side
+    module = kind.pair_module() if wanted and many > 1 and not kind.gpu else None
+    if module is None:
         only = load(bundle, name, threads)
         return only, only, 1
-    alone, beside = cast(_CpuModule, _module(kind)).pair(name, bundle, found, many)
+    alone, beside = module.pair(name, bundle, found, many)
     return alone, beside, many
 
 
@@ -130,14 +111,16 @@ def _runnable(bundle: Bundle, name: str) -> Artefact:
 
 
 def _missing(bundle: Bundle, name: str, found: Artefact) -> str | None:
-    return _module(_KINDS[name]).missing(name, bundle, found)
+    """Why an engine cannot run here; a plug-in whose module fails says so here, and breaks no other."""
+    try:
+        return ENGINES[name].load().missing(name, bundle, found)
+    except EngineError as error:
+        return str(error)
+    except Exception as error:  # of someone else's module
+        return f"{type(error).__name__}: {reason(error)}"
 
 
 def _preference(candidate: Candidate) -> tuple[bool, float]:
     parity = candidate.artefact.parity
-    on_cpu = not _KINDS[candidate.engine].gpu
+    on_cpu = not ENGINES[candidate.engine].gpu
     return on_cpu, parity.ms_p50 if on_cpu and parity else 0.0
-
-
-def _module(kind: _Kind) -> _Module:
-    return cast(_Module, import_module(f"ahl_runtime.engines.{kind.module}"))

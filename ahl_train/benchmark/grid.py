@@ -94,7 +94,7 @@ def choose_systems(wanted: str) -> tuple[str, ...]:
 
     `all` are the paper's systems and ours.
     """
-    groups = {"all": tuple(SYSTEMS), "default": (DEFAULT_SYSTEM,), "rivals": tuple(RIVALS)}
+    groups = {"all": SYSTEMS.built_in, "default": (DEFAULT_SYSTEM,), "rivals": tuple(RIVALS)}
     parts = [name.strip() for name in wanted.split(",")]
     names = tuple(dict.fromkeys(name for part in parts for name in groups.get(part, (part,))))
     if unknown := [name for name in names if name not in {*SYSTEMS, *RIVALS}]:

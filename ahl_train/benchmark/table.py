@@ -16,11 +16,10 @@ from ahl_train.benchmark.page import write, write_into
 from ahl_train.benchmark.results import SAME, Result, read_results
 from ahl_train.benchmark.rivals import RIVALS, SAID
 from ahl_train.data.readers import READERS
-from ahl_train.errors import RunError
+from ahl_train.errors import ConfigError, RunError
 from ahl_train.evaluation import FPR_LIMIT
-from ahl_train.systems import SYSTEMS
+from ahl_train.systems import SYSTEMS, system
 
-TITLES = {k: s.title for k, s in SYSTEMS.items()} | {k: r.title for k, r in RIVALS.items()}  # in the tables' order
 MEAN = "mean"  # the hard setting's row over its classes
 UNKNOWN = "–"
 # Figures that a line may have beside its AUROC: their tables' heads, their names in the CSV.
@@ -126,7 +125,7 @@ def tabulate(results: Sequence[Result]) -> Table:
         raise RunError("the bench has no results yet: run ahl benchmark")
     entries = _entries(results, "auroc")
     more = {figure: found for figure in MORE if (found := _entries(results, figure))}
-    order = list(TITLES)
+    order = [*SYSTEMS, *RIVALS]
     rows = sorted({row for row, _ in entries}, key=lambda r: (*r[:3], r.seen_class == MEAN, r.seen_class))
     columns = sorted(
         {c for _, c in entries}, key=lambda c: (c.shots, order.index(c.system) if c.system in order else len(order))
@@ -156,7 +155,7 @@ def _entries(results: Sequence[Result], figure: str) -> Entries:
 
 def paper_figure(paper: dict[str, Any], row: Row, column: Column, classes: Iterable[str] = ()) -> Figure | None:
     """The paper's figure, for the published sets alone; that of MEAN only if ``classes`` are those of the paper."""
-    if row.data.partition(":")[0] not in READERS:
+    if row.data.partition(":")[0] not in READERS.built_in:
         return None
     block = _named(paper[row.setting], row.dataset.removeprefix("mvtec/"))
     if row.setting == "hard":
@@ -301,8 +300,13 @@ def headline(figure: str) -> str:
 
 
 def title(name: str) -> str:
-    """A system's name in the tables."""
-    return TITLES.get(name, name)
+    """A system's name in the tables; its own name where the plug-in that has it is not here."""
+    if name in RIVALS:
+        return RIVALS[name].title
+    try:
+        return system(name).title
+    except ConfigError:
+        return name
 
 
 def line_of(cells: Iterable[str]) -> str:

@@ -15,6 +15,7 @@ from ahl_train.heads.discriminant import Discriminant
 from ahl_train.heads.gaussian import Gaussian
 from ahl_train.heads.layers import Modules
 from ahl_train.heads.memory_bank import MemoryBank
+from ahl_train.systems import System
 
 FOLDS = 5
 LEAST = 13  # normals: with a fifth of them left out, a Gaussian has the 10 that it needs
@@ -316,3 +317,13 @@ def _unit(white: Tensor) -> Tensor:
 
 def _log(distance: Tensor) -> Tensor:
     return distance.clamp_min(1e-12).log()
+
+
+SYSTEM = System(
+    "AHL(Density)",
+    lambda extractor, shots: Density(extractor.shapes, shots),
+    ahl=True,
+    schedule="short",
+    least=LEAST,
+    folds=FOLDS,
+)

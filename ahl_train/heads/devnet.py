@@ -6,6 +6,7 @@ from ahl_train.features.maps import Features
 from ahl_train.heads.base import Base
 from ahl_train.heads.layers import PointScore, map_of_scales, mean_of_scales
 from ahl_train.heads.loss import top_k_mean
+from ahl_train.systems import System
 
 
 class DevNet(Base):
@@ -25,3 +26,7 @@ class DevNet(Base):
 
     def maps(self, features: Features) -> Tensor:
         return map_of_scales(lambda maps: self.point(maps).abs(), features)
+
+
+SYSTEM = System("DevNet", lambda extractor, shots: DevNet(extractor.channels), ahl=False)
+AHL_SYSTEM = System("AHL(DevNet)", SYSTEM.base, ahl=True)

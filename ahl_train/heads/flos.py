@@ -7,6 +7,7 @@ from torch import Tensor
 from ahl_train.features.maps import Features
 from ahl_train.heads.base import NORMAL, Base
 from ahl_train.heads.layers import PointScore, map_of_scales, mean_of_scales
+from ahl_train.systems import System
 
 GAMMA, ALPHA = 2.0, 0.25
 
@@ -41,3 +42,6 @@ def focal_loss(logit: Tensor, anomalous: Tensor) -> Tensor:
     true_logit = torch.where(anomalous, logit, -logit)
     alpha = torch.where(anomalous, ALPHA, 1 - ALPHA)
     return -alpha * torch.sigmoid(-true_logit) ** GAMMA * F.logsigmoid(true_logit)
+
+
+SYSTEM = System("FLOS", lambda extractor, shots: FLOS(extractor.channels), ahl=False)

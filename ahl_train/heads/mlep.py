@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ahl_train.features.maps import Features
 from ahl_train.heads.base import NORMAL, Base
 from ahl_train.heads.layers import map_of_scales, mean_of_scales
+from ahl_train.systems import System
 
 MARGIN = 1.0  # about the distance of a normal before training
 
@@ -66,3 +67,6 @@ class MLEP(Base):
         flat = embedded.square().mean(1, keepdim=True).clamp_min(1e-12).sqrt()
         distance: Tensor = flat.unflatten(2, maps.shape[-2:])
         return distance
+
+
+SYSTEM = System("MLEP", lambda extractor, shots: MLEP(extractor.channels), ahl=False)

@@ -10,6 +10,7 @@ from torch import Tensor
 from ahl_train.features.maps import Features
 from ahl_train.heads.base import NORMAL, Base
 from ahl_train.heads.layers import PointScore, map_of_scales, mean_of_scales
+from ahl_train.systems import System
 
 
 class SAOE(Base):
@@ -33,3 +34,6 @@ class SAOE(Base):
 
     def maps(self, features: Features) -> Tensor:
         return map_of_scales(self.point, features)
+
+
+SYSTEM = System("SAOE", lambda extractor, shots: SAOE(extractor.channels), ahl=False)

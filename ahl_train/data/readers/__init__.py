@@ -1,38 +1,38 @@
-"""The published sets, each read from the layout in which it is published, and folders in MVTec AD layout."""
+"""The published sets, each read from its own layout, those of plug-ins, and folders in MVTec AD layout."""
 
 from collections.abc import Callable
 from pathlib import Path
 
+from ahl_runtime.core.plugins import Registry
 from ahl_train.data.check import Report, Row, check_set
-from ahl_train.data.readers import aitex, brainmri, elpv, folder, headct, hyperkvasir, mastcam, mvtec, optical, sdd
+from ahl_train.data.readers import elpv, folder
 from ahl_train.data.samples import Dataset, Sample
-from ahl_train.errors import DataError
+from ahl_train.errors import DataError, TrainError
 
 __all__ = ["READERS", "Dataset", "Report", "Row", "Sample", "check", "load_dataset"]
 
-READERS: dict[str, Callable[[Path], Dataset]] = {
-    "aitex": aitex.read,
-    "brainmri": brainmri.read,
-    "elpv": elpv.read,
-    "headct": headct.read,
-    "hyperkvasir": hyperkvasir.read,
-    "mastcam": mastcam.read,
-    "mvtec": mvtec.read,
-    "optical": optical.read,
-    "sdd": sdd.read,
-}
+Reader = Callable[[Path], Dataset]
+_PUBLISHED = ("aitex", "brainmri", "elpv", "headct", "hyperkvasir", "mastcam", "mvtec", "optical", "sdd")
+READERS: Registry[Reader] = Registry(
+    "ahl.datasets",
+    {name: f"{__name__}.{name}:read" for name in _PUBLISHED},
+    "a function of a folder that gives an ahl_train.data.samples.Dataset",
+    callable,
+    DataError,
+)
 
 
 def load_dataset(spec: str) -> Dataset:
-    """Open a set: `elpv` (its package), `NAME:DIR` (a published set in DIR), or a folder in MVTec AD layout.
+    """Open a set: `elpv` (its package), `NAME:DIR` (a published set or a plug-in's, in DIR), or a folder in MVTec AD
+    layout.
 
-    DataError for a name that is not known, a folder that is not there or not in the layout.
+    DataError for a name that is not known, a folder that is not there or not in the layout, a plug-in that fails.
     """
     if spec == "elpv":
         return elpv.read()
     name, colon, directory = spec.partition(":")
     if colon and directory and name in READERS:
-        return READERS[name](Path(directory).expanduser())
+        return _read(name, Path(directory).expanduser())
     root = Path(spec).expanduser()
     if spec and root.is_dir():
         return folder.read(root)
@@ -45,10 +45,22 @@ def check(name: str, directory: Path | str | None = None) -> Report:
 
     DataError for a name that is not known, or a folder that is not in the set's layout at all.
     """
-    if name not in READERS:
-        raise DataError(f"unknown set {name!r}: choose one of {', '.join(READERS)}")
+    if name not in READERS.built_in:
+        raise DataError(f"unknown set {name!r}: choose one of {', '.join(READERS.built_in)}")
     if directory is None:
         if name != "elpv":
             raise DataError(f"{name}: give the folder that holds it (docs/data.md)")
         directory = elpv.package()
     return check_set(name, Path(directory).expanduser(), READERS[name])
+
+
+def _read(name: str, folder: Path) -> Dataset:
+    try:
+        found = READERS[name](folder)
+    except TrainError:
+        raise
+    except Exception as error:  # of someone else's reader
+        raise DataError(f"{name}: {folder} cannot be read ({type(error).__name__}: {error})") from error
+    if not isinstance(found, Dataset):
+        raise DataError(f"{name}: its reader gives {type(found).__name__}, expected ahl_train.data.samples.Dataset")
+    return found

@@ -11,6 +11,7 @@ from ahl_train.heads.base import TIMES, Base
 from ahl_train.heads.dra.winograd import conv3x3
 from ahl_train.heads.layers import BatchNormRelu, Modules, PointScore, mean_of_scales
 from ahl_train.heads.loss import top_k_mean
+from ahl_train.systems import System
 
 REFERENCES = 5
 _SCALES = ("fine", "coarse")
@@ -73,3 +74,7 @@ class DRA(Base):
         hidden = (norm(residual, features.get(TIMES)) for norm, residual in norms)
         point = self.residual_point.channels_last if self.training else self.residual_point
         return [point(maps).abs() for maps in hidden]
+
+
+SYSTEM = System("DRA", lambda extractor, shots: DRA(extractor.channels), ahl=False, schedule="short")
+AHL_SYSTEM = System("AHL(DRA)", SYSTEM.base, ahl=True, schedule="short")

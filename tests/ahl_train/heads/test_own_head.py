@@ -17,14 +17,14 @@ SCHEDULE = Schedule(epochs=8, inner_steps=2, outer_steps=10, batch=24, watched=8
 
 
 @pytest.fixture
-def weighted(monkeypatch, toy_extractor):
+def weighted(toy_extractor):
     """The page's base, of the toy extractor's channels."""
-    monkeypatch.setattr(systems, "SYSTEMS", dict(systems.SYSTEMS))
     (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     exec(block, {"__name__": "own_head"})  # noqa: S102
     system = systems.system("weighted")
     assert system.ahl
-    return system.base(toy_extractor, 10)
+    yield system.base(toy_extractor, 10)
+    del systems.SYSTEMS["weighted"]
 
 
 def draw(features, n, seed, shift):
