@@ -14,7 +14,7 @@ class ConfigError(TrainError):
 
 
 class WeightsError(TrainError):
-    """Backbone weights that are missing or belong to another architecture."""
+    """Backbone weights that are missing or belong to another architecture, or a backbone that does not fit."""
 
 
 class RunError(TrainError):

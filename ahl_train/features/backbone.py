@@ -55,15 +55,15 @@ class Backbone(nn.Module):
     std: tuple[float, ...]
     channels: tuple[int, ...]  # of the stages
 
-    def __init__(self, spec: BackboneSpec, stages: tuple[int, ...]) -> None:
+    def __init__(self, net: Any, stages: tuple[int, ...]) -> None:  # timm's networks: no type tells their methods
         super().__init__()
-        net: Any = load_network(spec)  # timm's networks have methods that no type of theirs tells
         config = resolve_model_data_config(net)
         self.mean, self.std = tuple(config["mean"]), tuple(config["std"])
         infos = net.feature_info
         self.channels = tuple(infos[i]["num_chs"] for i in stages)
         self.stages = stages
         self._last_but_one: str = infos[-2]["module"]
+        self._channels_last: bool = getattr(net, "output_fmt", "NCHW") == "NHWC"  # as Swin's stages hand them on
         net.reset_classifier(0)
         _fuse_batch_norms(net.eval())
         self.net = net.requires_grad_(False).to(memory_format=torch.channels_last)
@@ -76,10 +76,23 @@ class Backbone(nn.Module):
         )
         return found
 
+    def with_entry(self, x: Tensor) -> list[Tensor]:
+        """The maps of the last stages, and of the last stage's first block: float32 [N, C', h / 2, w / 2]."""
+        maps = self(x)
+        return [*maps, self.entry(maps[-2])]
+
     def entry(self, before: Tensor) -> Tensor:
         """The last stage's first block, of the stage before it: float32 [N, C, h, w] to [N, C', h / 2, w / 2]."""
-        found: Tensor = self._entry(before)
-        return found
+        if not self._channels_last:
+            found: Tensor = self._entry(before)
+            return found
+        return self._entry(before.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    @cached_property
+    def entry_channels(self) -> int:
+        """C' of ``entry``."""
+        with torch.no_grad():
+            return self.entry(torch.zeros(1, self.channels[-2], 8, 8)).shape[1]
 
     @cached_property
     def _entry(self) -> nn.Module:
@@ -96,8 +109,8 @@ def load_network(spec: BackboneSpec) -> nn.Module:
         if spec.file is None:
             published = _DOWNLOADED.get(spec.name, spec.name)
             _reach_hub(published)
-            return timm.create_model(published, pretrained=True)
-        net = timm.create_model(spec.name, pretrained=False)
+            return _created(published, pretrained=True)
+        net = _created(spec.name, pretrained=False)
     except Exception as error:  # timm and its hub raise anything from RuntimeError to connection errors
         ways = "connect this machine once so that timm can download them, or pass --backbone-weights FILE"
         if spec.name in _PACKAGED:
@@ -118,6 +131,14 @@ def load_network(spec: BackboneSpec) -> nn.Module:
         )
     net.load_state_dict(dict(zip(own, given, strict=True)))
     return net
+
+
+def _created(name: str, *, pretrained: bool) -> nn.Module:
+    """A timm network that takes frames of any size."""
+    try:
+        return timm.create_model(name, pretrained=pretrained, dynamic_img_size=True)
+    except TypeError:  # one of convolutions, which knows no such argument and takes any size anyway
+        return timm.create_model(name, pretrained=pretrained)
 
 
 def _in_order(state: dict[str, Tensor], own: dict[str, Tensor]) -> list[Tensor]:

