@@ -10,6 +10,8 @@ import typer
 
 from ahl_runtime.cli import console
 from ahl_runtime.core.text import printable
+from ahl_train.data.readers import READERS
+from ahl_train.systems import DEFAULT_SYSTEM, SYSTEMS
 
 app = typer.Typer(
     name="ahl",
@@ -70,7 +72,7 @@ def _say(line: str) -> None:
 
 
 DataOption = Annotated[
-    str, typer.Option(help="elpv, NAME:DIR for a published set (see ahl data), or a folder in MVTec AD layout.")
+    str, typer.Option(help=f"elpv, NAME:DIR with NAME of {', '.join(READERS)}, or a folder in MVTec AD layout.")
 ]
 CacheOption = Annotated[Path | None, typer.Option(help="Feature cache; $AHL_CACHE or ~/.cache/ahl by default.")]
 AlphaOption = Annotated[float, typer.Option(help="False-reject rate that the threshold shall keep.")]
@@ -80,9 +82,7 @@ AlphaOption = Annotated[float, typer.Option(help="False-reject rate that the thr
 def train(
     data: DataOption,
     out: Annotated[Path, typer.Option(help="The run folder.")],
-    system: Annotated[
-        str, typer.Option(help="saoe, mlep, flos, devnet, dra, ahl-devnet, ahl-dra or ahl-density.")
-    ] = "ahl-density",
+    system: Annotated[str, typer.Option(help=f"One of {', '.join(SYSTEMS)}.")] = DEFAULT_SYSTEM,
     shots: Annotated[int, typer.Option(help="Labelled anomalies to learn from.")] = 10,
     seed: int = 0,
     setting: Annotated[str, typer.Option(help="general or hard.")] = "general",
