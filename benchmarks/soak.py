@@ -23,15 +23,16 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import click
 import elpv_dataset
 import numpy as np
+import typer
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from PIL import Image
 
+from ahl_runtime.cli import console
 from ahl_runtime.core.machine import machine
 from ahl_runtime.tuning import measure
 from ahl_train.benchmark.page import write_into
@@ -339,23 +340,23 @@ def origin(bundle: Path) -> str:
     )
 
 
-@click.command()
-@click.option("--bundle", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True)
-@click.option("--minutes", type=click.FloatRange(0.1), default=15.0, show_default=True)
-@click.option("--page", type=click.Path(path_type=Path), help="Write the result there, between its markers.")
-def main(bundle: Path, minutes: float, page: Path | None) -> None:
-    """Exit code 1 where a bar was missed."""
+def main(
+    bundle: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="The .ahl file.")],
+    minutes: Annotated[float, typer.Option(min=0.1, help="How long the line runs.")] = 15.0,
+    page: Annotated[Path | None, typer.Option(help="Write the result into this page, between its markers.")] = None,
+) -> None:
+    """Run a line under three sources. Exits with 1 if it missed a bar."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             table, missed = run(bundle, minutes, Path(folder))
         except (SoakError, OSError) as error:
-            raise click.ClickException(str(error)) from error
+            console.fail(str(error))
     text = f"{origin(bundle)}\n\n{table}\n"
-    click.echo(text)
+    typer.echo(text)
     if page is not None:
         write_into(page, text, MARKERS)
-    sys.exit(1 if missed else 0)
+    raise typer.Exit(1 if missed else 0)
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -86,7 +86,7 @@ def test_nothing_heavy_comes_along(binaries: Path) -> None:
     listed = json.loads(_run([binaries / "python", "-m", "pip", "list", "--format", "json"]).stdout)
     names = {package["name"].lower() for package in listed}
     assert "ahl" in names
-    assert not names & {"torch", "torchvision", "timm", "scikit-learn", "scipy", "onnx", "typer", "matplotlib"}
+    assert not names & {"torch", "torchvision", "timm", "scikit-learn", "scipy", "onnx", "rich", "matplotlib"}
     assert _run([binaries / "python", "-c", "import ahl_runtime, calibration"]).returncode == 0
 
 

@@ -49,9 +49,26 @@ def test_the_decoder_brings_only_numpy_and_pillow(package: str) -> None:
     python("-c", f"import ahl_runtime.core.decode, sys; sys.exit({package!r} in sys.modules)")
 
 
-@pytest.mark.parametrize("package", ["onnxruntime", "numpy", "PIL"])
-def test_the_command_line_starts_light(package: str) -> None:
-    python("-c", f"import ahl_runtime.cli.main, sys; sys.exit({package!r} in sys.modules)")
+HELP = """
+import sys
+from {side}.cli.main import main
+sys.argv = ["ahl", "{command}", "--help"]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code
+sys.exit({package!r} in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("package", ["onnxruntime", "numpy", "PIL", "pydantic", "rich"])
+def test_the_device_says_its_help_without(package: str) -> None:
+    python("-c", HELP.format(side="ahl_runtime", command="score", package=package))
+
+
+@pytest.mark.parametrize("package", ["torch", "onnx", "sklearn", "timm", "rich"])
+def test_the_workstation_says_its_help_without(package: str) -> None:
+    python("-c", HELP.format(side="ahl_export", command="train", package=package))
 
 
 def test_import_linter_agrees() -> None:

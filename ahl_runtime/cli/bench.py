@@ -4,64 +4,69 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
-import click
+import typer
 
-from ahl_runtime.cli import options
-from ahl_runtime.core.text import printable
+from ahl_runtime.cli import console, options
 
 if TYPE_CHECKING:
     from ahl_runtime.tuning.tune import Trial
 
 
-@click.command()
-@options.bundle
-@click.option("--engine", metavar="NAME", help="Only this engine, see check; all that can run here by default.")
-@click.option("--json", "target", type=options.PATH, metavar="FILE", help="Write the figures to this file too.")
-@click.option(
-    "--seconds",
-    type=click.FloatRange(min=0, min_open=True),
-    default=5.0,
-    show_default=True,
-    help="Time for each measurement of an engine.",
-)
-@click.option("--tune", "tuning", is_flag=True, help="Find the fastest session options and keep them for this bundle.")
-@options.trust
-@options.threads
-def bench(
-    bundle: Path,
-    engine: str | None,
-    target: Path | None,
-    seconds: float,
-    tuning: bool,
-    trust: Path | None,
-    threads: int | None,
-) -> None:
-    """Measure each engine: time of a frame, frames per second, memory, start, stages.
+def _positive(value: float) -> float:
+    if not value > 0:
+        raise typer.BadParameter(f"{value} is not in the range x>0.")
+    return value
 
-    Each runs in a process of its own, and they take turns. --tune tries the session options of ONNX Runtime first and
-    writes the best to BUNDLE.tune.json: scoring takes them from there, for this bundle on this device.
+
+def bench(
+    bundle: options.BundleOption,
+    engine: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Measure this engine alone. By default every engine that can run here."),
+    ] = None,
+    target: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the figures to this file too.")
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(callback=_positive, help="Length of each measurement, in seconds, above 0.")
+    ] = 5.0,
+    tuning: Annotated[
+        bool, typer.Option("--tune", help="Find the fastest session options and keep them for this bundle.")
+    ] = False,
+    trust: options.TrustOption = None,
+    threads: options.ThreadsOption = None,
+) -> None:
+    """Measure each engine: time of a frame, frames per second, memory, start time, stages.
+
+    Each engine runs in its own process, and the engines take turns. --tune tries session options of ONNX Runtime first
+    and writes the best to BUNDLE.tune.json. Scoring on this device then uses them for this bundle.
     """
-    from ahl_runtime.core.errors import OutputError
-    from ahl_runtime.core.files import write_whole
     from ahl_runtime.tuning import bench as measured
 
     opened = options.open_trusted(bundle, trust)
     if tuning:
         from ahl_runtime.tuning.tune import tune
 
-        click.echo(printable(f"written: {tune(opened, engine, seconds, _say_trial)}"))
-    found = measured.bench(opened, measured.Asked(engine, seconds, threads), lambda line: click.echo(line, err=True))
+        console.say(f"written: {tune(opened, engine, seconds, _say_trial)}")
+    found = measured.bench(opened, measured.Asked(engine, seconds, threads), console.say_progress)
     for line in measured.as_text(found):
-        click.echo(printable(line))
+        console.say(line)
     if target is not None:
-        try:
-            write_whole(target, [json.dumps(found, indent=1, allow_nan=False).encode() + b"\n"])
-        except OSError as error:
-            raise OutputError(f"{target}: cannot be written ({error.strerror or error}): choose another") from error
+        _write(target, found)
 
 
 def _say_trial(trial: Trial) -> None:
     fields = ", ".join(f"{key} {value}" for key, value in trial.options)
-    click.echo(f"{trial.engine}: {trial.ms.median:.2f} ms: {fields}{' <- kept' if trial.kept else ''}")
+    typer.echo(f"{trial.engine}: {trial.ms.median:.2f} ms: {fields}{' <- kept' if trial.kept else ''}")
+
+
+def _write(target: Path, found: dict[str, Any]) -> None:
+    from ahl_runtime.core.errors import OutputError
+    from ahl_runtime.core.files import write_whole
+
+    try:
+        write_whole(target, [json.dumps(found, indent=1, allow_nan=False).encode() + b"\n"])
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written ({error.strerror or error}): choose another") from error

@@ -1,4 +1,4 @@
-"""`ahl-runtime calibrate`: thresholds from the line's own normals, shown first, then put in force or undone."""
+"""`ahl-runtime calibrate`: thresholds from the line's own normal frames, shown first, then activated or rolled back."""
 
 from __future__ import annotations
 
@@ -8,100 +8,102 @@ from collections import Counter
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import click
+import typer
 
-from ahl_runtime.cli import options
+from ahl_runtime.cli import console, options
 from ahl_runtime.core.errors import ConfigError, ImageError
-from ahl_runtime.core.text import printable
 
 if TYPE_CHECKING:
+    from ahl_runtime.bundle.bundle import Bundle
     from ahl_runtime.score.recalibrate import Image, Proposal
 
 
-@click.command()
-@options.bundle
-@click.option("--source", metavar="PLACE", help=f"Normal frames: a folder, or {options.PLACES}.")
-@click.option("--config", type=options.PATH, metavar="FILE", help="The line's settings: --source names one of them.")
-@click.option("--frames", type=click.IntRange(min=2), default=300, show_default=True, help="At most so many frames.")
-@click.option(
-    "--every",
-    type=click.FloatRange(min=0),
-    default=0.0,
-    metavar="SECONDS",
-    help="Between frames of a camera, so that they are of different parts.",
-)
-@click.option(
-    "--source-name",
-    metavar="NAME",
-    help="Whose thresholds they become, such as a camera's or a product's; by default those of every source without "
-    "its own, and with --config that source's.",
-)
-@click.option("--alpha", type=float, help="False-reject rate to promise; the one in force by default.")
-@click.option("--confidence", type=float, help="How sure; the one in force by default.")
-@click.option("--tail", is_flag=True, help="Too few frames for alpha: fit a tail, a model.")
-@click.option("--yes", is_flag=True, help="Put it in force without asking.")
-@click.option("--undo", is_flag=True, help="Go back to the calibration before the one in force.")
-@click.option("--who", help="Who does it, for the audit; the user of this process by default.")
-@click.option("--why", default="", help="Why, for the audit.")
-@options.trust
-@options.engine
-@options.threads
 def calibrate(
-    bundle: Path,
-    source: str | None,
-    config: Path | None,
-    frames: int,
-    every: float,
-    source_name: str | None,
-    alpha: float | None,
-    confidence: float | None,
-    tail: bool,
-    yes: bool,
-    undo: bool,
-    who: str | None,
-    why: str,
-    trust: Path | None,
-    engine: str | None,
-    threads: int | None,
+    bundle: options.BundleOption,
+    source: Annotated[
+        str | None, typer.Option(metavar="PLACE", help=f"Normal frames: a folder, or {options.PLACES}.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Settings file of the line. --source then names one of its sources."),
+    ] = None,
+    frames: Annotated[int, typer.Option(min=2, help="Use at most this many frames.")] = 300,
+    every: Annotated[
+        float,
+        typer.Option(
+            min=0, metavar="SECONDS", help="Time between two frames of a camera, so that they show different parts."
+        ),
+    ] = 0.0,
+    source_name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Calibrate for this source alone, such as a camera or a product. By default the calibration is for "
+            "every source without its own; with --config it is for the source that --source names.",
+        ),
+    ] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="False-reject rate to guarantee. By default that of the active calibration.")
+    ] = None,
+    confidence: Annotated[
+        float | None,
+        typer.Option(help="Confidence level of the false-reject guarantee. By default that of the active calibration."),
+    ] = None,
+    tail: Annotated[
+        bool, typer.Option("--tail", help="Fit a tail model if there are too few frames for alpha.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Activate the calibration without asking.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Roll back to the calibration before the active one.")] = False,
+    who: options.WhoOption = None,
+    why: Annotated[str, typer.Option(show_default=False, help="Reason, for the record.")] = "",
+    trust: options.TrustOption = None,
+    engine: options.EngineOption = None,
+    threads: options.ThreadsOption = None,
 ) -> None:
-    """Set the thresholds anew from the line's own normal frames.
+    """Set new thresholds from normal frames of the line.
 
-    What changes is shown first. The calibration goes beside the bundle, into BUNDLE.calibrations, and never into it;
-    older ones stay there, and audit.jsonl has a line for each change.
+    The old and the new thresholds are shown before the new ones are activated. Calibrations are kept in the folder
+    BUNDLE.calibrations, with a line for each change in audit.jsonl. The bundle itself does not change.
     """
     if undo == (source is not None):
-        raise click.UsageError("Give --source PLACE, or --undo alone")
-    from ahl_runtime import engines
+        raise console.UsageError("Give --source PLACE, or --undo alone")
     from ahl_runtime.bundle.device_calibration import DEFAULT, Change, SideFiles, user
     from ahl_runtime.score import recalibrate
-    from ahl_runtime.score.decision import DecisionRule
     from ahl_runtime.score.scoring import Scorer
 
     name = source_name or (source if config and source else DEFAULT)
     opened = options.open_trusted(bundle, trust)
-    files = SideFiles(opened)
     if source is None:
-        artefact = engines.artefact(opened, engine or engines.available(opened)[0])
-        undone = files.undo(artefact.engine, name, Change(who or user(), why, {}))
-        click.echo(printable(f"undone: {undone}"))
-        before = files.in_force(artefact.engine, name)
-        rule = DecisionRule.of(opened, artefact, before)
-        click.echo(f"in force: {rule.name}, threshold {_number(rule.threshold)}: {rule.promise}")
+        _roll_back(opened, engine, name, who, why)
         return
     where, images = _images(source, bundle, config, frames, every)
     scorer = Scorer(opened, engine, threads=threads, source=name)
     with closing(images):
         proposal = recalibrate.propose(scorer, images, alpha=alpha, confidence=confidence, tail=tail)
     for line in _preview(proposal, where):
-        click.echo(printable(line))
+        console.say(line)
     if not yes and not _agreed():
-        click.echo("nothing was written")
+        typer.echo("nothing was written")
         return
-    facts = {**_facts(proposal), "frames_from": where}
-    side = files.add(scorer.artefact, name, proposal.new, Change(who or user(), why, facts))
-    click.echo(printable(f"in force: {side.name}, written to {side.path}"))
+    change = Change(who or user(), why, {**_facts(proposal), "frames_from": where})
+    side = SideFiles(opened).add(scorer.artefact, name, proposal.new, change)
+    console.say(f"activated: {side.name}, written to {side.path}")
+
+
+def _roll_back(bundle: Bundle, engine: str | None, name: str, who: str | None, why: str) -> None:
+    """Roll back the calibration of the source `name` and print which one is active now."""
+    from ahl_runtime import engines
+    from ahl_runtime.bundle.device_calibration import Change, SideFiles, user
+    from ahl_runtime.score.decision import DecisionRule
+
+    files = SideFiles(bundle)
+    artefact = engines.artefact(bundle, engine or engines.available(bundle)[0])
+    undone = files.undo(artefact.engine, name, Change(who or user(), why, {}))
+    console.say(f"rolled back: {undone}")
+    rule = DecisionRule.of(bundle, artefact, files.in_force(artefact.engine, name))
+    typer.echo(f"active: {rule.name}, threshold {_number(rule.threshold)}: {rule.promise}")
 
 
 def _images(
@@ -127,7 +129,7 @@ def _images(
     if name not in parts:
         raise ConfigError(f"{config}: no source {name!r}: there is {', '.join(parts) or 'none'}")
     shown = re.sub(r"//[^/]*@", "//", source)  # without a camera's password
-    return shown, collect(parts[name], most, every, lambda said: click.echo(printable(said), err=True))
+    return shown, collect(parts[name], most, every, console.say_progress)
 
 
 def _preview(proposal: Proposal, where: str) -> list[str]:
@@ -147,9 +149,9 @@ def _preview(proposal: Proposal, where: str) -> list[str]:
 
 def _agreed() -> bool:
     try:
-        return click.confirm("Put it in force?", default=False)
-    except click.Abort:  # no one to ask, or Ctrl-C
-        click.echo()
+        return typer.confirm("Activate it?", default=False)
+    except typer.Abort:  # no one to ask, or Ctrl-C
+        typer.echo()
         return False
 
 

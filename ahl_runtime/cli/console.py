@@ -1,38 +1,55 @@
-"""What both command lines share: one line for each error, exit code 2, never a traceback."""
+"""What both command lines share: how a typer app is made and run, and one line for each error."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
+
+import typer
+from typer.main import get_command
 
 from ahl_runtime.core.text import printable
 
 
-def run(
-    command: Any,
-    name: str,
-    expected: Callable[[Exception], bool],
-    usage_error: type[Exception],
-    left: type[Exception],
-) -> None:
-    """Run a command and exit: 0, its own code, 2 for a usage error and an `expected` one, 130 when interrupted.
+class UsageError(typer.BadParameter):
+    """Options that do not go together, or that lack a partner. The message is shown as it is."""
 
-    `command`: click's, or that of a library that carries click inside; `usage_error` and `left` are its bases of usage
-    errors and of early exits. Any other exception is a fault of ours and keeps its traceback.
+    def format_message(self) -> str:
+        """The message, without typer's "Invalid value"."""
+        return self.message
+
+
+def application(text: str) -> typer.Typer:
+    """An app or a group of commands, with `text` as its help. Plain text only: rich is never imported."""
+    return typer.Typer(
+        help=text,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        suggest_commands=False,  # click does
+    )
+
+
+def run(app: typer.Typer, name: str, expected: Callable[[Exception], bool]) -> NoReturn:
+    """Run the command line in `sys.argv` and exit.
+
+    The exit code is 0, the command's own, 2 for a usage error and for an error that is `expected`, or 130 for an
+    interrupt. Any other exception is a fault of this program: it keeps its traceback.
     """
+    command = get_command(app)
     try:
         with command.make_context(name, sys.argv[1:]) as context:
             command.invoke(context)
-    except usage_error as error:
-        fail(_usage(name, error))
-    except left as early:
-        sys.exit(getattr(early, "exit_code", 0))
+    except typer.Exit as early:
+        sys.exit(early.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
     except OSError as error:
         fail(f"{error.filename or 'the output'}: {error.strerror or error}: check the place and its free space")
     except Exception as error:
+        if (usage := _usage_message(error, name)) is not None:
+            fail(usage)
         if not expected(error):
             raise
         fail(str(error))
@@ -40,11 +57,29 @@ def run(
 
 
 def fail(message: str) -> NoReturn:
-    """Print the one line on stderr and exit 2."""
+    """Print the message as one line on stderr and exit with 2."""
     sys.stderr.write(printable(f"error: {message}") + "\n")
     sys.exit(2)
 
 
-def _usage(name: str, error: Any) -> str:
+def say(line: str) -> None:
+    """Print text from files or devices as one line on stdout."""
+    typer.echo(printable(line))
+
+
+def say_progress(line: str) -> None:
+    """Print a line about the work on stderr: stdout is for results."""
+    typer.echo(printable(line), err=True)
+
+
+def _usage_message(error: Exception, name: str) -> str | None:
+    """What was wrong with the command line, or None for any other error.
+
+    The base class of usage errors is click's in some versions of typer and typer's own in others, and typer exports
+    neither by one name: both are known by `format_message`.
+    """
+    said = getattr(error, "format_message", None)
+    if said is None:
+        return None
     where = getattr(getattr(error, "ctx", None), "command_path", name)
-    return f"{error.format_message().rstrip('.')}; see '{where} --help'"
+    return f"{said().rstrip('.')}; see '{where} --help'"

@@ -1,29 +1,33 @@
-"""`ahl-runtime feedback`: decisions marked right or wrong, and handed on to training."""
+"""`ahl-runtime feedback`: decisions marked right or wrong, and the marked images as a folder to train on."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Literal
 
-import click
+import typer
 
-from ahl_runtime.cli import options
+from ahl_runtime.cli import console, options
 
-
-@click.group()
-def feedback() -> None:
-    """Mark decisions right or wrong, and hand them to ahl train --feedback."""
+feedback = console.application(
+    "Mark decisions right or wrong, and export the marked images for `ahl train --feedback`."
+)
 
 
 @feedback.command()
-@click.argument("decision", metavar="ID")
-@click.argument("word", type=click.Choice(["right", "wrong", "good", "anomaly"]))
-@click.option("--note", default="", help="Why.")
-@click.option("--who", help="Who says so; the user of this process by default.")
-@options.store
-def mark(decision: str, word: str, note: str, who: str | None, store: Path) -> None:
-    """Say whether a decision was right, or what its image is; the image is kept in the store.
+def mark(
+    decision: Annotated[str, typer.Argument(metavar="ID", help="Id of the decision: see `feedback list`.")],
+    word: Annotated[
+        Literal["right", "wrong", "good", "anomaly"],
+        typer.Argument(metavar="{right|wrong|good|anomaly}", help="What the decision was, or what the image is."),
+    ],
+    store: options.StoreOption,
+    note: Annotated[str, typer.Option(show_default=False, help="Reason, for the record.")] = "",
+    who: options.WhoOption = None,
+) -> None:
+    """Mark a decision right or wrong, or say what its image is.
 
-    An unsure decision is marked good or anomaly. A later mark of the same decision replaces an earlier one.
+    The store keeps a copy of the image. Mark an unsure decision good or anomaly. The last mark of a decision counts.
     """
     from ahl_runtime.bundle.device_calibration import user
     from ahl_runtime.line.store.store import Store
@@ -34,10 +38,11 @@ def mark(decision: str, word: str, note: str, who: str | None, store: Path) -> N
 
 
 @feedback.command("list")
-@click.option("--marked", is_flag=True, help="Only those that were marked.")
-@options.store
-def list_decisions(marked: bool, store: Path) -> None:
-    """Print each decision as one JSON line, with its mark."""
+def list_decisions(
+    store: options.StoreOption,
+    marked: Annotated[bool, typer.Option("--marked", help="Marked decisions alone.")] = False,
+) -> None:
+    """Print each decision and its mark as one JSON line."""
     from ahl_runtime.line.store.store import Store
 
     with Store(store) as opened:
@@ -46,10 +51,11 @@ def list_decisions(marked: bool, store: Path) -> None:
 
 
 @feedback.command()
-@click.argument("folder", type=options.PATH, metavar="DIR")
-@options.store
-def export(folder: Path, store: Path) -> None:
-    """Write the marked images to a new folder, good/ and anomaly/, for ahl train --feedback."""
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
+    store: options.StoreOption,
+) -> None:
+    """Write the marked images into the folders good and anomaly, for `ahl train --feedback`."""
     from ahl_runtime.line.store.feedback import export as write
     from ahl_runtime.line.store.store import Store
 

@@ -1,12 +1,13 @@
-"""What the device's commands share: options, the opened bundle, lines of JSON. Light: --help needs no numpy."""
+"""What the device's commands share: options, the opened bundle, a running line's answers. Light: no numpy."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import click
+import typer
 
 from ahl_runtime.line.sources.kinds import placed as placed
 from ahl_runtime.line.sources.kinds import places
@@ -14,32 +15,38 @@ from ahl_runtime.line.sources.kinds import places
 if TYPE_CHECKING:
     from ahl_runtime.bundle.bundle import Bundle
 
-PATH = click.Path(path_type=Path)
-
-threads = click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Threads for scoring; every core of this process by default.",
-)
-engine = click.option("--engine", metavar="NAME", help="The engine, see check; the preferred one by default.")
-trust = click.option(
-    "--trust",
-    type=PATH,
-    metavar="PUBKEY",
-    help="Refuse a bundle that the owner of this key, a PEM file, did not sign.",
-)
-bundle = click.option("--bundle", required=True, type=PATH, help="The .ahl file.")
-source_name = click.option(
-    "--source-name",
-    default="default",
-    show_default=True,
-    metavar="NAME",
-    help="The source, such as a camera or a product; one without its own calibration takes the default's.",
-)
-store = click.option("--store", required=True, type=PATH, metavar="FILE", help="The SQLite file of decisions.")
-
 PLACES = places()
+
+BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The .ahl file.")]
+BundleOption = Annotated[Path, typer.Option(help="The .ahl file.")]
+ConfigOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Settings file (TOML). `ahl-runtime init` writes one.")
+]
+EngineOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Engine to use. `ahl-runtime check` lists them. By default the preferred one."),
+]
+SourceNameOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Name of the source, such as a camera or a product. "
+        "A source without its own calibration uses that of `default`.",
+    ),
+]
+StoreOption = Annotated[Path, typer.Option(metavar="FILE", help="SQLite file of decisions.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Threads for scoring. By default all cores of this process.")
+]
+TokenFileOption = Annotated[Path | None, typer.Option(metavar="FILE", help="File that holds the server's token.")]
+TrustOption = Annotated[
+    Path | None,
+    typer.Option(metavar="PUBKEY", help="Public key (PEM file). A bundle that this key did not sign is refused."),
+]
+UrlOption = Annotated[str, typer.Option(help="Address of the server.")]
+WhoOption = Annotated[str | None, typer.Option(help="Name for the record. By default the user who runs this command.")]
+
+URL = "http://127.0.0.1:8080"
 
 
 def open_trusted(path: Path, key: Path | None) -> Bundle:
@@ -51,5 +58,40 @@ def open_trusted(path: Path, key: Path | None) -> Bundle:
 
 
 def print_line(fields: dict[str, Any]) -> None:
-    """One line of JSON on stdout."""
-    click.echo(json.dumps(fields, allow_nan=False))
+    """Print one line of JSON on stdout."""
+    typer.echo(json.dumps(fields, allow_nan=False))
+
+
+def ask_line(url: str, path: str, token_file: Path | None, body: dict[str, Any] | None = None) -> Any:
+    """The JSON answer of a running line to a GET, or to a POST of `body`.
+
+    The token is taken from `token_file` or the environment. ConfigError for a wrong URL; RuntimeFault, with the
+    server's reason, if the line refuses or does not answer.
+    """
+    import urllib.error
+    import urllib.request
+
+    from ahl_runtime.core.errors import ConfigError, RuntimeFault
+    from ahl_runtime.http.settings import TOKEN_VARIABLE, Settings
+
+    if not url.startswith(("http://", "https://")):
+        raise ConfigError(f"--url {url!r}: expected http://HOST:PORT")
+    token = Settings(token_file=token_file).token() if token_file or TOKEN_VARIABLE in os.environ else None
+    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url.rstrip("/") + path, data, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        raise RuntimeFault(f"{url}: {error.code}: {_reason(error)}") from error
+    except (OSError, ValueError) as error:
+        raise RuntimeFault(f"{url}: no answer ({error}): does ahl-runtime serve run there?") from error
+
+
+def _reason(error: Any) -> Any:
+    """Why the server refused: the `error` in the JSON of an HTTPError, else its own reason."""
+    try:
+        return json.load(error)["error"]
+    except (ValueError, KeyError, TypeError):
+        return error.reason

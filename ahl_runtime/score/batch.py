@@ -6,14 +6,16 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ahl_runtime.core.decode import decode
-from ahl_runtime.core.errors import RuntimeFault
+from ahl_runtime.core.decode import decode, iter_images
+from ahl_runtime.core.errors import ImageError, OutputError, RuntimeFault
 from ahl_runtime.core.types import Decision, Frame
 from ahl_runtime.score.scoring import Scorer
 
@@ -45,9 +47,29 @@ class FailedFile:
 Result = ScoredFile | FailedFile
 
 
-def score_files(scorer: Scorer, paths: Iterable[Path], source: str = "") -> Iterator[Result]:
-    """Score files in order. `source`: where they come from; each file's folder by default."""
-    for path in paths:
+def find_files(given: Iterable[Path]) -> list[Path | FailedFile]:
+    """The image files behind paths, in order; folders as all images in them (`iter_images`).
+
+    A path that is not there and a folder without images are failed files among the others. ImageError if there is no
+    file at all.
+    """
+    found: list[Path | FailedFile] = []
+    for path in given:
+        try:
+            found.extend(iter_images([path]))
+        except ImageError as error:
+            found.append(FailedFile(path, str(error)))
+    if not any(isinstance(item, Path) for item in found):
+        raise ImageError("; ".join(item.error for item in found if isinstance(item, FailedFile)))
+    return found
+
+
+def score_files(scorer: Scorer, files: Iterable[Path | FailedFile], source: str = "") -> Iterator[Result]:
+    """Score files in order; failed ones stay as they are. `source`: by default each file's folder."""
+    for path in files:
+        if isinstance(path, FailedFile):
+            yield path
+            continue
         try:
             frame = Frame(decode(path), id=path.name, source=source or str(path.parent))
             start = time.perf_counter()
@@ -61,28 +83,36 @@ def decide_together(scorer: Scorer, results: Iterable[Result], q: float, *, maps
     """The same results once all are there, decided with false-discovery rate q (`DecisionRule.for_batch`).
 
     Neither pixels nor maps are held meanwhile: where `maps` are wanted later, they wait in a temporary file.
-    ScoresError, SettingsError.
+    ScoresError, SettingsError; OutputError if there is no place for the temporary file.
     """
     scorer.rule.for_batch([], q)  # what is wrong with q is said before minutes of work
-    with tempfile.TemporaryFile() as waiting:
+    with _temporary() if maps else nullcontext() as waiting:
         kept: list[Result] = []
         for result in results:
             if isinstance(result, ScoredFile):
-                if maps:
+                if waiting is not None:
                     np.save(waiting, result.decision.anomaly_map, allow_pickle=False)
                 kept.append(replace(result, decision=replace(result.decision, anomaly_map=_NO_MAP), image=None))
             else:
                 kept.append(result)
         rule = scorer.rule.for_batch([r.decision.score for r in kept if isinstance(r, ScoredFile)], q)
-        waiting.seek(0)
+        if waiting is not None:
+            waiting.seek(0)
         for result in kept:
             if isinstance(result, ScoredFile):
                 decision = rule.again(result.decision)
-                if maps:
+                if waiting is not None:
                     decision = replace(decision, anomaly_map=np.load(waiting, allow_pickle=False))
                 yield replace(result, decision=decision)
             else:
                 yield result
+
+
+def _temporary() -> IO[bytes]:
+    try:
+        return tempfile.TemporaryFile()
+    except OSError as error:
+        raise OutputError(f"no temporary file can be made ({error.strerror or error}): set TMPDIR") from error
 
 
 def digest(path: Path) -> str:

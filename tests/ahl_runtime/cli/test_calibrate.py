@@ -74,7 +74,7 @@ def test_the_road(bundle: Path, darker: Path) -> None:
     assert (audit["who"], audit["why"], audit["before"]) == ("ann", "old lamp", "bundle")
     assert (audit["rejected_by_old"], audit["normals"], audit["new_threshold"]) == (rejected, 40, new.threshold)
     undone = run("calibrate", "--bundle", bundle, "--undo")
-    assert "undone: default.onnxruntime.0001" in undone.stdout and "in force: bundle" in undone.stdout
+    assert "rolled back: default.onnxruntime.0001" in undone.stdout and "active: bundle" in undone.stdout
     assert [line["decision"] for line in score(bundle, darker)] == [line["decision"] for line in before]
     assert bundle.read_bytes() == whole
 
@@ -87,7 +87,7 @@ def test_nothing_is_written_without_a_yes(bundle: Path, darker: Path, answer: st
 
 
 def test_a_yes_on_the_keyboard(bundle: Path, darker: Path) -> None:
-    assert "in force: default" in run("calibrate", "--bundle", bundle, "--source", darker, answer="y\n").stdout
+    assert "activated: default" in run("calibrate", "--bundle", bundle, "--source", darker, answer="y\n").stdout
 
 
 def test_each_source_has_its_own(bundle: Path, darker: Path, cells: list[Path]) -> None:

@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+import tempfile
 import tracemalloc
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from PIL import Image
 import calibration
 from ahl_runtime.bundle.bundle import open_bundle
 from ahl_runtime.core.decode import decode
+from ahl_runtime.core.errors import ImageError, OutputError
 from ahl_runtime.score import batch
 from ahl_runtime.score.decision import DecisionRule
 from ahl_runtime.score.overlay import COLOURS
@@ -145,3 +147,24 @@ def test_memory_stays_flat(bundle_path: Path, cells: list[Path]) -> None:
     assert isinstance(first, batch.ScoredFile) and first.decision.anomaly_map.shape == (16, 16)
     assert first.image is None and held < 1_500_000 and peak < 12_000_000
     assert sum(1 for _ in results) == 399
+
+
+def test_paths_that_give_no_image_stay_in_their_place(cells: list[Path], tmp_path: Path) -> None:
+    gone = batch.FailedFile(tmp_path / "gone", f"{tmp_path}/gone: no such file or folder: check the path")
+    assert batch.find_files([cells[0], gone.path, cells[1]]) == [cells[0], gone, cells[1]]
+    with pytest.raises(ImageError, match=r"gone: no such file .*; .*: no images in this folder"):
+        batch.find_files([gone.path, tmp_path])
+
+
+def test_maps_wait_in_a_temporary_file_only_where_they_are_wanted(
+    bundle_path: Path, cells: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    scorer = Scorer(open_bundle(bundle_path), threads=1)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(OutputError, match=r"no temporary file can be made .*set TMPDIR"):
+        next(batch.decide_together(scorer, [], Q, maps=True))
+    decided = batch.decide_together(scorer, batch.score_files(scorer, cells[:2]), Q, maps=False)
+    assert [result.path for result in decided] == cells[:2]

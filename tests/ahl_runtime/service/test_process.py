@@ -21,7 +21,6 @@ from typing import Any, Self
 
 import pytest
 
-from ahl_runtime.service.config import load
 from tests.ahl_runtime.support import lines, rows, until
 
 RUNTIME = Path(sys.executable).with_name("ahl-runtime")
@@ -155,27 +154,6 @@ def test_flags_are_enough(served: Callable[..., Served], bundle_path: Path, tmp_
     assert line.entries()[-1]["message"] == "stopped" and line.entries()[-1]["all_stored"] is True
     gone = subprocess.run([RUNTIME, "status", "--url", url], capture_output=True, text=True, check=False)
     assert gone.returncode == 2 and "does ahl-runtime serve run there?" in gone.stderr
-
-
-def test_init_writes_what_serve_reads(tmp_path: Path) -> None:
-    command = [RUNTIME, "init", tmp_path / "line.toml"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert load(tmp_path / "line.toml").source[0].name == "inbox"
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (again.returncode, again.stderr) == (
-        2,
-        f"error: {tmp_path}/line.toml: is there already: choose another name\n",
-    )
-
-
-def test_a_wrong_key_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "line.toml").write_text('[model]\nbundel = "x"\n')
-    done = subprocess.run(
-        [RUNTIME, "serve", "--config", tmp_path / "line.toml"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "model.bundel: no such key; did you mean bundle?" in done.stderr
 
 
 def test_systemd_is_told(served: Callable[..., Served], settings: Path, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
-"""The command line, run as users run it: JSON lines out, one line for each error, exit codes."""
+"""`ahl-runtime score`: a JSON line for each image, maps beside them, one line for each error."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -13,26 +12,7 @@ import pytest
 from PIL import Image
 
 from ahl_runtime.core.decode import decode
-
-
-def run(*arguments: object, code: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "ahl_runtime.cli.main", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=cwd,
-    )
-    assert done.returncode == code, done
-    if code == 2:
-        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
-    else:
-        assert done.stderr == ""
-    return done
-
-
-def lines(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in done.stdout.splitlines()]
+from tests.ahl_runtime.cli.support import lines, run
 
 
 def test_one_json_line_for_each_image(bundle_path: Path, cells: list[Path]) -> None:
@@ -93,46 +73,6 @@ def test_an_infinite_threshold_is_null(make_bundle: Callable[..., Path], parts: 
     assert lines(run("score", "--bundle", path, cells[0]))[0]["threshold"] is None
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["score", "--bundle", "{gone}", "{cell}"], "gone.ahl: cannot be read (No such file"),
-        (["score", "--bundle", "{cell}", "{cell}"], "refused: not a bundle"),
-        (["score", "--bundle", "{bundle}", "{gone}"], "no such file or folder"),
-        (["score", "--bundle", "{bundle}", "{empty}"], "no images in this folder"),
-        (["score", "--bundle", "{bundle}", "--threads", "0", "{cell}"], "--threads"),
-        (["score", "--bundle", "{bundle}", "--threads", "x", "{cell}"], "--threads"),
-        (["score", "--bundle", "{bundle}"], "IMAGE_OR_FOLDER"),
-        (["score", "{cell}"], "--bundle"),
-        (["score", "--colour", "{cell}"], "No such option"),
-        (["check", "{gone}"], "gone.ahl: cannot be read"),
-        (["check"], "BUNDLE"),
-        (["paint"], "No such command"),
-        (["--paint"], "No such option"),
-    ],
-)
-def test_errors_are_one_line(
-    arguments: list[str], said: str, bundle_path: Path, cells: list[Path], tmp_path: Path
-) -> None:
-    (tmp_path / "empty").mkdir()
-    places = {"gone": tmp_path / "gone.ahl", "cell": cells[0], "bundle": bundle_path, "empty": tmp_path / "empty"}
-    done = run(*(a.format(**places) for a in arguments), code=2)
-    assert said in done.stderr and done.stdout == ""
-
-
-def test_a_name_cannot_add_a_line(tmp_path: Path) -> None:
-    assert "\\x1b" in run("check", tmp_path / "a\nerror: b\x1b[31m.ahl", code=2).stderr
-
-
-def test_check(bundle_path: Path, make_bundle: Callable[..., Path], parts: Any) -> None:
-    assert run("check", bundle_path).stdout.startswith("onnxruntime: pass: 2 frames, off by at most ")
-    moved = [{**frame, "score": frame["score"] + 0.01} for frame in parts[0]["artefacts"][0]["reference"]]
-    wrong = make_bundle(first={"reference": moved})
-    assert run("check", wrong, code=1).stdout.startswith("onnxruntime: fail: ")
-    (result,) = lines(run("check", wrong, "--json", code=1))
-    assert result["passed"] is False and result["engines"][0]["largest"] == pytest.approx(0.01, abs=1e-5)
-
-
 def test_an_output_that_is_full(bundle_path: Path, cells: list[Path]) -> None:
     command = [sys.executable, "-m", "ahl_runtime.cli.main", "score", "--bundle", bundle_path, cells[0]]
     with Path("/dev/full").open("w") as full:
@@ -156,12 +96,6 @@ def test_an_interrupt_is_quiet(bundle_path: Path, cells: list[Path]) -> None:
     assert (running.returncode, said) == (130, "")
 
 
-def test_help_and_version() -> None:
-    assert "score" in run().stdout
-    assert "--maps" in run("score", "--help").stdout
-    assert run("--version").stdout.startswith("ahl-runtime 0.")
-
-
 def test_the_same_image_gives_the_same_score(bundle_path: Path, cells: list[Path], tmp_path: Path) -> None:
     colour = tmp_path / "colour.png"
     Image.fromarray(np.asarray(decode(cells[0]))).save(colour)
@@ -169,17 +103,33 @@ def test_the_same_image_gives_the_same_score(bundle_path: Path, cells: list[Path
     assert len({r["score"] for r in results}) == 1
 
 
-def test_openvino_brings_no_converter_and_no_telemetry() -> None:
-    pytest.importorskip("openvino", reason="the extra [openvino] is not installed")
-    script = """
-import sys
-from ahl_runtime.cli.main import main
-sys.argv = ["ahl-runtime", "--version"]
-try:
-    main()
-except SystemExit as end:
-    assert not end.code
-import openvino
-assert openvino.Core().available_devices and "openvino_telemetry" not in sys.modules
-"""
-    subprocess.run([sys.executable, "-c", script], check=True)
+def test_a_missing_path_among_others(bundle_path: Path, cells: list[Path], tmp_path: Path) -> None:
+    gone, empty = tmp_path / "gone.png", tmp_path / "empty"
+    empty.mkdir()
+    done = run(
+        "score", "--bundle", bundle_path, "--maps", tmp_path / "maps", cells[0], gone, empty, cells[1], code=2
+    )  # fmt: skip
+    first, missing, nothing, last = lines(done)
+    assert (first["image"], last["image"]) == (str(cells[0]), str(cells[1])) and "score" in first and "score" in last
+    assert missing == {"image": str(gone), "error": f"{gone}: no such file or folder: check the path"}
+    assert nothing["image"] == str(empty) and "no images in this folder" in nothing["error"]
+    assert done.stderr == "error: 2 of 4 images could not be scored: see their lines\n"
+    assert len(list((tmp_path / "maps").iterdir())) == 2
+
+
+def test_a_missing_path_among_images_that_are_decided_together(
+    bundle_path: Path, cells: list[Path], tmp_path: Path
+) -> None:
+    done = run("score", "--bundle", bundle_path, "--fdr", 0.3, tmp_path / "gone.png", *cells[:2], code=2)
+    missing, *scored = lines(done)
+    assert "error" in missing and [line["fdr"] for line in scored] == [0.3, 0.3]
+
+
+@pytest.mark.parametrize("option", ["--store", "--maps"])
+@pytest.mark.parametrize("place", ["file/inside", "/proc/none"])
+def test_a_place_that_cannot_be_written_is_said_before_the_work(
+    bundle_path: Path, cells: list[Path], tmp_path: Path, option: str, place: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    done = run("score", "--bundle", bundle_path, option, tmp_path / place, cells[0], code=2)
+    assert done.stdout == "" and place in done.stderr

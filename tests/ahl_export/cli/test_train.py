@@ -1,52 +1,14 @@
-"""`ahl` as a user runs it: one line for an error, exit code 2, nothing half-written."""
+"""`ahl train` as a user runs it: one line for an error, exit code 2, nothing half-written."""
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.ahl_export.cli.support import ahl, refused
+
 pytestmark = pytest.mark.slow
-
-
-def ahl(*arguments: object, program: str = "ahl") -> subprocess.CompletedProcess[str]:
-    """Run a command line of this environment."""
-    command = [str(Path(sys.executable).with_name(program)), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-
-
-def refused(done: subprocess.CompletedProcess[str]) -> str:
-    """The one line of an error."""
-    assert done.returncode == 2, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("error: ")
-    return lines[0]
-
-
-def test_the_road(small_set: Path, cache: Path, tmp_path: Path) -> None:
-    run, bundle, maps = tmp_path / "run", tmp_path / "small.ahl", tmp_path / "maps"
-    trained = ahl(
-        "train", "--data", small_set, "--shots", 4, "--epochs", 2, "--calibration", 20, "--out", run, "--cache", cache
-    )
-    assert trained.returncode == 0, trained.stderr
-    epochs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [e["epoch"] for e in epochs if "epoch" in e] == [1, 2]
-    exported = ahl("export", run, "--out", bundle, "--alpha", 0.1)
-    assert exported.returncode == 0, exported.stderr
-    checked = ahl("check", bundle, program="ahl-runtime")
-    assert checked.returncode == 0, checked.stdout + checked.stderr
-    scored = ahl("score", "--bundle", bundle, "--maps", maps, small_set / "test", program="ahl-runtime")
-    assert scored.returncode == 0, scored.stderr
-    lines = [json.loads(line) for line in scored.stdout.splitlines()]
-    assert len(lines) == 18
-    assert {"score", "p_value", "decision", "ms"} <= lines[0].keys()
-    broken = [line["score"] for line in lines if "crack" in line["image"]]
-    good = [line["score"] for line in lines if "good" in line["image"]]
-    assert sum(b > g for b in broken for g in good) / (len(broken) * len(good)) > 0.7
-    assert len(list(maps.rglob("*.png"))) == 18
 
 
 def test_ahl_dra_trains_with_pseudo_anomalies(small_set: Path, cache: Path, tmp_path: Path) -> None:
@@ -128,20 +90,3 @@ def test_an_existing_run_is_not_overwritten(small_set: Path, cache: Path, tmp_pa
     other = ahl("train", *options, "--seed", 7, "--resume")
     assert "seed: 0 there, 7 asked" in refused(other)
     assert (tmp_path / "run/model.pt").read_bytes() == before
-
-
-def test_help_needs_no_heavy_import() -> None:
-    code = (
-        "import sys, ahl_export.cli.main; sys.exit(any(m in sys.modules for m in ('torch', 'onnx', 'sklearn', 'timm')))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_data_check_and_synth(tmp_path: Path) -> None:
-    done = ahl("data", "check", "elpv")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "1131" in done.stdout.replace(",", "")
-    made = ahl("data", "synth", tmp_path / "s", "--normals", 8, "--anomalies", 5, "--size", 64)
-    assert made.returncode == 0, made.stderr
-    assert list((tmp_path / "s").rglob("*_mask.png"))
-    assert "choose" in refused(ahl("data", "check", "nothing", tmp_path))

@@ -1,0 +1,27 @@
+"""`ahl-runtime init`: a settings file for `ahl-runtime serve`."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def init(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")] = Path("line.toml"),
+) -> None:
+    """Write a settings file with comments for `ahl-runtime serve`.
+
+    An existing file is not overwritten.
+    """
+    from ahl_runtime.core.errors import OutputError
+    from ahl_runtime.core.files import write_new
+
+    body = (resources.files("ahl_runtime.service") / "line.toml").read_bytes()
+    try:
+        write_new(file, [body])
+    except FileExistsError as error:
+        raise OutputError(f"{file}: is there already: choose another name") from error
+    typer.echo(f"wrote {file}: set the bundle and a source, then ahl-runtime serve --config {file}")

@@ -1,0 +1,18 @@
+"""`ahl-runtime init`: a settings file that serve reads."""
+
+from pathlib import Path
+
+from ahl_runtime.service.config import load
+from tests.ahl_runtime.cli.support import run
+
+
+def test_it_writes_what_serve_reads(tmp_path: Path) -> None:
+    run("init", tmp_path / "line.toml")
+    assert load(tmp_path / "line.toml").source[0].name == "inbox"
+    again = run("init", tmp_path / "line.toml", code=2)
+    assert again.stderr == f"error: {tmp_path}/line.toml: is there already: choose another name\n"
+
+
+def test_line_toml_is_the_default(tmp_path: Path) -> None:
+    assert run("init", cwd=tmp_path).stdout.startswith("wrote line.toml: ")
+    assert (tmp_path / "line.toml").is_file()
