@@ -1,7 +1,7 @@
 """`ahl benchmark`: a grid of runs, and its table."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -59,10 +59,11 @@ def run(
         raise console.UsageError(f"Missing option '--{'data' if data is None else 'out'}'")
     extras.require("benchmark", "train")
     from ahl_train.benchmark.grid import Grid, choose_systems, run_grid
+    from ahl_train.data.split import Setting
 
     grid = Grid(
         data=data,
-        settings=_listed(setting),
+        settings=cast(tuple[Setting, ...], _listed(setting)),  # each is checked with its cell
         shots=_numbers(shots),
         systems=choose_systems(systems),
         seeds=seeds,

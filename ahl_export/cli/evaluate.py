@@ -16,7 +16,7 @@ def evaluate(
 ) -> None:
     """Print the AUROC of a finished run on its test images."""
     extras.require("evaluate", "train")
-    from ahl_train.evaluation import evaluate as measure
+    from ahl_train.api import evaluate as measure
 
     found = {key: value for key, value in asdict(measure(run, pixel=pixel)).items() if value is not None}
     if as_json:

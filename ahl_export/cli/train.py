@@ -1,7 +1,7 @@
 """`ahl train`: a run from normal images and a few anomalies."""
 
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated
 
 import typer
 
@@ -13,9 +13,7 @@ from ahl_train.systems import DEFAULT_SYSTEM, SYSTEMS
 def train(
     data: options.DataOption,
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
-    system: Annotated[
-        str, typer.Option(help=f"One of {', '.join(SYSTEMS)}.")
-    ] = DEFAULT_SYSTEM,
+    system: Annotated[str, typer.Option(help=f"One of {', '.join(SYSTEMS)}.")] = DEFAULT_SYSTEM,
     shots: options.ShotsOption = 10,
     seed: options.SeedOption = 0,
     setting: Annotated[str, typer.Option(help="general or hard.")] = "general",
@@ -62,18 +60,23 @@ def train(
 ) -> None:
     """Train on normal images and a few anomalies, and write a run."""
     extras.require("train", "train")
-    from ahl_train.config import Calibrate, Grouping, Overlap, TrainConfig
-    from ahl_train.training import train as run
+    from ahl_train.api import train as run
 
-    # TrainConfig checks the words: it reports every wrong setting at once.
-    config = TrainConfig(
-        data=data,
+    say = console.say_progress
+    finished = run(
+        data,
+        out,
+        resume=resume,
+        cache=cache,
+        device=device,
+        precision=precision,
+        report=say,
         system=system,
         shots=shots,
         seed=seed,
-        setting=cast(Literal["general", "hard"], setting),
+        setting=setting,
         seen_class=seen_class,
-        calibrate=cast(Calibrate, calibrate),
+        calibrate=calibrate,
         calibration=calibration,
         folds=folds,
         feedback=feedback,
@@ -82,11 +85,9 @@ def train(
         schedule=schedule,
         epochs=epochs,
         clusters=clusters,
-        grouping=cast(Grouping, grouping),
+        grouping=grouping,
         augmentations=() if pseudo == "none" else tuple(pseudo.split(",")),
-        overlap=cast(Overlap, overlap),
+        overlap=overlap,
         importance=importance,
     )
-    say = console.say_progress
-    finished = run(config, out, resume=resume, cache=cache, device=device, precision=precision, report=say)
     say(f"trained: {finished.folder}; next: ahl export {finished.folder} --out {finished.folder.name}.ahl")

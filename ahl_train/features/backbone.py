@@ -86,7 +86,8 @@ class Backbone(nn.Module):
         if not self._channels_last:
             found: Tensor = self._entry(before)
             return found
-        return self._entry(before.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        swapped: Tensor = self._entry(before.permute(0, 2, 3, 1))
+        return swapped.permute(0, 3, 1, 2)
 
     @cached_property
     def entry_channels(self) -> int:

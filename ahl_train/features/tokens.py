@@ -1,8 +1,10 @@
 """Vision transformers as backbones: their tokens of one size, made a pyramid of maps as a convolutional network has."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from timm.data import resolve_model_data_config
+from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
 from ahl_train.errors import WeightsError
@@ -21,7 +23,11 @@ class TokenBackbone(nn.Module):
     repeated to half that stride, the last one mean-pooled to twice.
     """
 
-    def __init__(self, net: nn.Module) -> None:
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    channels: tuple[int, ...]  # of the three maps
+
+    def __init__(self, net: Any) -> None:  # timm's networks: no type tells their methods
         super().__init__()
         config = resolve_model_data_config(net)
         self.mean, self.std = tuple(config["mean"]), tuple(config["std"])
@@ -30,9 +36,9 @@ class TokenBackbone(nn.Module):
         first, second, last = (round(depth * len(infos)) - 1 for depth in _DEPTHS)
         self.blocks = (first, second, second + 1, last)  # the third is the entry
         self.channels = tuple(infos[i]["num_chs"] for i in (first, second, last))
-        self.entry_channels = infos[second + 1]["num_chs"]
+        self.entry_channels: int = infos[second + 1]["num_chs"]
         net.reset_classifier(0)
-        self.net = net.eval().requires_grad_(False)
+        self.net: Any = net.eval().requires_grad_(False)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """float32 [N, 3, S, S], normalised, to three float32 maps [N, C_i, h_i, w_i], of strides 8, 16 and 32."""
@@ -65,7 +71,7 @@ def open_backbone(spec: BackboneSpec) -> Backbone | TokenBackbone:
     return found
 
 
-def _tokens(net: nn.Module) -> bool:
+def _tokens(net: Any) -> bool:
     """Have the last stages of a network one stride?"""
     return len({info["reduction"] for info in net.feature_info[-3:]}) == 1
 

@@ -1,4 +1,4 @@
-"""Backbones of other kinds: vision transformers and Swin give the pyramid of a convolutional one, others are refused."""
+"""Backbones of other kinds: vision transformers and Swin give a pyramid of maps, others are refused."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""An engine that runs the bundle's ONNX graph by ONNX's own reference implementation: slow, and an independent check."""
+"""An engine that runs the bundle's ONNX graph by ONNX's own reference implementation: slow and independent."""
 
 from __future__ import annotations
 
