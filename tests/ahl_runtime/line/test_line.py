@@ -38,7 +38,9 @@ def test_a_pushed_frame_is_decided_and_stored(
     assert set(recorded.milliseconds) == {"wait", "score", "store", "total"}
     state = line.state()
     assert (state.sources[0].frames, state.sources[0].drift.state) == (1, "calm") and not state.faults
-    assert sum(line.latencies()["total"].counts) == 1
+    (stages,) = line.latencies().collect()
+    counts = {s.labels["stage"]: s.value for s in stages.samples if s.name.endswith("_count")}
+    assert counts == {"wait": 1, "score": 1, "store": 1, "total": 1}
     image, anomaly_map = line.picture("default") or (None, None)
     assert image is not None and np.array_equal(image, decode(cells[0])) and anomaly_map is not None
 
