@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -117,7 +117,7 @@ def _add_page(app: FastAPI) -> None:
             app.add_route(path, _file(file.read_bytes(), kind))
 
 
-def _file(body: bytes, kind: str) -> Callable[[Request], Any]:
+def _file(body: bytes, kind: str) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         return Response(body, media_type=kind)
 

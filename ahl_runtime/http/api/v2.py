@@ -94,15 +94,15 @@ async def about() -> About:
     return About(name="ahl-runtime", version=version("ahl"), extensions=["binary_tensor_data"])
 
 
-async def _model(context: ContextDep, name: Name) -> Loaded:
-    """The model, if it has the name in the path. Refusal, 404."""
+def _model(context: ContextDep, name: Name) -> Loaded:
+    """The model, if it has the name in the path. In a thread: a line that deploys may hold it back. Refusal, 404."""
     found = context.line.model
     if name != found.name:
         raise Refusal(404, f"no model {name[:80]!r}: this line runs {found.name!r}")
     return found
 
 
-async def _check_version(context: ContextDep, version: Name) -> None:
+def _check_version(context: ContextDep, version: Name) -> None:
     """Refusal, 404, if the path has another version than the model."""
     if version != (own := _version(context.line.model)):
         raise Refusal(404, f"no version {version[:80]!r} of {context.line.model.name!r}: this line runs {own}")
