@@ -1,4 +1,4 @@
-# make demo: the whole road on real images.  make test: everything that CI checks.
+# make demo: train, export and score on real images.  make test: everything that CI checks.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -14,34 +14,34 @@ figures: demo
 
 export-figures: demo
 	$(BIN)/ahl export demo/run --out demo/all.ahl --openvino --int8
-	$(BIN)/python -m benchmarks.export_figures demo/run demo/all.ahl docs/export.md
+	$(BIN)/python -m benchmarks.export_figures demo/run demo/all.ahl docs/results/export.md
 
 bench: demo/all.ahl
-	$(BIN)/python -m benchmarks.speed --bundle demo/all.ahl --page docs/benchmarks.md
+	$(BIN)/python -m benchmarks.speed --bundle demo/all.ahl --page docs/results/speed.md
 
 guard: build/guard.ahl
 	$(BIN)/python -m benchmarks.speed.guard build/guard.ahl benchmarks/baseline.json
 
-# Weights are no matter of time: one epoch does.
+# Speed does not depend on the weights: one epoch is enough.
 build/guard.ahl: | $(READY)
 	$(BIN)/ahl train --data elpv --epochs 1 --out build/guard
 	$(BIN)/ahl export build/guard --out $@
 
-# On a machine with a GPU, six minutes; ARGS: options of the check. In .venv where that is, else by python3 and build/gpu.
+# On a machine with a GPU, six minutes; ARGS: options of the check. In .venv if it exists, else with python3 and build/gpu.
 gpu:
 	tests/gpu/check $(ARGS)
 
-# What a machine without a network lacks, into build/gpu: to be taken along with the checkout.
+# Put into build/gpu what a machine without a network lacks. Copy it with the checkout.
 gpu-pack: $(READY)
 	$(BIN)/python tests/gpu/pack.py
 
 gpu-page: $(READY)
-	$(BIN)/python tests/gpu/page.py benchmarks/gpu.json docs/gpu.md README.md
+	$(BIN)/python tests/gpu/page.py benchmarks/gpu.json docs/results/gpu.md README.md
 
-# A line under three sources for 15 minutes; shorter: make soak MINUTES=2
+# A line with three sources for 15 minutes; shorter: make soak MINUTES=2
 MINUTES ?= 15
 soak: demo/all.ahl tools
-	$(BIN)/python -m benchmarks.soak --bundle demo/all.ahl --minutes $(MINUTES) --page docs/reliability.md
+	$(BIN)/python -m benchmarks.soak --bundle demo/all.ahl --minutes $(MINUTES) --page docs/results/reliability.md
 
 demo/all.ahl: | $(READY)
 	test -e demo/run/model.pt || $(BIN)/ahl demo --out demo
@@ -50,9 +50,8 @@ demo/all.ahl: | $(READY)
 test: lint tools
 	AHL_SCREENSHOTS=$(CURDIR)/build/screenshots $(BIN)/pytest
 
-# What tests need beyond Python, from Debian: the operator page's browser, a client of the HTTP examples, certificates,
-# a broker, a clock that jumps, a GigE Vision camera, an RTSP server. A command, and after a colon its package, where that
-# has another name.
+# What tests need beyond Python, from Debian: a browser, curl, certificates, a broker, a clock that jumps, a GigE Vision
+# camera, an RTSP server. COMMAND, or COMMAND:PACKAGE if the package has another name.
 TOOLS := arv-fake-gv-camera-0.8:aravis-tools chromium curl faketime mosquitto openssl rtsp-server-perl
 tools:
 	@missing="$$(for tool in $(TOOLS); do command -v $${tool%%:*} > /dev/null || echo $${tool##*:}; done)"; \

@@ -1,6 +1,6 @@
-"""What each part of AHL(Density) adds, over several data sets, and how far learning could go: into docs/method.md.
+"""What each part of AHL(Density) adds on several data sets, and how far learning could go: docs/results/method.md.
 
-python -m benchmarks.ablation docs/method.md [--data DATA]... [--seeds N] [--cache DIR]
+python -m benchmarks.ablation docs/results/method.md [--data DATA]... [--seeds N] [--cache DIR]
 """
 
 import argparse

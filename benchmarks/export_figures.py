@@ -1,6 +1,6 @@
-"""Write what each artefact of a bundle gives and costs on the run's test images into docs/export.md.
+"""Write what each artefact of a bundle gives and costs on the run's test images into docs/results/export.md.
 
-python -m benchmarks.export_figures RUN BUNDLE docs/export.md
+python -m benchmarks.export_figures RUN BUNDLE docs/results/export.md
 """
 
 import sys

@@ -1,8 +1,8 @@
 """`make soak`: `ahl-runtime serve` under three sources, 20 frames/s together, for minutes on end; loopback only.
 
 A camera (MJPEG over HTTP), a folder and a client of `/v1/score` send real cells; a file of JSON lines and a subscriber
-of a Mosquitto broker are told. At the end every frame is accounted for, and the result goes into docs/reliability.md.
-Not a test that pytest collects: it takes as long as it is told to.
+of a Mosquitto broker get the outcomes. At the end every frame is accounted for, and the result goes into
+docs/results/reliability.md. Not a test that pytest collects: it takes as long as it is told to.
 """
 
 import io

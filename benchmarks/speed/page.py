@@ -1,4 +1,4 @@
-"""The bench's figures as tables of docs/benchmarks.md, each between its section's markers."""
+"""The bench's figures as tables of docs/results/speed.md, each between its section's markers."""
 
 from collections.abc import Sequence
 from pathlib import Path

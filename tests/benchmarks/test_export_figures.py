@@ -1,4 +1,4 @@
-"""The figures in docs/export.md: of every engine, on the run's test images."""
+"""The figures in docs/results/export.md: of every engine, on the run's test images."""
 
 import numpy as np
 import pytest

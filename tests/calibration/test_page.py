@@ -1,4 +1,4 @@
-"""The page docs/calibration.md: its examples run, in order, as one program."""
+"""The pages on calibration: the examples run, in order, as one program; the tables are written."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parents[2] / "docs" / "calibration.md"
+DOCS = Path(__file__).parents[2] / "docs"
+EXAMPLES, TABLES = DOCS / "reference" / "calibration.md", DOCS / "results" / "calibration.md"
 
 
 def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", EXAMPLES.read_text(encoding="utf-8"), flags=re.DOTALL)
     assert len(blocks) >= 5
-    exec(compile("\n".join(blocks), str(PAGE), "exec"), {})  # noqa: S102
+    exec(compile("\n".join(blocks), str(EXAMPLES), "exec"), {})  # noqa: S102
 
 
 def test_the_tables_are_written() -> None:
-    page = PAGE.read_text(encoding="utf-8")
+    page = TABLES.read_text(encoding="utf-8")
     for name, command in (
         ("promises", "benchmarks.simulate"),
         ("drift", "benchmarks.simulate"),

@@ -1,6 +1,6 @@
-"""Writes what tests/gpu/check measured into docs/gpu.md, and its few figures into the README.
+"""Writes what tests/gpu/check measured into docs/results/gpu.md, and its few figures into the README.
 
-python tests/gpu/page.py benchmarks/gpu.json docs/gpu.md README.md
+python tests/gpu/page.py benchmarks/gpu.json docs/results/gpu.md README.md
 """
 
 import argparse
@@ -43,7 +43,9 @@ def summary(found: Result) -> str:
     if one := sections.get("train"):
         rows.append(("Training the default", f"{one['train_device_s']:.0f} s", "`ahl train`, its start included"))
     where = found["machine"].get("card", "the CPU alone, small sizes")
-    return f"On {where} ([docs/gpu.md](docs/gpu.md)):\n\n" + "\n".join(_table(("", "", ""), rows)) + "\n"
+    return (
+        f"On {where} ([docs/results/gpu.md](docs/results/gpu.md)):\n\n" + "\n".join(_table(("", "", ""), rows)) + "\n"
+    )
 
 
 def _extraction(one: Result) -> Iterable[str]:

@@ -1,4 +1,4 @@
-"""The examples of docs/http.md do what the page says, against a real server."""
+"""The examples of docs/reference/http.md do what the page says, against a real server."""
 
 import os
 import re
@@ -11,7 +11,7 @@ import requests
 
 from ahl_runtime.core.decode import decode
 
-PAGE = (Path(__file__).parents[3] / "docs/http.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs/reference/http.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
 
 

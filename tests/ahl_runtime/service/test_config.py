@@ -137,8 +137,8 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 
 def test_every_key_is_in_the_reference() -> None:
-    """docs/serve.md names each key of each section and kind."""
-    page = (Path(__file__).parents[3] / "docs" / "serve.md").read_text()
+    """docs/reference/line-toml.md names each key of each section and kind."""
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "line-toml.md").read_text()
     parts = {name: field.annotation for name, field in ServiceConfig.model_fields.items()}
     sections = [parts["model"], parts["store"], parts["pipeline"], parts["log"]]
     keys = {key for model in [*sections, *MODELS] for key in model.model_fields}

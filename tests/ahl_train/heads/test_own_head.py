@@ -1,4 +1,4 @@
-"""The example of docs/own_head.md runs: its head is registered, and AHL trains it."""
+"""The example of docs/how-to/own-head.md runs: its head is registered, and AHL trains it."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ from ahl_train import systems
 from ahl_train.config import Schedule
 from ahl_train.method.cdl import CDL, Task
 
-PAGE = Path(__file__).parents[3] / "docs" / "own_head.md"
+PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "own-head.md"
 SCHEDULE = Schedule(epochs=8, inner_steps=2, outer_steps=10, batch=24, watched=8, pseudo=None, outer_lr=0.1)
 
 
