@@ -1,27 +1,31 @@
 """Thresholds from normal scores that keep their promise, and an alarm when the line changes. numpy only."""
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from calibration.conformal import (
-    Mondrian,
-    benjamini_hochberg,
-    cross_p_values,
-    fit_cross,
-    fit_mondrian,
-)
-from calibration.drift import Drift, DriftReport
-from calibration.errors import (
-    CalibrationError,
-    CalibrationFileError,
-    ScoresError,
-    SettingsError,
-    StateError,
-)
-from calibration.frames import FrameStatistics, frame_statistics
-from calibration.promise import Promise
-from calibration.rank import cross_bound
-from calibration.tail import TailFit, fit_tail
-from calibration.threshold import Calibration, fit
+if TYPE_CHECKING:
+    from calibration.conformal import (
+        Mondrian,
+        benjamini_hochberg,
+        cross_p_values,
+        fit_cross,
+        fit_mondrian,
+    )
+    from calibration.drift import Drift, DriftReport
+    from calibration.errors import (
+        CalibrationError,
+        CalibrationFileError,
+        ScoresError,
+        SettingsError,
+        StateError,
+    )
+    from calibration.frames import FrameStatistics, frame_statistics
+    from calibration.promise import Promise
+    from calibration.rank import cross_bound
+    from calibration.tail import TailFit, fit_tail
+    from calibration.threshold import Calibration, fit
+
+    __version__: str
 
 __all__ = [
     "Calibration",
@@ -46,11 +50,40 @@ __all__ = [
     "frame_statistics",
 ]
 
+_NAMES = {
+    "Mondrian": "conformal",
+    "benjamini_hochberg": "conformal",
+    "cross_p_values": "conformal",
+    "fit_cross": "conformal",
+    "fit_mondrian": "conformal",
+    "Drift": "drift",
+    "DriftReport": "drift",
+    "CalibrationError": "errors",
+    "CalibrationFileError": "errors",
+    "ScoresError": "errors",
+    "SettingsError": "errors",
+    "StateError": "errors",
+    "FrameStatistics": "frames",
+    "frame_statistics": "frames",
+    "Promise": "promise",
+    "cross_bound": "rank",
+    "TailFit": "tail",
+    "fit_tail": "tail",
+    "Calibration": "threshold",
+    "fit": "threshold",
+}
+
 
 def __getattr__(name: str) -> Any:
-    """`__version__`, the distribution's."""
+    """What the package offers, loaded when it is first asked for; `__version__`, the distribution's."""
     if name == "__version__":
         from importlib.metadata import version
 
         return version("ahl")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}: it has {', '.join(sorted(_NAMES))}")
+    return getattr(import_module(f"calibration.{_NAMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*_NAMES, "__version__"])

@@ -14,6 +14,7 @@ import typer
 
 from ahl_runtime.cli import console, options
 from ahl_runtime.core.errors import ConfigError, ImageError
+from ahl_runtime.line.sources.kinds import placed, places
 
 if TYPE_CHECKING:
     from ahl_runtime.bundle.bundle import Bundle
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 def calibrate(
     bundle: options.BundleOption,
     source: Annotated[
-        str | None, typer.Option(metavar="PLACE", help=f"Normal frames: a folder, or {options.PLACES}.")
+        str | None, typer.Option(metavar="PLACE", help=f"Normal frames: a folder, or {places()}.")
     ] = None,
     config: Annotated[
         Path | None,
@@ -119,12 +120,12 @@ def _images(
     if config is None and (Path(source).is_dir() or not place or kind == "folder"):
         folder = Path(source if Path(source).is_dir() or not place else place)
         if not folder.is_dir():
-            raise ImageError(f"{folder}: not a folder: give one of normal images, or {options.PLACES}")
+            raise ImageError(f"{folder}: not a folder: give one of normal images, or {places()}")
         found = list(iter_images([folder]))
         return f"{len(found)} in {folder.absolute()}", recalibrate.decoded(recalibrate.evenly(found, most))
-    placed = None if config else options.placed(source, 1)
-    line = load(config, {"model": {"bundle": bundle}} | ({"source": [placed]} if placed else {}))
-    name = placed["name"] if placed else source
+    given = None if config else placed(source, 1)
+    line = load(config, {"model": {"bundle": bundle}} | ({"source": [given]} if given else {}))
+    name = given["name"] if given else source
     parts = {part.name: part for part in line.sources}
     if name not in parts:
         raise ConfigError(f"{config}: no source {name!r}: there is {', '.join(parts) or 'none'}")

@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from ahl_runtime.cli import console
-from ahl_runtime.cli.bench import bench
-from ahl_runtime.cli.calibrate import calibrate
-from ahl_runtime.cli.check import check
-from ahl_runtime.cli.deploy import deploy
-from ahl_runtime.cli.feedback import feedback
-from ahl_runtime.cli.init import init
-from ahl_runtime.cli.score import score
-from ahl_runtime.cli.serve import serve
-from ahl_runtime.cli.status import status
 from ahl_runtime.core.errors import RuntimeFault
 
 _NAME = "ahl-runtime"
 
-app = console.application("Score images with an .ahl bundle on the device.")
+_COMMANDS = ("check", "score", "calibrate", "feedback", "init", "serve", "status", "deploy", "bench")
 
 
 def main() -> None:
     """Run the command line. Exit code 0, 1 (a check failed) or 2 (an error, in one line on stderr)."""
     # OpenVINO imports its model converter, with a client of telemetry, unless there is none: nothing here converts.
     sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
-    console.run(app, _NAME, _expected)
+    console.run(application(sys.argv[1:2]), _NAME, _expected)
+
+
+def application(asked: Sequence[str] = ()) -> typer.Typer:
+    """The commands, as an app. If one of them is asked for, only its module is imported: a device starts sooner."""
+    app = console.application("Score images with an .ahl bundle on the device.")
+    app.callback(invoke_without_command=True)(_without_command)
+    for name in [name for name in _COMMANDS if name in asked] or _COMMANDS:
+        command = getattr(import_module(f"ahl_runtime.cli.{name}"), name)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command()(command)
+    return app
 
 
 def _expected(error: Exception) -> bool:
@@ -37,7 +43,6 @@ def _expected(error: Exception) -> bool:
     return isinstance(error, RuntimeFault | CalibrationError)
 
 
-@app.callback(invoke_without_command=True)
 def _without_command(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
@@ -50,10 +55,6 @@ def _without_command(
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
-
-for command in (check, score, calibrate, init, serve, status, deploy, bench):
-    app.command()(command)
-app.add_typer(feedback, name="feedback")
 
 if __name__ == "__main__":
     main()

@@ -9,13 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ahl_runtime.line.sources.kinds import placed as placed
-from ahl_runtime.line.sources.kinds import places
-
 if TYPE_CHECKING:
     from ahl_runtime.bundle.bundle import Bundle
-
-PLACES = places()
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The .ahl file.")]
 BundleOption = Annotated[Path, typer.Option(help="The .ahl file.")]

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ahl_runtime.cli import console, options
+from ahl_runtime.line.sources.kinds import placed, places
 
 
 def serve(
@@ -18,7 +19,7 @@ def serve(
         typer.Option(
             "--source",
             metavar="KIND:PLACE",
-            help=f"A source with default settings: {options.PLACES}. Give the option once for each source.",
+            help=f"A source with default settings: {places()}. Give the option once for each source.",
         ),
     ] = None,
     store: Annotated[Path | None, typer.Option(metavar="FILE", help="SQLite file of decisions.")] = None,
@@ -69,5 +70,5 @@ def _settings(given: dict[str, dict[str, Any]], sources: list[str]) -> dict[str,
         if found := {key: value for key, value in values.items() if value is not None}:
             settings[part] = found
     if sources:
-        settings["source"] = [options.placed(text, i + 1) for i, text in enumerate(sources)]
+        settings["source"] = [placed(text, i + 1) for i, text in enumerate(sources)]
     return settings

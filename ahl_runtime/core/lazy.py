@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from importlib.metadata import version
 from typing import Any
 
 
@@ -18,6 +17,8 @@ def door(
 
     def find(name: str) -> Any:
         if name == "__version__":
+            from importlib.metadata import version  # here: it takes longer than all the rest of a door
+
             return version("ahl")
         if name not in offered:
             raise AttributeError(f"module {package!r} has no attribute {name!r}: it has {', '.join(sorted(offered))}")

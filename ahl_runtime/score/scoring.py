@@ -19,7 +19,6 @@ from ahl_runtime.core.decode import decode
 from ahl_runtime.core.errors import EngineError, ImageError, OutputError, SigningError
 from ahl_runtime.core.files import as_path
 from ahl_runtime.core.types import Decision, Frame, stacked
-from ahl_runtime.score import overlay
 from ahl_runtime.score.decision import DecisionRule
 
 # A file's path, its bytes, pixels uint8 [H, W, 3] RGB, or a Frame, which says where they come from.
@@ -35,10 +34,14 @@ class Scored(Decision):
 
     def overlay(self) -> NDArray[np.uint8]:
         """The image with its heat map laid over it, uint8 [H, W, 3]."""
+        from ahl_runtime.score import overlay  # here: drawing is not needed to decide
+
         return overlay.overlay(self.image, self.anomaly_map, self.map_range)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a PNG: the overlay in a border of the verdict's colour, with score and threshold. OutputError."""
+        from ahl_runtime.score import overlay
+
         overlay.write_picture(as_path(path, "the picture's file", OutputError), self.image, self, self.map_range)
 
 

@@ -107,16 +107,14 @@ def test_help_and_errors_name_its_kinds(run: Run) -> None:
     assert "noise:PLACE" in done.stderr
 
 
-def test_its_engine_is_checked_and_scores(run: Run, tmp_path: Path, cells_folder: Path) -> None:
+def test_its_engine_is_checked_and_scores(run: Run, cells_folder: Path) -> None:
     checked = json.loads(run("ahl-runtime", "check", BUNDLE, "--json").stdout)
     found = {engine["engine"]: engine for engine in checked["engines"]}
     assert found["reference"]["passed"] is True and checked["chosen"] == "onnxruntime"
+    score = ("ahl-runtime", "score", "--bundle", BUNDLE, cells_folder)
     ours, theirs = (
-        [
-            json.loads(line)["score"]
-            for line in run("ahl-runtime", "score", "--bundle", BUNDLE, *more).stdout.splitlines()
-        ]
-        for more in ((cells_folder,), ("--engine", "reference", cells_folder))
+        [json.loads(line)["score"] for line in run(*score, *engine).stdout.splitlines()]
+        for engine in ((), ("--engine", "reference"))
     )
     assert len(ours) == 3 and theirs == pytest.approx(ours, abs=1e-5)
     done = run("ahl-runtime", "score", "--bundle", BUNDLE, "--engine", "referense", cells_folder, code=2)
