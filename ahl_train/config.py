@@ -39,7 +39,7 @@ _PAPER = Schedule(epochs=30, inner_steps=60, outer_steps=20, batch=48, watched=1
 SCHEDULES = {
     # The released settings: 3 passes of 20 batches of 48.
     "paper": _PAPER,
-    # As long where heads cost little, on pseudo anomalies that are soon extracted; few inner steps (docs/results.md).
+    # As long where heads cost little, on few pseudo anomalies; few inner steps (docs/results/accuracy.md).
     "light": replace(_PAPER, inner_steps=4, watched=32, pseudo=48),
     # For heads that cost much, chosen by the query loss: shorter, or with an earlier decay, it is still falling at
     # the end.

@@ -39,7 +39,7 @@ def evaluate(run: Run, *, pixel: bool = False) -> Evaluation:
         raise DataError(f"{where}: its test needs normals and anomalies; train with fewer --shots, or on more images")
     masked = sum(s.mask is not None for s in test if s.label)
     if pixel and not masked:
-        raise DataError(f"{where}: its {sum(labels)} test anomalies have no masks: leave --pixel out (docs/data.md)")
+        raise DataError(f"{where}: its {sum(labels)} test anomalies have no masks: leave --pixel out")
     scores, maps, masks = [], [], []
     with Progress(transient=True) as progress:
         for sample in progress.track(test, description="test images"):

@@ -8,7 +8,7 @@ from ahl_train.heads.base import Base
 
 
 class Unified(nn.Module):
-    """The contract of the graph (docs/architecture.md, The graph)."""
+    """The contract of the graph (docs/reference/bundle.md, The graph)."""
 
     def __init__(self, extractor: Extractor, base: Base) -> None:
         super().__init__()

@@ -145,3 +145,10 @@ def test_constraints_pin_every_line_and_name_no_address() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     assert lines
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[^\s@/]+", line) for line in lines if line and not line.startswith("#"))
+
+
+@pytest.mark.parametrize("top", ["ahl_export", "ahl_runtime", "ahl_train", "benchmarks", "calibration", "tests"])
+def test_pages_that_the_code_names_exist(top: str) -> None:
+    files = [path for path in (ROOT / top).rglob("*") if path.suffix in (".py", ".toml") and path != Path(__file__)]
+    named = {(path, page) for path in files for page in re.findall(r"\bdocs/[\w/-]+\.md\b", path.read_text())}
+    assert not [f"{path}: {page}" for path, page in named if not (ROOT / page).is_file()]

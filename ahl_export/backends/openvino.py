@@ -16,7 +16,7 @@ from ahl_export.verify.parity import Bounds
 from ahl_runtime.engines.base import reason
 from ahl_runtime.engines.openvino import OpenVinoEngine, read
 
-# Float16 keeps 11 bits of a weight; what that does to the scores was measured, see docs/export.md.
+# Float16 keeps 11 bits of a weight; what that does to the scores was measured, see docs/results/export.md.
 _BOUNDS = Bounds(score=0.05, map=0.1, flips=0.01, rank=0.999)
 # Convolutions with fewer weights keep them in float32: the early ones, 3% of all weights, make most of the difference.
 _FEW = 10_000

@@ -27,7 +27,7 @@ _CONSTANTS = ("extractor.preprocess.gain", "extractor.preprocess.bias")
 
 
 def to_onnx(model: Unified) -> bytes:
-    """The graph of docs/architecture.md: N, H and W free, checked in full by onnx.checker. ExportError.
+    """The graph of docs/reference/bundle.md: N, H and W free, checked in full by onnx.checker. ExportError.
 
     Nodes are named MODULE/TENSOR after the module that they come from; nothing of the machine is left in it.
     """

@@ -40,7 +40,9 @@ _FILE = re.compile(r"(?P<source>[A-Za-z0-9_-]{1,64})\.(?P<artefact>[A-Za-z0-9_-]
 class Info(BaseModel):
     """side.json: what the calibration beside it was made for."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, defer_build=True
+    )  # most devices have no side file
 
     format: Annotated[int, Field(ge=1, le=FORMAT)]
     bundle: str

@@ -29,7 +29,7 @@ class SessionOptions(BaseModel):
     blocked memory layout to extended.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     spinning: bool = False
@@ -40,7 +40,7 @@ class SessionOptions(BaseModel):
 class Tuned(BaseModel):
     """The file. `bundle`: the digest that it was measured with; `device`: `device()` there."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
     format: Annotated[int, Field(ge=1, le=FORMAT)] = FORMAT
     bundle: str

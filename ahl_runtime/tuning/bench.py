@@ -40,7 +40,7 @@ class Asked:
 
 
 def bench(bundle: Bundle, asked: Asked, report: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
-    """Measure each engine; JSON-able, see docs/benchmarks.md for its fields. BenchError, EngineError.
+    """Measure each engine; JSON-able, see docs/how-to/speed.md for its fields. BenchError, EngineError.
 
     Engines take turns within each measurement. Times are of one stream of decoded frames, the bundle's first reference
     frame, from pixels to the decision with its map.

@@ -65,7 +65,7 @@ def quarter(normals: int) -> int:
 def image_files(folder: Path) -> list[Path]:
     """Image files directly in a folder, by suffix, sorted by name; DataError if there is no such folder."""
     if not folder.is_dir():
-        raise DataError(f"no folder {folder}: check the path and the layout (docs/data.md)")
+        raise DataError(f"no folder {folder}: check the path and the layout (docs/reference/data.md)")
     return sorted(
         f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith(".") and f.is_file()
     )
@@ -83,12 +83,12 @@ def locate(name: str, root: Path, places: Iterable[str], wanted: str) -> Path:
     for place in places:
         if (root / place / wanted).exists():
             return root / place
-    raise DataError(f"{name}: no {wanted} in {root}: give the folder that holds it (docs/data.md)")
+    raise DataError(f"{name}: no {wanted} in {root}: give the folder that holds it (docs/reference/data.md)")
 
 
 def need_normals(name: str, root: Path, samples: Iterable[Sample]) -> tuple[Sample, ...]:
     """The samples as a tuple; DataError if none of them is normal."""
     found = tuple(samples)
     if not any(s.label == 0 for s in found):
-        raise DataError(f"{name}: no normal images under {root}: the layout that is read is in docs/data.md")
+        raise DataError(f"{name}: no normal images under {root}: the layout that is read is in docs/reference/data.md")
     return found

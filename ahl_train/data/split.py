@@ -78,7 +78,7 @@ def _deal_normals(dataset: Dataset, seed: int) -> tuple[tuple[Sample, ...], tupl
     """Train and test normals."""
     normals = dataset.normals
     if not normals:
-        raise DataError(f"{dataset.name}: no normal images in {dataset.root}: put some in train/good (docs/data.md)")
+        raise DataError(f"{dataset.name}: no normal images in {dataset.root}: put some there (docs/how-to/train.md)")
     if own := dataset.own_test_normals():
         return tuple(s for s in normals if s.split != "test"), own
     return _draw(normals, quarter(len(normals)), generator(seed, Stream.TEST_NORMALS))[::-1]

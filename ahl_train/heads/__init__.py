@@ -1,1 +1,1 @@
-"""Base models: one file each; adding another is adding one file (docs/method.md)."""
+"""Base models: one file each; adding another is adding one file (docs/how-to/own-head.md)."""

@@ -11,8 +11,8 @@ from ahl_train.features.pseudo_anomalies import TURNS
 from ahl_train.heads.base import Base, Copies
 
 _FEWEST = 10  # held-out normals that can tell whether a part has an orientation
-# Standard deviations of held-out normals that turned copies may depart from them where a part has no orientation. Of
-# the sets in docs/method.md: boards 0.2, solar cells 0.5; heads 1.2, strips 1.7, parts that lie aligned 5 or more.
+# Standard deviations of held-out normals that turned copies may depart from them where a part has no orientation.
+# docs/results/method.md: boards 0.2, solar cells 0.5; heads 1.2, strips 1.7, parts that lie aligned 5 or more.
 _NORMAL = 0.75
 
 

@@ -25,7 +25,7 @@ _CODES = {"pass": 0, "unsure": 1, "reject": 2, "fault": 3}
 
 
 class ModbusSink(SinkSettings):
-    """Holding registers of a Modbus/TCP device, from `address` on (docs/serve.md). `coil`: set for a fresh reject.
+    """Holding registers of a Modbus device, from `address` on (docs/how-to/serve.md). `coil`: set for a fresh reject.
 
     `fresh`: seconds after which a reject no longer sets the coil.
     """

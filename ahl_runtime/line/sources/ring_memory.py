@@ -1,7 +1,7 @@
 """A ring of frames in shared memory, between a grabber and a line on one computer: its layout, a writer, a reader.
 
-The layout is in docs/serve.md, so that a grabber in any language can write it. Here both sides use reads and writes of
-the file in place of a mapping: each is a barrier, and a file that is cut short is an error and no SIGBUS.
+The layout is in docs/reference/ring.md, so that a grabber in any language can write it. Here both sides use reads and
+writes of the file in place of a mapping: each is a barrier, and a file that is cut short is an error and no SIGBUS.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Reader:
             whole = 2 <= self.slots <= _MOST_SLOTS and _STEP < self._slot_bytes <= _MOST_BYTES
             if not whole or self._slot_bytes % _STEP or not fits:
                 told = f"{self.slots} slots of {self._slot_bytes} bytes in a file of {state.st_size}"
-                raise SourceError(f"{path}: {told}: see docs/serve.md")
+                raise SourceError(f"{path}: {told}: see docs/reference/ring.md")
             self._known = (state.st_dev, state.st_ino)
         except BaseException:
             os.close(self._file)
@@ -160,7 +160,9 @@ class Reader:
         begun, done, captured, height, width, channels = _SLOT.unpack(self._read(_SLOT.size, at))
         if begun != number or done != number:
             if max(begun, done) < number:
-                raise SourceError(f"{self._path}: frame {number} is told, and its slot holds {done}: see docs/serve.md")
+                raise SourceError(
+                    f"{self._path}: frame {number} is told, and its slot holds {done}: see docs/reference/ring.md"
+                )
             return None
         size = height * width * channels
         fits = channels in (1, 3) and 0 < size <= self._slot_bytes - _STEP

@@ -49,7 +49,7 @@ def check(name: str, directory: Path | str | None = None) -> Report:
         raise DataError(f"unknown set {name!r}: choose one of {', '.join(READERS.built_in)}")
     if directory is None:
         if name != "elpv":
-            raise DataError(f"{name}: give the folder that holds it (docs/data.md)")
+            raise DataError(f"{name}: give the folder that holds it (docs/reference/data.md)")
         directory = elpv.package()
     return check_set(name, Path(directory).expanduser(), READERS[name])
 

@@ -13,7 +13,7 @@ def read(root: Path, *, name: str | None = None, licence: str = "the owner's") -
         raise DataError(f"{name}: no folder {root}")
     train = root / "train" / GOOD
     if not train.is_dir():
-        raise DataError(f"{name}: no folder train/{GOOD} in {root}: put the normal images there (docs/data.md)")
+        raise DataError(f"{name}: no folder train/{GOOD} in {root}: put the normal images there (docs/how-to/train.md)")
     samples = [Sample(f, 0, GOOD, split="train") for f in image_files(train)]
     for folder in subfolders(root / "test"):
         if folder.name == GOOD:

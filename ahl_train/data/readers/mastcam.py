@@ -31,5 +31,5 @@ def read(root: Path) -> Dataset:
 
 def _arrays(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise DataError(f"mastcam: no folder {folder}: unpack {folder.name}.zip there (docs/data.md)")
+        raise DataError(f"mastcam: no folder {folder}: unpack {folder.name}.zip there (docs/reference/data.md)")
     return sorted(f for f in folder.glob("*.npy") if not f.name.startswith("."))

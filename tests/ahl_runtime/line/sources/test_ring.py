@@ -230,7 +230,7 @@ def test_a_frozen_grabber(running: Callable[..., Line], path: Path, cell: np.nda
 
 
 def by_the_page(path: Path, image: np.ndarray, **wrong: int) -> mmap.mmap:
-    """A ring with one frame, from docs/serve.md alone."""
+    """A ring with one frame, from docs/reference/ring.md alone."""
     height, width, channels = image.shape
     slot = 64 + -(-image.size // 64) * 64
     with path.with_suffix(".new").open("wb") as file:
@@ -272,12 +272,12 @@ def test_a_frame_that_is_begun_is_not_taken(path: Path, cell: np.ndarray) -> Non
     ("wrong", "said"),
     [
         ({"version": 2}, "ring version 2, this runtime reads 1: update one of them"),
-        ({"slots": 1}, "see docs/serve.md"),
+        ({"slots": 1}, "see docs/reference/ring.md"),
         ({"slots": 4}, "4 slots of"),
-        ({"slots": 2**32 - 1}, "see docs/serve.md"),
-        ({"slot": 2**63}, "see docs/serve.md"),
-        ({"slot": 64}, "see docs/serve.md"),
-        ({"slot": 65}, "see docs/serve.md"),
+        ({"slots": 2**32 - 1}, "see docs/reference/ring.md"),
+        ({"slot": 2**63}, "see docs/reference/ring.md"),
+        ({"slot": 64}, "see docs/reference/ring.md"),
+        ({"slot": 65}, "see docs/reference/ring.md"),
     ],
 )
 def test_a_header_that_cannot_be(path: Path, cell: np.ndarray, wrong: dict[str, int], said: str) -> None:
