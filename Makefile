@@ -1,10 +1,11 @@
 # make demo: train, export and score on real images.  make test: everything that CI checks.
 PYTHON ?= python3
-VENV ?= .venv
+# Another Python has an environment of its own: make test PYTHON=python3.12
+VENV ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo figures export-figures bench guard gpu gpu-pack gpu-page soak test tools lint install clean
+.PHONY: demo figures export-figures bench guard gpu gpu-pack gpu-page soak test test-device tools lint install clean
 
 demo: $(READY)
 	$(BIN)/ahl demo --out demo
@@ -20,7 +21,7 @@ bench: demo/all.ahl
 	$(BIN)/python -m benchmarks.speed --bundle demo/all.ahl --page docs/results/speed.md
 
 guard: build/guard.ahl
-	$(BIN)/python -m benchmarks.speed.guard build/guard.ahl benchmarks/baseline.json
+	$(BIN)/python -m benchmarks.guard build/guard.ahl benchmarks/baseline.json
 
 # Speed does not depend on the weights: one epoch is enough.
 build/guard.ahl: | $(READY)
@@ -50,6 +51,16 @@ demo/all.ahl: | $(READY)
 test: lint tools
 	AHL_SCREENSHOTS=$(CURDIR)/build/screenshots $(BIN)/pytest
 
+# The tests of the device side alone, in an environment without torch: make test-device PYTHON=python3.13
+DEVICE := $(VENV)-device
+test-device: $(DEVICE)/.ready tools
+	$(DEVICE)/bin/pytest tests/ahl_runtime tests/calibration
+
+$(DEVICE)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DEVICE)
+	$(DEVICE)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
 # What tests need beyond Python, from Debian: a browser, curl, certificates, a broker, a clock that jumps, a GigE Vision
 # camera, an RTSP server. COMMAND, or COMMAND:PACKAGE if the package has another name.
 TOOLS := arv-fake-gv-camera-0.8:aravis-tools chromium curl faketime mosquitto openssl rtsp-server-perl
@@ -76,4 +87,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo build *.egg-info
+	rm -rf $(VENV) $(DEVICE) demo build *.egg-info

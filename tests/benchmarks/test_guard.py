@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from ahl_runtime.bundle.bundle import Bundle
-from benchmarks.speed.guard import BOUND, judge, measure
+from benchmarks.guard import BOUND, judge, measure
 
-BASELINE = Path(__file__).parents[3] / "benchmarks" / "baseline.json"
+BASELINE = Path(__file__).parents[2] / "benchmarks" / "baseline.json"
 
 
 @pytest.mark.parametrize(("found", "good"), [(4.0, True), (4.0 / BOUND, True), (0.99 * 4.0 / BOUND, False)])

@@ -1,6 +1,6 @@
 """The guard against slowness: ratios of a short run against the committed ones, never absolute times.
 
-python -m benchmarks.speed.guard BUNDLE benchmarks/baseline.json [--write] prints them; exit code 1 past the bound.
+python -m benchmarks.guard BUNDLE benchmarks/baseline.json [--write] prints them; exit code 1 past the bound.
 """
 
 import json
