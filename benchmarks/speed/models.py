@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ahl_export.errors import ExportError
 from ahl_train.features import FINE
-from ahl_train.features.backbone import Backbone, BackboneSpec
+from ahl_train.features.backbone import Backbone, BackboneSpec, load_network
 from ahl_train.features.preprocess import Preprocess
 from ahl_train.heads.dra.head import DRA
 
@@ -52,7 +52,7 @@ class _Bare(nn.Module):
 
     def __init__(self, spec: BackboneSpec) -> None:
         super().__init__()
-        self.backbone = Backbone(spec, stages=(-2, -1))
+        self.backbone = Backbone(load_network(spec), stages=(-2, -1))
 
     def forward(self, fine: Tensor, coarse: Tensor) -> tuple[Tensor, ...]:
         """float32 [1, 3, S, S] and [1, 3, S / 2, S / 2], to the last two stages of each."""

@@ -18,7 +18,7 @@ def test_a_wrong_key_is_one_line(tmp_path: Path) -> None:
     [
         ([], "error: Give --config FILE, or --bundle FILE; see 'ahl-runtime serve --help'\n"),
         (["--bundle", "x.ahl", "--port", "65536"], "--port"),
-        (["--bundle", "x.ahl", "--source", "tape:3"], "--source 'tape:3': expected one of folder:PLACE"),
+        (["--bundle", "x.ahl", "--source", "tape:3"], "--source 'tape:3': expected one of folder:PATH"),
     ],
 )
 def test_wrong_options(arguments: list[str], said: str) -> None:

@@ -21,7 +21,7 @@ from ahl_train.data.readers import load_dataset
 from ahl_train.data.split import split
 from ahl_train.data.synth import write_dataset
 from ahl_train.errors import ConfigError
-from ahl_train.features.backbone import Backbone, BackboneSpec
+from ahl_train.features.backbone import Backbone, BackboneSpec, load_network
 
 pytest.importorskip("anomalib")
 CPU = torch.device("cpu")
@@ -50,7 +50,7 @@ def test_their_features_are_ours(rival):
     model = rivals.build(rival, BackboneSpec())
     frames = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     theirs = model.feature_extractor(frames)
-    ours = Backbone(BackboneSpec(), STAGES)(frames)
+    ours = Backbone(load_network(BackboneSpec()), STAGES)(frames)
     assert [tuple(f.shape[-2:]) for f in theirs.values()] == [(SIDE // 8,) * 2, (SIDE // 16,) * 2]
     for found, expected in zip(theirs.values(), ours, strict=True):
         torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
@@ -63,7 +63,7 @@ def test_frames_are_resized_and_normalised_as_anomalib_does(dealt):
     _, normals = dealt
     model = rivals.build("padim", BackboneSpec())
     ours = next(Rivals(BackboneSpec(), CPU)._batches(model, normals[:2]))
-    backbone = Backbone(BackboneSpec(), STAGES)
+    backbone = Backbone(load_network(BackboneSpec()), STAGES)
     prepare = Compose([Resize((SIDE, SIDE), antialias=True), Normalize(backbone.mean, backbone.std)])
     theirs = torch.stack([prepare(read_image(sample.path, as_tensor=True)) for sample in normals[:2]])
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)

@@ -105,7 +105,7 @@ def smoothed(maps):
 )
 def test_the_last_stages_entry_of_other_networks(name, module, channels, monkeypatch):
     """Its first block where it has several one after the other, else all of it. No weights are needed for that."""
-    monkeypatch.setattr("ahl_train.features.backbone.load_network", lambda spec: timm.create_model(spec.name))
+    monkeypatch.setattr("ahl_train.features.tokens.load_network", lambda spec: timm.create_model(spec.name))
     extractor = Extractor(BackboneSpec(name)).eval()
     assert extractor.backbone._entry is extractor.backbone.net.get_submodule(module)
     with torch.inference_mode():
