@@ -18,7 +18,7 @@ DEFAULT_SOURCE = "default"
 
 
 class LineConfig(BaseSettings):
-    """What a line is made of. `ahl_runtime.service.config.load` reads it from a file and the environment."""
+    """The settings of a line. `ahl_runtime.service.config.load` reads them from a file and the environment."""
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True)
 
@@ -30,15 +30,15 @@ class LineConfig(BaseSettings):
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
-        for what, parts in (("source", self.source), ("sink", self.sink)):
-            twice = [name for name, count in Counter(p.name for p in parts).items() if count > 1]
+        for table, sections in (("source", self.source), ("sink", self.sink)):
+            twice = [name for name, count in Counter(s.name for s in sections).items() if count > 1]
             if twice:
-                raise ValueError(f"two of [[{what}]] are called {twice[0]!r}: names are unique")
+                raise ValueError(f"two [[{table}]] have the name {twice[0]!r}: give each its own name")
         return self
 
     @property
     def sources(self) -> tuple[SourceSettings, ...]:
-        """Those of the file, and one for HTTP where the file has none for it."""
+        """The sources of the file, and a push source for HTTP if the file has none."""
         names = {s.name for s in self.source}
         if any(isinstance(s, PushSource) for s in self.source) or DEFAULT_SOURCE in names:
             return self.source

@@ -1,4 +1,4 @@
-"""A section of the settings whose model is chosen by its `kind`, from a registry."""
+"""Settings with a field `kind`: the registry gives the model for each kind."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class Kind(Protocol):
 
     @property
     def settings(self) -> type[Section]:
-        """The model; it has a field `kind`."""
+        """The settings model; it has a field `kind`."""
         ...
 
 
 def by_kind(registry: Registry[Any]) -> PlainValidator:
-    """A validator: the model of the registry's `kind`. Errors are those of pydantic's tagged unions."""
+    """A validator that picks the settings model by `kind`. Its errors are those of pydantic's tagged unions."""
     return PlainValidator(partial(_validated, registry))
 
 
 def check_model(settings: object) -> None:
-    """TypeError unless it is a model of settings with a field `kind`."""
+    """TypeError unless `settings` is a subclass of Section with a field `kind`."""
     if not (isinstance(settings, type) and issubclass(settings, Section) and "kind" in settings.model_fields):
         raise TypeError(f"settings is {settings!r}, expected a subclass of Section with a field kind")
 

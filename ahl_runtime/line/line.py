@@ -1,4 +1,4 @@
-"""A line: sources, one engine, the store and sinks, and what can be asked of them while they run."""
+"""A running line: it takes frames from sources, scores them, stores the decisions and sends them to sinks."""
 
 from __future__ import annotations
 
@@ -45,13 +45,14 @@ from ahl_runtime.score.decision import DecisionRule
 from ahl_runtime.score.recalibrate import Proposal
 
 log = logging.getLogger(__name__)
-_HUNG = 60.0  # seconds without a sign of life of a thread
+_HUNG = 60.0  # seconds; a thread that is silent for longer hangs
 
 
 class Line:
-    """Loads the bundle and opens the store; `start` makes it run. A context manager that does both, and stops.
+    """A line of sources, one active bundle, one store and sinks. A context manager: it starts and stops the line.
 
-    BundleError, EngineError, SideFileError, StoreError. Methods may be called from any thread.
+    The constructor loads the bundle and opens the store: BundleError, EngineError, SideFileError, StoreError. `start`
+    runs the line. Methods may be called from any thread.
     """
 
     def __init__(self, config: LineConfig) -> None:
@@ -89,13 +90,13 @@ class Line:
     # Running
 
     def start(self) -> None:
-        """Begin to take frames."""
+        """Start the threads; the line takes frames from now on."""
         for name, source in self._sources.items():
             monitor = self._monitors[name]
             if source is None:
-                monitor.say("live", "waiting for frames over HTTP")
+                monitor.set_state("live", "waiting for frames over HTTP")
                 continue
-            run = partial(source.run, self._give, monitor.say, self._stopping.wait, partial(self._lost, name))
+            run = partial(source.run, self._give, monitor.set_state, self._stopping.wait, partial(self._lost, name))
             self._spawn("source", name, run)
         scoring = [
             self._spawn("pipeline", f"score {i}", partial(self._scoring.run, i, self._abort.is_set))
@@ -111,9 +112,9 @@ class Line:
         self._spawn("retention", "retention", partial(retention.run, self.config.store, self._stopping.wait))
 
     def stop(self, timeout: float = 20.0) -> bool:
-        """Accept no more frames, decide and store those that wait, and send messages, for at most `timeout` seconds.
+        """Stop in at most `timeout` seconds: refuse new frames, score and store pending ones, send messages.
 
-        True: every accepted frame is stored. Messages that were not sent wait in the store for the next start.
+        True: every accepted frame is stored. Messages that were not sent stay in the store until the next start.
         """
         until = time.monotonic() + timeout
         self._stopping.set()
@@ -144,7 +145,7 @@ class Line:
 
     @property
     def healthy(self) -> bool:
-        """Are the threads that decide and store alive? If not, only a restart helps."""
+        """True while the threads that score and store are alive. If False, restart the process."""
         now = time.monotonic()
         alive = all(t.is_alive() for t in self._threads["pipeline"])
         return alive and not self.failure and max(now - self._scoring.alive, now - self._recorder.alive) < _HUNG
@@ -155,7 +156,7 @@ class Line:
                 target()
             except Exception as error:
                 self.failure = f"{name}: {type(error).__name__}: {error}"
-                log.exception("a thread ended", extra={"part": f"{group} {name}"})
+                log.exception("a thread failed", extra={"part": f"{group} {name}"})
 
         thread = threading.Thread(target=run, name=f"{group} {name}", daemon=True)
         self._threads[group].append(thread)
@@ -163,7 +164,7 @@ class Line:
         return thread
 
     def _give(self, pending: PendingFrame) -> bool:
-        """For sources: add a frame; waits while the queue is full. False once the line stops."""
+        """For sources: add a frame to its queue; wait while the queue is full. False once the line stops."""
         try:
             while not self._queues.put(pending, 0.5):
                 pass
@@ -173,7 +174,7 @@ class Line:
         return True
 
     def _lost(self, source: str, count: int) -> None:
-        """For sources: count frames that were overwritten before they could be read, as accepted and dropped."""
+        """For sources: count frames that were overwritten before the source read them, as accepted and dropped."""
         self._monitors[source].accepted(count)
         self._queues.lose(source, count)
 
@@ -191,42 +192,42 @@ class Line:
         captured: datetime | None = None,
         file: bytes = b"",
     ) -> StoredDecision:
-        """Decide on a frame, uint8 [H, W, 3], and store the decision; returns when it is on the disk.
+        """Score a frame, uint8 [H, W, 3], and return its decision once the decision is on the disk.
 
-        `source`: one of the kind push; the first by default. `file`: the file that the image was decoded from, which is
-        what an image store keeps; without it, the pixels are kept as PNG. NoSource, ImageError, EngineError; Busy if
-        the queue has no room, or there is no decision within the source's `wait` seconds.
+        `source`: a push source; the first one by default. `file`: the bytes of the file that the image was decoded
+        from; the image store keeps them, or the pixels as PNG without them. NoSource, ImageError, EngineError; Busy if
+        the queue is full, or if there is no decision within the source's `wait` seconds.
         """
         settings = self._push(source)
         found = Frame(cropped(image, settings.roi), frame, settings.name, captured)
         pending = PendingFrame(found, settings.name, frame, body=b"" if settings.roi else file)
         until = time.monotonic() + settings.wait
         if not self._queues.put(pending, settings.wait):
-            raise Busy(f"{settings.queue} frames of {settings.name} wait: send fewer")
+            raise Busy(f"{settings.queue} frames of {settings.name} are pending: send fewer")
         self._monitors[settings.name].accepted()
         try:
             return pending.outcome.result(max(0.0, until - time.monotonic()))
         except TimeoutError:
-            why = self._trouble() or "frames wait"
+            why = self._trouble() or "frames are pending"
             raise Busy(f"no decision within {settings.wait:g} s ({why}); it may still be stored") from None
         except CancelledError:
             raise Busy("the line stopped") from None
 
     def trigger(self, source: str) -> None:
-        """Ask a camera for one frame; it is decided on like any other.
+        """Trigger a camera by software; the line scores the frame like any other.
 
-        NoSource; SourceError where the source is not triggered by software; Busy while its camera is gone.
+        NoSource; SourceError if the source has no software trigger; Busy while its camera is disconnected.
         """
         self._monitor(source)
         found = self._sources[source]
         if not isinstance(found, Triggered):
-            raise SourceError(f"source {source} takes no trigger: cameras of the kind gige do")
+            raise SourceError(f"source {source} has no software trigger: use a source of the kind gige")
         found.trigger()
 
     def infer(self, images: NDArray[np.uint8]) -> Outputs:
-        """Score frames, uint8 [N, H, W, 3]; nothing is decided or stored. EngineError.
+        """Score frames, uint8 [N, H, W, 3], without decisions; nothing is stored. EngineError.
 
-        They are scored in batches of the line's size, so that memory stays bounded and the line's frames take turns.
+        The batches have the line's batch size: memory stays bounded, and the line's own frames are scored in between.
         """
         model = self.model
         most = self.config.pipeline.batch or model.batch
@@ -238,19 +239,19 @@ class Line:
             if source in (None, settings.name):
                 return settings
         raise NoSource(
-            f"no source {str(source)[:80]!r} that frames can be sent to: "
-            + (f"there is {', '.join(p.name for p in pushed)}" if pushed else "the line has none of the kind push")
+            f"no push source {str(source)[:80]!r}: "
+            + (f"the line has {', '.join(p.name for p in pushed)}" if pushed else "add a [[source]] of the kind push")
         )
 
-    # What is known
+    # Status
 
     @property
     def model(self) -> LoadedBundle:
-        """The bundle that decides now; another one may be deployed at any time."""
+        """The active bundle; another one may be deployed at any time."""
         return self._owner.current().bundle
 
     def state(self) -> State:
-        """The state that the operator sees."""
+        """The state of the line, for the operator."""
         model = self.model
         sources = [
             monitor.state(dropped=self._queues.dropped(name), queue=self._queues.depth(name))
@@ -271,20 +272,20 @@ class Line:
             state = monitor.state(dropped=0, queue=0)
             if state.state in ("gone", "frozen"):
                 found.append(f"{name}: {state.said}")
-        found += [f"sink {o.name}: {o.depth} messages wait: {o.last_error}" for o in self._outboxes if o.last_error]
+        found += [f"sink {o.name}: {o.depth} messages not sent: {o.last_error}" for o in self._outboxes if o.last_error]
         return [text for text in found if text]
 
     def _trouble(self) -> str:
         return self.failure or self._recorder.trouble or self._scoring.trouble
 
     def latencies(self) -> Histogram:
-        """How long each stage took, since the process began."""
+        """The duration of each stage, since the process started."""
         return self._latencies.histogram
 
     def check_ready(self) -> None:
-        """Busy while no frame can be decided on and stored."""
+        """Busy while the line cannot score and store frames."""
         if self._stopping.is_set() or not self._threads["pipeline"]:
-            raise Busy("the line does not run")
+            raise Busy("the line is not running")
         if trouble := self._trouble():
             raise Busy(trouble)
 
@@ -300,7 +301,7 @@ class Line:
     def keep(self, id: str) -> bool:
         """Keep the image of a recent decision, so that it can be marked; False if the frame is no longer in memory.
 
-        About 8 MB of the newest frames of each source are held. OutputError, StoreError.
+        The line holds about 8 MB of the newest frames of each source. OutputError, StoreError.
         """
         for name, monitor in self._monitors.items():
             frame = monitor.frame(id)
@@ -321,12 +322,12 @@ class Line:
         try:
             return self._monitors[source]
         except KeyError:
-            raise NoSource(f"no source {source[:80]!r}: there is {', '.join(self._monitors)}") from None
+            raise NoSource(f"no source {source[:80]!r}: the line has {', '.join(self._monitors)}") from None
 
     # Changes
 
     def rule(self, source: str) -> DecisionRule:
-        """What decides for a source. NoSource."""
+        """The active decision rule of a source. NoSource."""
         self._monitor(source)
         return self._owner.current().rules[source]
 
@@ -343,10 +344,10 @@ class Line:
         confidence: float | None = None,
         tail: bool = False,
     ) -> Proposal:
-        """A calibration from the newest frames of a source, and what it would change; nothing is written.
+        """Fit a calibration to the newest frames of a source and preview its effect; nothing is written.
 
-        It takes at most 1000 frames, all since this process began and since the rule last changed; frames marked as
-        anomalies are left out. NoSource, CalibrationError, StoreError.
+        It uses at most 1000 frames since this process started and since the rule last changed, without frames marked
+        as anomalies. NoSource, CalibrationError, StoreError.
         """
         return calibrations.propose(
             self._monitor(source),
@@ -359,30 +360,30 @@ class Line:
         )
 
     def adopt(self, source: str, proposal: Proposal, change: Change) -> str:
-        """Activate a calibration; its name. NoSource, SideFileError."""
+        """Activate a calibration and return its name. NoSource, SideFileError."""
         self._monitor(source)
         return self._owner.adopt(source, proposal, change)
 
     def undo(self, source: str, change: Change) -> str:
-        """Roll back to the calibration before; the name of the one that was active. NoSource, SideFileError."""
+        """Roll back to the previous calibration; returns the name of the one rolled back. NoSource, SideFileError."""
         self._monitor(source)
         return self._owner.undo(source, change)
 
     def deploy(self, path: Path) -> None:
-        """Replace the bundle without losing a frame: load it, check it, let it score in the shadow, then activate it.
+        """Deploy a bundle without losing a frame: load it, check it, score a shadow run, then activate it.
 
-        If it fails within its first 200 frames, or rejects far more than expected, it is rolled back.
-        BundleError, EngineError, SideFileError, SigningError: the active one stays.
+        The line rolls it back if it fails within its first 200 frames, or rejects far more of them than expected.
+        BundleError, EngineError, SideFileError, SigningError: the old bundle stays active.
         """
         self._owner.deploy(path, self._stopping.is_set)
 
     def _recent_rejects(self) -> tuple[int, int]:
-        """Of the newest decisions of all sources, how many are rejects, and how many there are."""
+        """The number of rejects among the newest decisions of all sources, and the number of these decisions."""
         found = [monitor.rejects() for monitor in self._monitors.values()]
         return sum(rejected for rejected, _ in found), sum(seen for _, seen in found)
 
     def _follow(self, model: ActiveModel) -> None:
-        """The monitors watch for drift from what decides now."""
+        """Give each source monitor the rule that is active now."""
         for name, monitor in self._monitors.items():
             monitor.follow(model.rules[name])
 

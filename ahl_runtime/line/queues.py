@@ -1,4 +1,4 @@
-"""Frames that wait to be scored: a bounded queue for each source, and what happens when one is full."""
+"""Bounded queues of pending frames, one for each source; a full queue drops its oldest frame or blocks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ahl_runtime.line.settings import Policy
 
 @dataclass(frozen=True, eq=False)
 class StoredDecision:
-    """A stored decision. `id`: in the store; `milliseconds`: by stage."""
+    """A stored decision and its frame. `id`: its id in the store. `milliseconds`: the duration of each stage."""
 
     id: str
     decision: Decision
@@ -27,10 +27,10 @@ class StoredDecision:
 
 @dataclass(eq=False)
 class PendingFrame:
-    """A frame that was accepted, until its outcome is stored. `error`: why there are no pixels, for a corrupt file.
+    """An accepted frame whose outcome is not stored yet. `error`: why a corrupt file has no pixels.
 
-    `key`, `path`: of a watched folder's file. `body`: what the pixels are of, whole, as it came: a file's bytes.
-    `accepted`: monotonic seconds.
+    `key`, `path`: the file of a watched folder. `body`: the bytes of the file that the pixels were decoded from, or
+    b''. `accepted`: monotonic seconds.
     """
 
     frame: Frame | None
@@ -45,11 +45,11 @@ class PendingFrame:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Frames of one shape are scored together."""
+        """The shape of the image, () without pixels. A batch has frames of one shape."""
         return self.frame.image.shape if self.frame else ()
 
     def refuse(self, error: RuntimeFault) -> None:
-        """Tell whoever waits that there is no decision."""
+        """Set the outcome to `error`: there is no decision."""
         if not self.outcome.done():
             self.outcome.set_exception(error)
 
@@ -63,7 +63,7 @@ class _Queue:
 
 
 class FrameQueues:
-    """`limits`: by source, what happens when its queue is full, and how many frames it holds. For any thread."""
+    """`limits`: for each source, the policy of a full queue and the most frames it holds. Thread-safe."""
 
     def __init__(self, limits: Mapping[str, tuple[Policy, int]]) -> None:
         self._queues = {name: _Queue(policy, size) for name, (policy, size) in limits.items()}
@@ -72,9 +72,9 @@ class FrameQueues:
         self._closed = False
 
     def put(self, pending: PendingFrame, timeout: float | None) -> bool:
-        """Accept a frame; a full queue drops its oldest, counted, or waits. False: no room within `timeout` seconds.
+        """Accept a frame. A full queue drops its oldest frame and counts it, or waits up to `timeout` seconds.
 
-        Busy when the line stops.
+        False: the queue is still full. Busy: the line stops.
         """
         queue = self._queues[pending.source]
         with self._changed:
@@ -92,7 +92,10 @@ class FrameQueues:
             return True
 
     def take(self, most: int, linger: float, timeout: float) -> list[PendingFrame]:
-        """Up to `most` frames of one shape, the sources in turn; waits `timeout` for one, `linger` for more."""
+        """Take up to `most` frames of one shape, from the sources in turn.
+
+        Waits at most `timeout` seconds for the first frame and `linger` seconds for more.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._any(), timeout)
             found = self._next(most, None)
@@ -121,40 +124,40 @@ class FrameQueues:
         return found
 
     def depth(self, source: str) -> int:
-        """How many frames of a source wait."""
+        """The number of pending frames of a source."""
         with self._changed:
             return len(self._queues[source].waiting)
 
     def dropped(self, source: str) -> int:
-        """How many frames of a source were dropped."""
+        """The number of dropped frames of a source."""
         with self._changed:
             return self._queues[source].dropped
 
     def lose(self, source: str, count: int) -> None:
-        """Count frames that were overwritten at their source before they came here."""
+        """Count frames that were overwritten at their source as dropped."""
         with self._changed:
             self._queues[source].dropped += count
 
     def close(self) -> None:
-        """Accept nothing more; what waits can still be taken."""
+        """Refuse new frames; pending frames can still be taken."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     @property
     def waiting(self) -> bool:
-        """Does any frame wait?"""
+        """True if any frame is pending."""
         with self._changed:
             return self._any()
 
     @property
     def drained(self) -> bool:
-        """Closed, and nothing waits."""
+        """True if the queues are closed and no frame is pending."""
         with self._changed:
             return self._closed and not self._any()
 
     def refuse_all(self, error: RuntimeFault) -> int:
-        """Let go of what waits; how many."""
+        """Refuse all pending frames with `error`; returns their number."""
         with self._changed:
             left = [pending for queue in self._queues.values() for pending in queue.waiting]
             for queue in self._queues.values():

@@ -1,6 +1,6 @@
-"""The scoring threads: frames that wait become scores, handed on in the order in which they came.
+"""The scoring threads: they score pending frames in parallel and pass the results on in the order of arrival.
 
-Each takes a frame, or a batch, as soon as it is free: none waits for the others to finish theirs.
+A free thread takes the next frame or batch at once; it does not wait for the other threads.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from ahl_runtime.line.active.owner import ModelOwner
 from ahl_runtime.line.queues import FrameQueues, PendingFrame
 
 log = logging.getLogger(__name__)
-_FAILURES = 3  # in a row, until the engine is loaded anew
+_FAILURES = 3  # failures in a row before the engine is reloaded
 _LOOK = 0.25  # seconds
 
 
 @dataclass(frozen=True, eq=False)
 class ScoredFrame:
-    """A pending frame and its decision, or why there is none. `model`: what decided; None for one without pixels.
+    """A pending frame and its decision, or None and an `error`. `model`: the model used; None if there are no pixels.
 
-    `wait`, `score`: seconds.
+    `wait`, `score`: seconds in the queue and in the engine.
     """
 
     pending: PendingFrame
@@ -39,15 +39,15 @@ class ScoredFrame:
 
     @property
     def engine(self) -> str:
-        """What it was scored on, or ''."""
+        """The name of the engine that scored the frame, or ''."""
         return self.model.bundle.engine if self.model else ""
 
 
 class ScoringStage:
-    """Takes from `queues`, decides with what `owner` says is active, gives to `out` (which must be bounded).
+    """Takes frames from `queues`, decides with the active model of `owner`, puts results in `out` (a bounded queue).
 
-    `threads`: how many call `run`, with 0, 1, ...; as many of them score as the active bundle scores in parallel.
-    `batch`: frames scored together, at most; None for the bundle's own. `trouble`: why the engine fails now, or ''.
+    `threads`: the number of threads that call `run`, with 0, 1, ...; `LoadedBundle.parallel` of them score.
+    `batch`: the most frames in one call; None: the bundle's default. `trouble`: why the engine fails now, or ''.
     """
 
     def __init__(
@@ -69,16 +69,16 @@ class ScoringStage:
         self._taking = threading.Lock()
         self._taken = 0  # batches
         self._order = threading.Condition()
-        self._done: dict[int, list[ScoredFrame]] = {}  # before their turn
+        self._done: dict[int, list[ScoredFrame]] = {}  # results that wait for an earlier batch
         self._handed_on = 0
 
     @property
     def alive(self) -> float:
-        """When the thread that was silent longest gave its last sign of life, monotonic."""
+        """Monotonic seconds: the oldest of the threads' last signs of life."""
         return min(self._signs)
 
     def run(self, thread: int, aborted: Callable[[], bool]) -> None:
-        """Until the queues are closed and empty, or `aborted`."""
+        """Score until the queues are closed and empty, or until `aborted`."""
         while not (self._queues.drained or aborted()):
             self._signs[thread] = time.monotonic()
             if thread >= self._owner.current().bundle.parallel:
@@ -98,11 +98,11 @@ class ScoringStage:
         self._settle(thread, aborted)
 
     def _results(self, model: ActiveModel, waiting: Sequence[PendingFrame], taken: float) -> list[ScoredFrame]:
-        if waiting[0].frame is None:  # they are of one shape: of none
+        if waiting[0].frame is None:  # a batch has one shape, here: no pixels
             return [ScoredFrame(p, None, p.error, None, taken - p.accepted, 0.0) for p in waiting]
         try:
             decisions = self._decide(model, [p.frame for p in waiting if p.frame is not None])
-        except Exception as error:  # whatever an engine's library raises, the line goes on
+        except Exception as error:  # an engine's library may raise anything; the line continues
             if len(waiting) > 1:
                 return [r for p in waiting for r in self._results(model, [p], taken)]
             reason = f"{type(error).__name__}: {error}"
@@ -117,9 +117,10 @@ class ScoringStage:
         return [model.rules[f.source].decide(outputs.of(i), f) for i, f in enumerate(frames)]
 
     def _hand_on(self, thread: int, number: int, results: list[ScoredFrame], aborted: Callable[[], bool]) -> None:
-        """In the order in which they were taken: what is done before its turn is left to whoever does the one before.
+        """Put results in `out` in the order in which their frames were taken.
 
-        Waits where it would be too far ahead.
+        Early results are kept; the thread that finishes the batch before puts them in `out`. A thread waits while it is
+        more than `threads` batches ahead.
         """
         with self._in_order(thread):
             self._done[number] = results
@@ -132,7 +133,7 @@ class ScoringStage:
             self._order.notify_all()
 
     def _settle(self, thread: int, aborted: Callable[[], bool]) -> None:
-        """Until all that is done is handed on, or `aborted`: what comes before it may never be done."""
+        """Wait until all kept results are passed on, or until `aborted`: then cancel them."""
         with self._in_order(thread):
             while self._done and not aborted():
                 self._signs[thread] = time.monotonic()
@@ -142,7 +143,7 @@ class ScoringStage:
 
     @contextmanager
     def _in_order(self, thread: int) -> Iterator[None]:
-        """Holds the order. Who has it may be waiting for the store: that is not the fault of those who wait for it."""
+        """Hold the lock of the order; a thread that waits for the lock still gives signs of life."""
         while not self._order.acquire(timeout=_LOOK):
             self._signs[thread] = time.monotonic()
         try:
@@ -181,7 +182,7 @@ class ScoringStage:
             try:
                 self._owner.reload(bundle)
             except Exception as failure:
-                log.error("the bundle cannot be loaded anew", extra={"error": str(failure)})
+                log.error("the bundle cannot be reloaded", extra={"error": str(failure)})
 
 
 def _cancel(results: Sequence[ScoredFrame]) -> None:

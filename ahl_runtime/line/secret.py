@@ -1,4 +1,4 @@
-"""Secrets that a file holds: passwords, tokens, addresses with a password in them. Never logged, never in a message."""
+"""Read secrets from files: passwords, tokens, addresses with a password. Logs and messages never show them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _MOST = 4096
 
 
 def read_secret(path: Path) -> str:
-    """One line of printable text; ConfigError, which does not say it."""
+    """The secret in a file: one line of printable text. ConfigError, whose message does not show it."""
     try:
         with path.open("rb") as file:
             text = file.read(_MOST + 1).decode().strip()

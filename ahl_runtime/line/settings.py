@@ -1,4 +1,4 @@
-"""What the parts of a line's settings have in common, and those that are neither a source nor a sink."""
+"""The base of all settings of a line, and the settings of its model, pipeline, store and log."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ Policy = Literal["drop-oldest", "block"]
 
 
 class Section(BaseModel):
-    """What it does not know is refused."""
+    """A frozen table of settings. An unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ModelSettings(Section):
-    """`engine`: the preferred one by default. `trust`: a public key's file; bundles of others are refused.
+    """`engine`: None for the preferred one. `trust`: the file of a public key; every bundle must be signed with it.
 
-    `side_by_side`: frames that wait are scored on a core each; None for what suits the engine (`engines.pair`).
+    `side_by_side`: score pending frames in parallel, one core each; None: the engine's default (`engines.pair`).
     """
 
     bundle: Path
@@ -33,9 +33,9 @@ class ModelSettings(Section):
 
 
 class PipelineSettings(Section):
-    """`batch`: frames of one size scored together, at most; None for what suits the engine (`Model.batch`).
+    """`batch`: the most frames of one size in one call; None: the engine's default (`LoadedBundle.batch`).
 
-    `linger`: seconds to wait for more of them.
+    `linger`: seconds to wait for more frames to fill a batch.
     """
 
     batch: Annotated[int, Field(ge=1, le=64)] | None = None
@@ -43,10 +43,10 @@ class PipelineSettings(Section):
 
 
 class StoreSettings(Section):
-    """`path`: the SQLite file; kept images lie beside it, in `path`.images.
+    """`path`: the SQLite file; the folder `path`.images holds the kept images.
 
-    `keep_rejects`: their images, and those of unsure decisions. `keep_passes`: the share of the others whose image is
-    kept. `max_age`: days for images, `max_bytes` for all of them; `decisions_age`: days for decisions without a mark.
+    `keep_rejects`: keep the images of rejects and unsure decisions. `keep_passes`: the share of other images to keep.
+    `max_age`: days to keep images. `max_bytes`: bytes of all images. `decisions_age`: days to keep unmarked decisions.
     """
 
     path: Path = Path("line.sqlite")
@@ -63,6 +63,6 @@ class StoreSettings(Section):
 
 
 class LogSettings(Section):
-    """JSON lines on stderr."""
+    """`level`: the lowest level that is logged, as JSON lines on stderr."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"

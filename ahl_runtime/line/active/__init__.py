@@ -1,1 +1,1 @@
-"""The model in force, and the only way to change it."""
+"""The active model, its owner, and the checks before and after a deployment."""

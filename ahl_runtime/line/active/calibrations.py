@@ -1,4 +1,4 @@
-"""Calibrations from the line's own frames."""
+"""Fit a calibration to frames of the running line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def propose(
     confidence: float | None,
     tail: bool,
 ) -> Proposal:
-    """From a source's newest frames but those marked as anomalies; nothing is written. CalibrationError, StoreError."""
+    """Fit to the newest frames of a source that are not marked as anomalies. CalibrationError, StoreError."""
     newest = monitor.newest(frames)
     with Journal(store) as journal:
         good = journal.marked_good([id for id, _, _ in newest])

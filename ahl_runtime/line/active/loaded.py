@@ -1,4 +1,4 @@
-"""A bundle, loaded into an engine and checked: what can decide. Neither changes once it is made."""
+"""A bundle that is loaded into an engine and checked, and an active model. Both are immutable."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _ON_GPU = 8  # frames
 
 
 class LoadedBundle:
-    """Loaded from `path` as `settings` say. BundleError, EngineError, SideFileError, SigningError.
+    """Load the bundle at `path` with `settings`. BundleError, EngineError, SideFileError, SigningError.
 
-    `name`: the file's stem. `digest`: the bundle's. `engine`: what runs it. `batch`: frames that are best scored in
-    one call. `parallel`: calls that are best made at the same time: on a CPU one for each core where memory allows,
-    because the threads of one call wait for each other. The bundle's bytes are not kept.
+    `name`: the file's stem. `digest`: the bundle's digest. `engine`: the engine's name. `batch`: the best number of
+    frames in one call. `parallel`: the best number of calls at a time: on a CPU one for each core if memory allows,
+    because the threads of one call wait for each other. The bundle's bytes are not kept in memory.
     """
 
     def __init__(self, settings: ModelSettings, path: Path, sources: Sequence[str]) -> None:
@@ -52,9 +52,9 @@ class LoadedBundle:
         memory.trim()
 
     def infer(self, images: NDArray[np.uint8], *, more: bool = False) -> Outputs:
-        """Score frames, uint8 [N, H, W, 3], in one call; callers beyond `parallel` wait. EngineError.
+        """Score frames, uint8 [N, H, W, 3], in one call; more than `parallel` callers wait. EngineError.
 
-        A caller has all cores while there is no other, and none is to come (`more`); else one.
+        A call uses all cores if no other call runs and no frames are pending (`more`); else it uses one core.
         """
         with self._places:
             with self._lock:
@@ -67,7 +67,7 @@ class LoadedBundle:
                     self._inside -= 1
 
     def rules(self) -> dict[str, DecisionRule]:
-        """The decision rule of each source, read now: the device's own calibration, or the exported one.
+        """Read the decision rule of each source: with the device's own calibration, or the exported one.
 
         SideFileError.
         """
@@ -78,20 +78,20 @@ class LoadedBundle:
         return rules
 
     def _check(self, bundle: Bundle) -> None:
-        """EngineError unless the reference frames score as the manifest says."""
+        """EngineError unless the reference frames have the scores in the manifest, within the tolerance."""
         artefact = engines.artefact(bundle, self.engine)
         for file, image, expected in bundle.reference(artefact):
             found = float(self.infer(image[np.newaxis]).score[0])
             if abs(found - expected) / max(1.0, abs(expected)) > artefact.tolerance:
                 raise EngineError(
-                    f"{self.path}: {file} scores {found:.6g} on {self.engine} here, {expected:.6g} where it was "
-                    f"exported (tolerance {artefact.tolerance:g}): see ahl-runtime check"
+                    f"{self.path}: {file} scores {found:.6g} on {self.engine} here, {expected:.6g} at export "
+                    f"(tolerance {artefact.tolerance:g}): see ahl-runtime check"
                 )
 
 
 @dataclass(frozen=True, eq=False)
 class ActiveModel:
-    """A loaded bundle and the decision rule of each source: one value, so that no frame sees half of a change."""
+    """A loaded bundle and the decision rule of each source. One value: a frame never sees half of a change."""
 
     bundle: LoadedBundle
     rules: Mapping[str, DecisionRule]

@@ -1,4 +1,4 @@
-"""The one owner of the active model: whatever changes it, a person or a failing engine, goes through here."""
+"""The owner of the active model. Every change goes through it: by an operator, or after an engine failure."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from ahl_runtime.score.decision import DecisionRule
 from ahl_runtime.score.recalibrate import Proposal
 
 log = logging.getLogger(__name__)
-_SHADOW, _SHADOW_SECONDS = 50, 10.0  # frames of a shadow run, and how long to wait for them
-_PROBATION = 200  # frames after a deployment in which it may be rolled back
+_SHADOW, _SHADOW_SECONDS = 50, 10.0  # frames of a shadow run, and the most seconds to wait for them
+_PROBATION = 200  # frames after a deployment during which the line may roll it back
 _DEPLOYED = "deployed"
 
 
 class ModelOwner:
-    """Loads what was deployed last, or what the settings name; BundleError, EngineError, SideFileError, SigningError.
+    """Load the bundle deployed last, or that of the settings. BundleError, EngineError, SideFileError, SigningError.
 
-    `current` never waits. Every change is read, checked, stored and made under one lock, so that two of them never mix:
-    engines load and shadow runs score outside it. `recent_rejects`: how many of the newest decisions are rejects, and
-    how many there are. `changed`: called under the lock after each change. `trouble`: why a bundle was rolled back, or
-    an empty text.
+    `current` never blocks. Each change holds one lock while it reads, checks, stores and activates, so two changes
+    never mix; engines load and shadow runs score outside the lock. `recent_rejects`: the number of rejects among the
+    newest decisions, and the number of these decisions. `changed`: called under the lock after each change. `trouble`:
+    why a bundle was rolled back, or ''.
     """
 
     def __init__(
@@ -43,18 +43,18 @@ class ModelOwner:
         self.trouble = ""
         self._config, self._recent_rejects, self._changed = config, recent_rejects, changed
         self._lock = threading.Lock()
-        self._deployments = threading.Lock()  # one at a time: the next one waits
+        self._deployments = threading.Lock()  # one deployment at a time; others wait
         self._shadow_run: ShadowRun | None = None
         self._probation: Probation | None = None
         bundle = self._load(self._deployed_last(journal))
         self._current = ActiveModel(bundle, bundle.rules())
 
     def current(self) -> ActiveModel:
-        """What decides now."""
+        """The active model."""
         return self._current
 
     def adopt(self, source: str, proposal: Proposal, change: Change) -> str:
-        """Activate a calibration; its name. SideFileError; BundleError if it was made for another bundle."""
+        """Activate a calibration and return its name. SideFileError; BundleError if it belongs to another bundle."""
         with self._lock:
             bundle = self._current.bundle
             if proposal.old.bundle != bundle.digest:
@@ -64,18 +64,18 @@ class ModelOwner:
             return side.name
 
     def undo(self, source: str, change: Change) -> str:
-        """Roll back to the calibration before; the name of the one that was active. SideFileError."""
+        """Roll back to the previous calibration; returns the name of the one rolled back. SideFileError."""
         with self._lock:
             bundle = self._current.bundle
-            undone = bundle.side_files.undo(bundle.artefact, source, change)
+            rolled_back = bundle.side_files.undo(bundle.artefact, source, change)
             self._activate(bundle, bundle.rules())
-            return undone
+            return rolled_back
 
     def deploy(self, path: Path, stopping: Callable[[], bool]) -> None:
-        """Load a bundle, let it score the frames of the active one for 50 frames or 10 seconds, then activate it.
+        """Load a bundle, run it as a shadow of the active one for 50 frames or 10 seconds, then activate it.
 
-        One caller at a time. If it fails soon after, the last bundle that passed its probation comes back: never one
-        that was itself on probation. BundleError, EngineError, SideFileError, SigningError, StoreError: no change.
+        One caller at a time. If it fails during its probation, the line rolls back to the last bundle that passed its
+        own probation. BundleError, EngineError, SideFileError, SigningError, StoreError: no change.
         """
         with self._deployments:
             fresh = self._load(path)
@@ -92,24 +92,24 @@ class ModelOwner:
         log.info("a bundle was deployed", extra={"bundle": str(path), "digest": fresh.digest})
 
     def reload(self, failed: LoadedBundle) -> bool:
-        """Load a bundle whose engine fails anew; False if it is no longer the active one.
+        """Reload a bundle whose engine failed; False if the bundle is no longer active.
 
-        EngineError if another bundle lies in its place; else as the constructor.
+        EngineError if the file now holds another bundle; other errors as in the constructor.
         """
         if self._current.bundle is not failed:
             return False
         fresh = self._load(failed.path)
         if fresh.digest != failed.digest:
-            raise EngineError(f"{fresh.path}: another bundle lies there now: deploy it")
+            raise EngineError(f"{fresh.path}: the file now holds another bundle: deploy it")
         with self._lock:
             if self._current.bundle is not failed:
                 return False
             self._activate(fresh, _rules_now(fresh, self._current.rules))
-        log.warning("the engine was loaded anew", extra={"engine": fresh.engine})
+        log.warning("the engine was reloaded", extra={"engine": fresh.engine})
         return True
 
     def observe(self, bundle: LoadedBundle, frames: list[Frame], decisions: list[Decision] | None) -> None:
-        """What a bundle decided on a batch, in order; None: its engine failed. Rolls it back if it must."""
+        """Take the decisions of a bundle on a batch, in order; None: its engine failed. May roll the bundle back."""
         shadow_run = self._shadow_run
         if shadow_run is not None and decisions is not None:
             shadow_run.see(frames, decisions)
@@ -125,7 +125,7 @@ class ModelOwner:
                 self._probation = None
 
     def _shadow(self, fresh: LoadedBundle, stopping: Callable[[], bool]) -> str:
-        """Why it must not become active, or an empty text."""
+        """Run a shadow run; returns why `fresh` must not be activated, or ''."""
         run = ShadowRun(fresh, fresh.rules(), _SHADOW)
         self._shadow_run = run
         try:
@@ -137,7 +137,7 @@ class ModelOwner:
         return run.refusal
 
     def _expected_rejects(self, rules: Mapping[str, DecisionRule]) -> float:
-        """The share of frames that a sound bundle may reject: what it promises, or twice what is rejected now."""
+        """The share of frames that a good bundle may reject: its alpha, or twice the present share if larger."""
         rejected, seen = self._recent_rejects()
         alpha = max(rule.calibration.alpha for rule in rules.values())
         return max(alpha, 2 * (rejected + 1) / (seen + 2) if seen else 0.0)
@@ -158,7 +158,7 @@ class ModelOwner:
         self._changed(self._current)
 
     def _deployed_last(self, journal: Journal) -> Path:
-        """The settings' bundle if they name another one since the last deployment, or if that file is gone."""
+        """The bundle deployed last; that of the settings if they changed since, or if the deployed file is gone."""
         asked = self._config.model.bundle.absolute()
         kept = journal.state(_DEPLOYED)
         if kept is not None:
@@ -176,7 +176,7 @@ class ModelOwner:
 
 
 def _rules_now(bundle: LoadedBundle, before: Mapping[str, DecisionRule]) -> Mapping[str, DecisionRule]:
-    """A bundle's rules as its side files are now; those of before where one cannot be read: the line goes on."""
+    """The rules from a bundle's side files; `before` if a side file cannot be read, so that the line continues."""
     try:
         return bundle.rules()
     except SideFileError as error:

@@ -1,4 +1,4 @@
-"""How a new bundle proves itself: a shadow run before it becomes active, and a probation after."""
+"""Checks of a new bundle: a shadow run before its activation, and a probation after it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ahl_runtime.core.types import Decision, Frame, stacked
 from ahl_runtime.line.active.loaded import ActiveModel, LoadedBundle
 from ahl_runtime.score.decision import DecisionRule
 
-_DOUBT = 1e-3  # how improbable a reject rate must be to break the promise
+_DOUBT = 1e-3  # a reject count less probable than this fails the check
 
 
 class ShadowRun:
-    """`fresh` scores the frames of the active bundle, `frames` of them. `refusal`: why it must not be active, or ''.
+    """`fresh` scores `frames` frames of the active bundle. `refusal`: why it must not be activated, or ''.
 
-    `rules`: of each source, for `fresh`.
+    `rules`: the decision rules of `fresh`, by source. `over`: set when the run has its result.
     """
 
     def __init__(self, fresh: LoadedBundle, rules: Mapping[str, DecisionRule], frames: int) -> None:
@@ -28,7 +28,7 @@ class ShadowRun:
         self._rejected: dict[float, int] = {}
 
     def see(self, frames: list[Frame], decisions: list[Decision]) -> None:
-        """Frames, and what the active bundle decided. In the scoring thread."""
+        """Score the frames of a batch that the active bundle decided. Called in the scoring thread."""
         if self.over.is_set():
             return
         try:
@@ -40,7 +40,7 @@ class ShadowRun:
                     alpha = rule.calibration.alpha
                     self._passed[alpha] = self._passed.get(alpha, 0) + 1
                     self._rejected[alpha] = self._rejected.get(alpha, 0) + (new.verdict == "reject")
-        except Exception as error:  # whatever it raises is a reason to refuse it
+        except Exception as error:  # any error is a reason to refuse the bundle
             self.refusal = f"it fails on a frame ({type(error).__name__}: {error})"
             self.over.set()
             return
@@ -54,9 +54,9 @@ class ShadowRun:
 
 
 class Probation:
-    """The first frames that a `fresh` bundle decides. `proven`: what comes back if it fails.
+    """The first `frames` frames of a `fresh` bundle. `proven`: the model to roll back to if the bundle fails.
 
-    `frames`: how many. `expected`: the share that may be rejected.
+    `expected`: the share of frames that the bundle may reject.
     """
 
     def __init__(self, proven: ActiveModel, fresh: LoadedBundle, frames: int, expected: float) -> None:
@@ -65,7 +65,7 @@ class Probation:
         self._seen = self._rejected = 0
 
     def see(self, decisions: list[Decision] | None) -> str:
-        """Why to roll back, or ''. None: the engine failed."""
+        """Take decisions, None if the engine failed; returns the reason to roll back, or ''."""
         if decisions is None:
             return "its engine failed on a frame"
         self._seen += len(decisions)
@@ -76,12 +76,12 @@ class Probation:
 
     @property
     def over(self) -> bool:
-        """Has it passed?"""
+        """True if the bundle has passed its probation."""
         return self._seen >= self._frames
 
 
 def tail(k: int, n: int, p: float) -> float:
-    """The probability of k or more successes of n, each with probability p."""
+    """The binomial probability of k or more successes in n trials, each with probability p."""
     if k <= 0 or p >= 1.0:
         return 1.0
     if p <= 0.0:

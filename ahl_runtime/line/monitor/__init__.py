@@ -1,1 +1,1 @@
-"""What is known of each source while the line runs: counts, newest frames, drift, latencies."""
+"""Monitors of a running line: counts, newest frames and drift of each source, latencies of the stages."""

@@ -1,4 +1,4 @@
-"""How long the stages of a line take: one Prometheus histogram for each line, in no global registry."""
+"""The duration of a line's stages: one Prometheus histogram for each line, outside the global registry."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 
 
 class StageLatencies:
-    """`wait`: accepted until taken; `score`; `store`: until on the disk; `total`. For any thread.
+    """Seconds by stage. `wait`: in the queue; `score`: in the engine; `store`: until on the disk; `total`. Thread-safe.
 
-    `histogram`: `ahl_stage_seconds`, labelled with the stage.
+    `histogram`: the metric `ahl_stage_seconds`, with the label `stage`.
     """
 
     def __init__(self) -> None:
@@ -21,5 +21,5 @@ class StageLatencies:
         self._stages = {stage: self.histogram.labels(stage) for stage in STAGES}
 
     def add(self, stage: str, seconds: float) -> None:
-        """Count a frame that took this long."""
+        """Add the duration of a stage for one frame."""
         self._stages[stage].observe(seconds)

@@ -1,4 +1,4 @@
-"""The newest scores of a source and the statistics of their frames: what a calibration from the line is made of."""
+"""The newest scores of a source and the statistics of their frames: the data for a calibration from the line."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from calibration.frames import GRID
 
 
 class RecentScores:
-    """The newest `size`, in memory that is taken and filled at once: what grew for minutes would hide a leak.
+    """The newest `size` scores. All memory is allocated and filled at the start, so that growth later means a leak.
 
-    Profiles are held in single precision.
+    Profiles are stored as float32.
     """
 
     def __init__(self, size: int) -> None:
@@ -22,11 +22,11 @@ class RecentScores:
         self._profiles = np.full((size, 2, GRID), np.nan, dtype=np.float32)
 
     def clear(self) -> None:
-        """Forget them."""
+        """Remove all scores."""
         self._count = 0
 
     def add(self, id: str, score: float, found: FrameStatistics | None) -> None:
-        """A frame's score and its statistics, None where it has none; the oldest goes."""
+        """Add a frame's score and its statistics (None: no statistics); replaces the oldest."""
         at = self._count % self._size
         self._ids[at], self._numbers[at, 0], self._framed[at] = id, score, found is not None
         if found is not None:
@@ -35,7 +35,7 @@ class RecentScores:
         self._count += 1
 
     def last(self, most: int) -> list[tuple[str, float, FrameStatistics | None]]:
-        """At most so many, the newest last: id, score and statistics."""
+        """Id, score and statistics of at most `most` frames, the newest last."""
         first = self._count - min(most, self._count, self._size)
         return [self._one(i % self._size) for i in range(first, self._count)]
 

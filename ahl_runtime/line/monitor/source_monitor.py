@@ -1,4 +1,4 @@
-"""What is known of one source: its counts, its newest frame, its drift, its state in words."""
+"""The monitor of one source: its counts, newest frames, drift alarm and state."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from ahl_runtime.score.decision import DecisionRule
 from calibration import CalibrationError, Drift, FrameStatistics
 from calibration.frames import FEWEST
 
-_RECENT = 60  # decisions on the page's strip
+_RECENT = 60  # decisions on the score strip of the page
 _KEPT = 1000  # scores for a calibration
-_PIXELS = 8_000_000  # bytes of the newest frames, so that an operator can mark what was not kept
-_TOLD = 3600.0  # seconds
+_PIXELS = 8_000_000  # bytes of the newest frames; an operator can still mark these if their image was not kept
+_SHOWN = 3600.0  # seconds for which a problem is shown
 _SMALLEST = 8  # pixels; smaller frames have no statistics
 
 
 def statistics(recorded: StoredDecision) -> FrameStatistics | None:
-    """Of the frame's pixels, where it is large enough to have some."""
+    """The statistics of a frame's pixels; None if the frame is too small."""
     image = recorded.frame.image
     return calibration.frame_statistics(image) if min(image.shape[:2]) >= _SMALLEST else None
 
 
 class SourceMonitor:
-    """`rule`: what decides. `saved`: the drift's state as `drift_text` gave it, or None. For any thread."""
+    """`rule`: the active decision rule. `saved`: the drift alarm's state from `drift_text`, or None. Thread-safe."""
 
     def __init__(self, name: str, rule: DecisionRule, saved: str | None = None) -> None:
         self.name = name
@@ -42,12 +42,12 @@ class SourceMonitor:
         self._frames: OrderedDict[str, Frame] = OrderedDict()
         self._bytes = 0
         self._latest: StoredDecision | None = None
-        self._state, self._said = "waiting", "no frame yet"
+        self._state, self._message = "waiting", "no frame yet"
         self._trouble, self._problem_since = "", 0.0
         self._follow(rule, saved)
 
     def follow(self, rule: DecisionRule) -> None:
-        """What decides now. Scores and the drift alarm start afresh, unless it is the rule of before, read again."""
+        """Follow the active rule. A new rule clears the scores and restarts the drift alarm."""
         with self._lock:
             if (rule.bundle, rule.name) != (self.rule.bundle, self.rule.name):
                 self._newest.clear()
@@ -62,38 +62,38 @@ class SourceMonitor:
                 try:
                     self._drift = Drift.from_dict(rule.calibration, json.loads(saved))
                 except (CalibrationError, ValueError):
-                    saved = None  # of a calibration that is no longer in force
+                    saved = None  # the state of a calibration that is no longer active
 
-    def say(self, state: str, said: str) -> None:
-        """How the source is, in a word and a sentence."""
+    def set_state(self, state: str, message: str) -> None:
+        """Set the state of the source: one word, and one sentence for the operator."""
         with self._lock:
-            self._state, self._said = state, said
+            self._state, self._message = state, message
 
     def accepted(self, count: int = 1) -> None:
-        """Frames came in."""
+        """Count accepted frames."""
         with self._lock:
             self._counts["frames"] += count
 
     def failed(self, error: str) -> None:
-        """A frame has no decision."""
+        """Count a frame without a decision, and report the problem."""
         with self._lock:
             self._counts["faults"] += 1
             n = self._counts["faults"]
         self.report_problem(f"{n} frames without a decision, the last: {error}")
 
-    def report_problem(self, trouble: str) -> None:
-        """Something that an operator should see to."""
+    def report_problem(self, problem: str) -> None:
+        """Show a problem to the operator."""
         with self._lock:
-            self._trouble, self._problem_since = trouble, time.monotonic()
+            self._trouble, self._problem_since = problem, time.monotonic()
 
     @property
     def trouble(self) -> str:
-        """The last, for an hour: an alarm that is always on is seen by no one. The store and the log keep all."""
+        """The last problem, for an hour: operators ignore a permanent alarm. The store and the log keep all of them."""
         with self._lock:
-            return self._trouble if time.monotonic() - self._problem_since < _TOLD else ""
+            return self._trouble if time.monotonic() - self._problem_since < _SHOWN else ""
 
     def observe(self, recorded: StoredDecision, found: FrameStatistics | None) -> None:
-        """A decision was stored."""
+        """Take a stored decision, and the statistics of its frame or None."""
         decision = recorded.decision
         with self._lock:
             self._counts[decision.verdict] += 1
@@ -104,7 +104,7 @@ class SourceMonitor:
             while self._bytes > _PIXELS and len(self._frames) > 1:
                 self._bytes -= self._frames.popitem(last=False)[1].image.nbytes
             if decision.calibration != self.rule.name or decision.bundle != self.rule.bundle:
-                return  # the rule changed meanwhile
+                return  # the rule has changed since the decision
             self._newest.add(recorded.id, decision.score, found)
             if self._drift is not None:
                 framed = self.rule.calibration.frames is not None
@@ -118,39 +118,39 @@ class SourceMonitor:
                 self._drift.reset()
 
     def drift_text(self) -> str | None:
-        """The drift's state, to be saved."""
+        """The drift alarm's state as JSON, for the store; None without a drift alarm."""
         with self._lock:
             return json.dumps(self._drift.to_dict()) if self._drift else None
 
     def newest(self, most: int) -> list[tuple[str, float, FrameStatistics | None]]:
-        """Id, score and statistics of the newest frames under the rule in force; at most 1000 are kept."""
+        """Id, score and statistics of the newest frames under the active rule, at most 1000."""
         with self._lock:
             return self._newest.last(most)
 
     def rejects(self) -> tuple[int, int]:
-        """Of the newest frames, how many were rejected, and how many there are."""
+        """The number of rejects among the newest decisions, and the number of these decisions."""
         with self._lock:
             return sum(p.verdict == "reject" for p in self._recent), len(self._recent)
 
     @property
     def latest(self) -> StoredDecision | None:
-        """The newest decision and its frame."""
+        """The newest decision and its frame; None before the first."""
         with self._lock:
             return self._latest
 
     def frame(self, id: str) -> Frame | None:
-        """The frame of a recent decision; a few are held."""
+        """The frame of a recent decision; None if it is no longer in memory."""
         with self._lock:
             return self._frames.get(id)
 
     def state(self, *, dropped: int, queue: int) -> SourceState:
-        """For the page and the metrics."""
+        """The state of the source, for the page and the metrics."""
         with self._lock:
             counts = self._counts
             return SourceState(
                 name=self.name,
                 state=self._state,
-                said=self._said,
+                said=self._message,
                 frames=counts["frames"],
                 passed=counts["pass"],
                 rejected=counts["reject"],
@@ -165,7 +165,7 @@ class SourceMonitor:
     def _drift_state(self) -> DriftState:
         if self._drift is None:
             n = self.rule.calibration.n
-            return DriftState(state="off", said=f"{n} calibration normals: {FEWEST} or more are needed to monitor")
+            return DriftState(state="off", said=f"{n} calibration normals: the drift alarm needs {FEWEST} or more")
         report = self._drift.report()
         return DriftState(state="alarm" if report.alarm else "calm", said=report.sentence)
 

@@ -1,4 +1,4 @@
-"""What the page, the metrics and whoever asks are told of the line: one value, as JSON says it."""
+"""The state of a line as one JSON-able value: for the page, the metrics and the HTTP API."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from pydantic import BaseModel, ConfigDict
 from ahl_runtime.core.types import Verdict
 
 
-class _Told(BaseModel):
+class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class ModelState(_Told):
-    """The bundle that decides. `digest`: SHA-256 of its manifest."""
+class ModelState(_Frozen):
+    """The active bundle. `digest`: SHA-256 of its manifest."""
 
     name: str
     digest: str
     engine: str
 
 
-class DriftState(_Told):
-    """`off`: nothing monitors. `said`: one sentence for the operator."""
+class DriftState(_Frozen):
+    """`off`: there is no drift alarm. `said`: one sentence for the operator."""
 
     state: Literal["off", "calm", "alarm"]
     said: str
 
 
-class Point(_Told):
+class Point(_Frozen):
     """A decision on the score strip."""
 
     id: str
@@ -37,7 +37,7 @@ class Point(_Told):
 
 
 class Latest(Point):
-    """The newest decision. A threshold is null where nothing is rejected, or held unsure."""
+    """The newest decision. A threshold is null if no score is rejected, or none is unsure."""
 
     threshold: float | None
     unsure_threshold: float | None
@@ -45,8 +45,8 @@ class Latest(Point):
     captured: str | None
 
 
-class SourceState(_Told):
-    """A camera or a folder since the process began. `state`: "live", or why not in a word; `said`: a sentence."""
+class SourceState(_Frozen):
+    """A source since the process started. `state`: "live", or one word for the problem; `said`: one sentence."""
 
     name: str
     state: str
@@ -62,8 +62,8 @@ class SourceState(_Told):
     recent: list[Point]
 
 
-class State(_Told):
-    """The whole line. `rejects`: of all sources; `faults`: sentences for the operator."""
+class State(_Frozen):
+    """The whole line. `rejects`: the rejects of all sources. `faults`: sentences for the operator."""
 
     model: ModelState
     rejects: int

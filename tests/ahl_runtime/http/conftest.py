@@ -82,7 +82,7 @@ class OneSource:
     def trigger(self, source: str) -> None:
         if source != "default":
             raise NoSource(f"no source {source!r}")
-        raise SourceError("source default takes no trigger")
+        raise SourceError("source default has no software trigger")
 
     def state(self) -> State:
         with self.lock:

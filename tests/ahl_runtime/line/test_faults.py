@@ -113,7 +113,7 @@ def test_one_corrupt_frame_in_ten(running: Callable[..., Line], out: Path, tmp_p
 
 
 def test_an_engine_that_raises(running: Callable[..., Line], out: Path, tmp_path: Path, cells: list[Path]) -> None:
-    """Now and then, then for good, until the bundle is loaded anew."""
+    """Now and then, then for good, until the bundle is reloaded."""
     sources = [folder(tmp_path), {"name": "default", "kind": "push"}]
     line = running(source=sources, sink=[file_sink(out)], pipeline={"batch": 4})
     first, turn = line.model, iter(range(10**9))

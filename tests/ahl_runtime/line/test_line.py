@@ -154,7 +154,7 @@ def test_many_frames_of_one_request_are_scored_a_batch_at_a_time(
 
 def test_an_unknown_source(running: Callable[..., Line]) -> None:
     line = running()
-    with pytest.raises(NoSource, match="there is default"):
+    with pytest.raises(NoSource, match="the line has default"):
         line.submit(BLACK, "left", "")
     with pytest.raises(NoSource, match="left"):
         line.picture("left")
@@ -271,7 +271,7 @@ def test_a_fault_is_told_for_an_hour(running: Callable[..., Line], monkeypatch: 
     line.submit(BLACK, None, "8")
     (fault,) = line.state().faults
     assert fault.startswith("default: 1 frames without a decision, the last: frame 7: ZeroDivisionError")
-    monkeypatch.setattr("ahl_runtime.line.monitor.source_monitor._TOLD", 0.0)
+    monkeypatch.setattr("ahl_runtime.line.monitor.source_monitor._SHOWN", 0.0)
     assert line.state().faults == []
 
 
@@ -356,7 +356,7 @@ def test_it_stops_after_everything_is_stored(running: Callable[..., Line]) -> No
     assert {row["id"] for row in rows(line.store_path, "SELECT id FROM decisions")} == set(told)
     with pytest.raises(Busy, match="the line stops"):
         line.submit(BLACK, None, "")
-    with pytest.raises(Busy, match="does not run"):
+    with pytest.raises(Busy, match="is not running"):
         line.check_ready()
 
 

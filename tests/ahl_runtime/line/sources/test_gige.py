@@ -253,7 +253,7 @@ def test_software_trigger(fake: Fake, running: Callable[..., Line], monkeypatch:
             until(lambda count=count: decided(line) == count, PATIENCE)
         assert requests.post(f"{server.url}/v1/sources/other/trigger", timeout=60).status_code == 404
         refused = requests.post(f"{server.url}/v1/sources/default/trigger", timeout=60)
-        assert refused.status_code == 409 and "takes no trigger" in refused.json()["error"]
+        assert refused.status_code == 409 and "has no software trigger" in refused.json()["error"]
         fake.unplug()
         gone = requests.post(f"{server.url}/v1/sources/cam/trigger", timeout=60)
         assert gone.status_code == 503 and "took no trigger" in gone.json()["error"]
@@ -282,7 +282,7 @@ def test_hardware_trigger(fake: Fake, running: Callable[..., Line]) -> None:
         line.trigger("cam")
     with pytest.raises(NoSource):
         line.trigger("other")
-    with pytest.raises(SourceError, match="takes no trigger"):
+    with pytest.raises(SourceError, match="has no software trigger"):
         line.trigger("default")
     line.stop()
     assert decided(line) == 0 and state(line)[0] == "live"
