@@ -1,1 +1,1 @@
-"""`ahl-runtime serve` as a process: its settings, its log, and what systemd hears."""
+"""`ahl-runtime serve` as a process: its settings, its log, and its messages to systemd."""

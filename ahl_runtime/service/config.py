@@ -1,4 +1,4 @@
-"""The settings of `ahl-runtime serve`, from a TOML file and the environment, checked together."""
+"""The settings of `ahl-runtime serve`: read from a TOML file and the environment, and validated together."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _KINDS: dict[int | str, Registry[SourceKind] | Registry[SinkKind]] = {"source": 
 
 
 class ServiceConfig(LineConfig):
-    """Everything that `ahl-runtime serve` is told. Flags win over the environment, and that over a file.
+    """All settings of `ahl-runtime serve`. Flags override the environment, and the environment overrides the file.
 
-    `load` makes one.
+    `load` reads one.
     """
 
     model_config = SettingsConfigDict(
@@ -46,7 +46,7 @@ class ServiceConfig(LineConfig):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """In order of precedence. No .env is looked for."""
+        """The sources of settings, highest precedence first. A .env file is not read."""
         given = init_settings()
         file = given.pop(_FILE, {})
         return (
@@ -57,7 +57,7 @@ class ServiceConfig(LineConfig):
 
 
 def load(path: Path | None, flags: Mapping[str, Any] | None = None) -> ServiceConfig:
-    """The settings of a file, what `flags` put in their place, and the environment. ConfigError names every fault."""
+    """Read the settings from a file, the environment and `flags`. ConfigError lists every error."""
     fields: dict[str, Any] = {}
     given: dict[str, Any] = dict(flags or {})
     where = str(path) if path else "the settings"
@@ -73,18 +73,18 @@ def load(path: Path | None, flags: Mapping[str, Any] | None = None) -> ServiceCo
     try:
         return ServiceConfig(**given)
     except ValidationError as error:
-        raise ConfigError(f"{where}: " + "; ".join(_said(e) for e in error.errors())) from error
-    except Exception as error:  # the environment's values are parsed before they are checked
+        raise ConfigError(f"{where}: " + "; ".join(_message(e) for e in error.errors())) from error
+    except Exception as error:  # pydantic parses environment values before validation
         raise ConfigError(f"{where}: {error}") from error
 
 
-def _said(error: Any) -> str:
-    """A fault of the settings, with its key, and the key that may have been meant."""
+def _message(error: Any) -> str:
+    """The message of a validation error, with its key and, for an unknown key, the most similar known key."""
     model, shown = _at(error["loc"])
     if error["type"] == "extra_forbidden":
         known = list(model.model_fields) if model else []
         near = difflib.get_close_matches(str(error["loc"][-1]), known, 1)
-        return f"{shown}: no such key" + (f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}")
+        return f"{shown}: no such key" + (f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}")
     if error["type"] == "missing":
         return f"{shown}: missing"
     message = str(error["msg"]).removeprefix("Value error, ")
@@ -92,20 +92,20 @@ def _said(error: Any) -> str:
 
 
 def _at(loc: tuple[int | str, ...]) -> tuple[type[BaseModel] | None, str]:
-    """The model that a fault's last key belongs to, and where that key stands in the file."""
+    """The settings model that holds the last key of `loc`, and the dotted path of that key in the file."""
     model: type[BaseModel] | None = ServiceConfig
     shown: list[str] = []
-    for i, part in enumerate(loc):
-        if isinstance(part, int):
-            shown[-1] += f"[{part + 1}]"
+    for i, key in enumerate(loc):
+        if isinstance(key, int):
+            shown[-1] += f"[{key + 1}]"
             continue
         registry = _KINDS.get(loc[0]) if i > 0 and isinstance(loc[i - 1], int) else None
-        if registry is not None and part in registry:
-            model = registry[part].settings
+        if registry is not None and key in registry:
+            model = registry[key].settings
             continue
-        shown.append(part)
+        shown.append(key)
         if i + 1 < len(loc) and model is not None and not isinstance(loc[i + 1], int):
-            field = model.model_fields.get(part)
+            field = model.model_fields.get(key)
             found = [a for a in (get_args(field.annotation) or (field.annotation,)) if _is_model(a)] if field else []
             model = found[0] if found else None
     return model, ".".join(shown)

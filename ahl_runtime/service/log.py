@@ -1,4 +1,4 @@
-"""Logs as JSON lines on stderr: what systemd and containers collect."""
+"""Log JSON lines to stderr, where systemd and containers collect them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "ta
 
 
 class Json(logging.Formatter):
-    """`time`, `level`, `logger`, `message`, and what was given as `extra`."""
+    """Formats a record with `time`, `level`, `logger`, `message`, the fields of `extra`, and a `traceback`."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = {
@@ -27,11 +27,11 @@ class Json(logging.Formatter):
 
 
 def setup(level: str) -> None:
-    """Everything at `level` or above; libraries from warnings on."""
+    """Log records of ahl-runtime at `level` or above, and warnings and errors of libraries."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Json())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.captureWarnings(True)  # of libraries: Pillow says what it finds odd in a file
+    logging.captureWarnings(True)  # such as those of Pillow on unusual files
     logging.getLogger("ahl_runtime").setLevel(level.upper())
     logging.getLogger("asyncua").setLevel(logging.ERROR)
     logging.getLogger("pymodbus").setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""`ahl-runtime serve` as a process: a line and its server, until it is told to stop or cannot go on."""
+"""Run `ahl-runtime serve`: a line and its HTTP server, until a signal stops them or a thread fails."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from ahl_runtime.service.config import ServiceConfig
 from ahl_runtime.service.systemd import Notify
 
 log = logging.getLogger(__name__)
-_LOOK = 1.0  # seconds
-_STOP = 20.0
-UNHEALTHY = 70  # exit code: restart it
+_LOOK = 1.0  # seconds between health checks
+_STOP = 20.0  # seconds for the line to stop
+UNHEALTHY = 70  # exit code: restart the process
 
 
 def run(config: ServiceConfig) -> int:
-    """Until SIGTERM or SIGINT: 0. UNHEALTHY where a thread ended or hangs. RuntimeFault where it cannot start."""
+    """Run until SIGTERM or SIGINT: 0. UNHEALTHY if a thread failed or hangs. RuntimeFault if the line cannot start."""
     logs.setup(config.log.level)
     memory.give_back()
     stop = threading.Event()
 
-    def told(number: int, frame: FrameType | None) -> None:
+    def on_signal(number: int, frame: FrameType | None) -> None:
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, told)
+        signal.signal(number, on_signal)
     notify = Notify()
     line = Line(config)
     app = build(line, config.http)
@@ -39,15 +39,15 @@ def run(config: ServiceConfig) -> int:
         line.start()
         model = line.model
         log.info("serving", extra={"url": server.url, "bundle": str(model.path), "engine": model.engine})
-        notify.tell("READY=1")
+        notify.send("READY=1")
         healthy = True
         while healthy and not stop.wait(min(notify.interval or _LOOK, _LOOK)):
             healthy = line.healthy and server.alive
             if healthy:
-                notify.tell("WATCHDOG=1")
-        notify.tell("STOPPING=1")
+                notify.send("WATCHDOG=1")
+        notify.send("STOPPING=1")
         if not healthy:
-            log.critical("it cannot go on", extra={"reason": line.failure or "a thread hangs"})
+            log.critical("the service cannot continue", extra={"reason": line.failure or "a thread hangs"})
         stored = line.stop(_STOP)
     log.info("stopped", extra={"all_stored": stored})
     return 0 if healthy else UNHEALTHY

@@ -1,4 +1,4 @@
-"""What systemd is told: that the line runs, that it lives, that it stops."""
+"""Notify systemd that the service is ready, alive or stopping."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 
 
 class Notify:
-    """A datagram to $NOTIFY_SOCKET; nothing where there is none. `interval`: seconds between signs of life, or None."""
+    """Sends datagrams to $NOTIFY_SOCKET, if it is set. `interval`: seconds between watchdog messages, or None."""
 
     def __init__(self) -> None:
         self._path = os.environ.get("NOTIFY_SOCKET", "")
@@ -15,8 +15,8 @@ class Notify:
         mine = not pid or pid == str(os.getpid())
         self.interval = int(micros) / 2e6 if self._path and mine and micros.isdigit() else None
 
-    def tell(self, text: str) -> None:
-        """Such as "READY=1"."""
+    def send(self, text: str) -> None:
+        """Send a state such as "READY=1"; errors are ignored."""
         if not self._path:
             return
         address = f"\0{self._path[1:]}" if self._path.startswith("@") else self._path
@@ -24,4 +24,4 @@ class Notify:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sending:
                 sending.sendto(text.encode(), address)
         except OSError:
-            return  # the line does not stop because no one listens
+            return  # the line continues without systemd

@@ -1,1 +1,1 @@
-"""Who is told: one file a kind."""
+"""Sinks: receivers of decisions, one module for each kind."""

@@ -1,4 +1,4 @@
-"""JSON lines in a file. A line that a power cut left half written is ended; its message comes again, whole."""
+"""JSON lines in a file. After a power cut, a partial last line is ended and its message is written again."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from ahl_runtime.line.store.journal import Message
 
 
 class JsonlSink(SinkSettings):
-    """JSON lines, appended to a file that may be renamed at any time."""
+    """Append JSON lines to a file; other programs may rename the file at any time."""
 
     kind: Literal["jsonl"]
     path: Path
 
 
 class Jsonl:
-    """Opens the file for each delivery, so that it may be renamed between."""
+    """Opens the file for each delivery, so that it may be renamed between two deliveries."""
 
-    def __init__(self, part: JsonlSink) -> None:
-        self._path = part.path
+    def __init__(self, settings: JsonlSink) -> None:
+        self._path = settings.path
 
     def send(self, messages: Sequence[Message]) -> int:
-        """All of them, on the disk; SinkError leaves the file as it was, where the disk allows it."""
+        """Write all messages to disk. SinkError; the file is then cut back to its old size if the disk allows."""
         text = b"".join(m.text.encode() + b"\n" for m in messages)
         try:
             with self._path.open("a+b", buffering=0) as file:
@@ -51,7 +51,7 @@ class Jsonl:
         return len(messages)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no file stays open."""
 
 
 JSONL = SinkKind(JsonlSink, Jsonl)

@@ -1,4 +1,4 @@
-"""The kinds of sink: ahl's own, and those of plug-ins. A kind's module is imported when it is used."""
+"""The registry of sink kinds: those of ahl and of plug-ins. The module of a kind is imported on first use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SinkKind:
-    """A kind of sink. `settings`: its model. `open`: makes a sink of them; SinkError, which is tried again."""
+    """A kind of sink. `settings`: its settings model. `open`: opens a sink with them; SinkError: ahl tries again."""
 
     settings: type[SinkSettings]
     open: Callable[[Any], Sink]

@@ -1,8 +1,8 @@
-"""Modbus/TCP: the newest outcome in holding registers, and a coil that a fresh reject sets.
+"""Modbus/TCP: write the newest outcome to holding registers, and set a coil for a fresh reject.
 
-From `address` on: 0 and 1 the message's number modulo 2**32 (high word first), written last of all; 2 the outcome
-(0 pass, 1 unsure, 2 reject, 3 fault); 3 the age in tenths of a second when it was written, 65535 for more; 4 and 5 the
-score, an IEEE 754 float (high word first), NaN for a fault; 6 to 9 the id, 64 bits.
+Registers from `address` on: 0 and 1 hold the message's number modulo 2**32 (high word first), written last; 2 the
+outcome (0 pass, 1 unsure, 2 reject, 3 fault); 3 the age in tenths of a second at the time of writing, at most 65535;
+4 and 5 the score, an IEEE 754 float (high word first), NaN for a fault; 6 to 9 the id, 64 bits.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _CODES = {"pass": 0, "unsure": 1, "reject": 2, "fault": 3}
 
 
 class ModbusSink(SinkSettings):
-    """Holding registers of a Modbus device, from `address` on (docs/how-to/serve.md). `coil`: set for a fresh reject.
+    """A Modbus device. `address`: its first holding register (docs/how-to/serve.md). `coil`: set for a fresh reject.
 
-    `fresh`: seconds after which a reject no longer sets the coil.
+    `fresh`: a reject older than this, in seconds, does not set the coil.
     """
 
     kind: Literal["modbus"]
@@ -40,42 +40,43 @@ class ModbusSink(SinkSettings):
 
 
 class Modbus:
-    """Connected when this returns; SinkError."""
+    """The constructor connects to the device; SinkError."""
 
-    def __init__(self, part: ModbusSink) -> None:
+    def __init__(self, settings: ModbusSink) -> None:
         try:
             from pymodbus import client
         except ImportError as error:
             raise SinkError("Modbus needs the extra [modbus]: pip install 'ahl[modbus]'") from error
-        self._part = part
-        opened: Any = client.ModbusTcpClient(part.host, port=part.port, timeout=part.timeout, retries=0)
+        self._settings = settings
+        opened: Any = client.ModbusTcpClient(settings.host, port=settings.port, timeout=settings.timeout, retries=0)
         self._client = opened
         if not opened.connect():
-            raise SinkError(f"the Modbus device at {part.host}:{part.port} cannot be reached")
+            raise SinkError(f"the Modbus device at {settings.host}:{settings.port} cannot be reached")
 
     def send(self, messages: Sequence[Message]) -> int:
-        """Each in turn: a device that reads more slowly than frames come sees the newest, and the number's gap."""
+        """Write one message after another. A slow reader sees only the newest, and a gap in the numbers."""
+        address = f"{self._settings.host}:{self._settings.port}"
         for i, message in enumerate(messages):
             try:
                 self._write(message)
-            except Exception as error:  # pymodbus' errors have no common base that it keeps
+            except Exception as error:  # the errors of pymodbus have no common base class
                 if i == 0:
-                    raise SinkError(f"the Modbus device at {self._part.host}:{self._part.port}: {error}") from error
+                    raise SinkError(f"the Modbus device at {address}: {error}") from error
                 return i
         return len(messages)
 
     def _write(self, message: Message) -> None:
-        part, seconds = self._part, age(message)
+        settings, seconds = self._settings, age(message)
         words = registers(message, seconds)
-        self._check(self._client.write_registers(part.address + 2, words[2:], device_id=part.unit))
-        if part.coil is not None and message.outcome == "reject" and seconds <= part.fresh:
-            self._check(self._client.write_coil(part.coil, True, device_id=part.unit))
-        self._check(self._client.write_registers(part.address, words[:2], device_id=part.unit))
+        self._check(self._client.write_registers(settings.address + 2, words[2:], device_id=settings.unit))
+        if settings.coil is not None and message.outcome == "reject" and seconds <= settings.fresh:
+            self._check(self._client.write_coil(settings.coil, True, device_id=settings.unit))
+        self._check(self._client.write_registers(settings.address, words[:2], device_id=settings.unit))
 
     @staticmethod
     def _check(answer: Any) -> None:
         if answer.isError():
-            raise SinkError(f"it refuses: {answer}")
+            raise SinkError(f"the device refuses the write: {answer}")
 
     def close(self) -> None:
         """Disconnect."""
@@ -83,14 +84,14 @@ class Modbus:
 
 
 def age(message: Message) -> float:
-    """Seconds since the decision, by the device's clock; infinite where the clock went back."""
+    """Seconds since the decision, by this computer's clock; infinite if the clock went back."""
     then = datetime.fromisoformat(message.fields.get("decided") or message.fields["happened"])
     seconds = (datetime.now(UTC) - then).total_seconds()
     return seconds if seconds >= 0 else math.inf
 
 
 def registers(message: Message, seconds: float) -> list[int]:
-    """The ten words of a message, each in [0, 65535]."""
+    """The ten register values of a message, each in [0, 65535]. `seconds`: its age."""
     tenths = min(65535, int(10 * seconds)) if math.isfinite(seconds) else 65535
     score = message.fields.get("score")
     body = struct.pack(

@@ -1,4 +1,4 @@
-"""MQTT, quality of service 1: delivered when the broker says so."""
+"""MQTT with quality of service 1: a message is delivered when the broker acknowledges it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ahl_runtime.line.store.journal import Message
 
 
 class MqttSink(SinkSettings):
-    """QoS 1. `topic`: {source} and {outcome} are filled in."""
+    """An MQTT broker. `topic`: may hold {source} and {outcome}. `authority`: PEM file of the CA for `tls`."""
 
     kind: Literal["mqtt"]
     host: str
@@ -32,53 +32,53 @@ class MqttSink(SinkSettings):
 
 
 class Mqtt:
-    """Connected when this returns; SinkError. The outbox makes a new one after a failure."""
+    """The constructor connects to the broker; SinkError. The outbox opens a new sink after a failure."""
 
-    def __init__(self, part: MqttSink) -> None:
+    def __init__(self, settings: MqttSink) -> None:
         try:
             from paho.mqtt import client, enums
         except ImportError as error:
             raise SinkError("MQTT needs the extra [mqtt]: pip install 'ahl[mqtt]'") from error
-        self._part = part
+        self._settings = settings
         self._client: Any = client.Client(enums.CallbackAPIVersion.VERSION2)
-        if part.user is not None:
-            password = read_secret(part.password_file) if part.password_file else None
-            self._client.username_pw_set(part.user, password)
-        if part.tls:
-            self._client.tls_set_context(ssl.create_default_context(cafile=part.authority))
-        told = threading.Event()
+        if settings.user is not None:
+            password = read_secret(settings.password_file) if settings.password_file else None
+            self._client.username_pw_set(settings.user, password)
+        if settings.tls:
+            self._client.tls_set_context(ssl.create_default_context(cafile=settings.authority))
+        answered = threading.Event()
         self._answer: Any = None
         self._broken = False
 
         def connected(_: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
             self._answer = reason
-            told.set()
+            answered.set()
 
         self._client.on_connect = connected
-        self._client.connect_timeout = part.timeout
+        self._client.connect_timeout = settings.timeout
         try:
-            self._client.connect(part.host, part.port, keepalive=15)
+            self._client.connect(settings.host, settings.port, keepalive=15)
         except OSError as error:
-            raise SinkError(f"the broker at {part.host}:{part.port} cannot be reached ({error})") from error
+            raise SinkError(f"the broker at {settings.host}:{settings.port} cannot be reached ({error})") from error
         self._client.loop_start()
-        told.wait(part.timeout)
+        answered.wait(settings.timeout)
         if self._answer is None or self._answer.is_failure:
-            reason = self._answer or "it does not answer"
+            reason = self._answer or "no answer"
             self.close()
-            raise SinkError(f"the broker at {part.host}:{part.port} refuses: {reason}")
+            raise SinkError(f"the broker at {settings.host}:{settings.port} refuses the connection: {reason}")
 
     def send(self, messages: Sequence[Message]) -> int:
-        """All at once, acknowledged one by one; those up to the first that was not acknowledged have arrived.
+        """Publish all messages, then wait for each acknowledgement; returns the number before the first one missing.
 
-        After that it sends nothing more: the client still holds what was not acknowledged, and would mix it in.
+        After a missing one the sink sends nothing more: the client still holds old messages and would mix them in.
         """
         if self._broken:
-            raise SinkError(f"the broker at {self._part.host}:{self._part.port} did not acknowledge")
-        until = time.monotonic() + self._part.timeout
+            raise SinkError(f"the broker at {self._settings.host}:{self._settings.port} did not acknowledge")
+        until = time.monotonic() + self._settings.timeout
         sent = []
         for message in messages:
             fields = {"source": message.fields["source"], "outcome": message.outcome}
-            topic = self._part.topic
+            topic = self._settings.topic
             for name, value in fields.items():
                 topic = topic.replace(f"{{{name}}}", value)
             sent.append(self._client.publish(topic, message.text.encode(), qos=1))
@@ -91,7 +91,7 @@ class Mqtt:
             if not arrived:
                 self._broken = True
                 if i == 0:
-                    raise SinkError(f"the broker at {self._part.host}:{self._part.port} does not acknowledge")
+                    raise SinkError(f"the broker at {self._settings.host}:{self._settings.port} does not acknowledge")
                 return i
         return len(messages)
 

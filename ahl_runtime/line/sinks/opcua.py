@@ -1,7 +1,7 @@
 """An OPC UA server whose variables hold the newest outcome; clients subscribe to them.
 
-Under Objects/ahl: Number (Int64, written last of all), Id, Outcome, Source, Frame, Decided (String), Score (Double, NaN
-for a fault) and Message (String: the whole as JSON).
+Under Objects/ahl: Number (Int64, written last), Id, Outcome, Source, Frame, Decided (String), Score (Double, NaN
+for a fault) and Message (String: the whole message as JSON).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NAMESPACE = "urn:ahl:line"
 
 
 class OpcuaSink(SinkSettings):
-    """An OPC UA server of the line's own; on loopback unless told otherwise, without authentication."""
+    """The line's own OPC UA server, without authentication. `host`: loopback by default."""
 
     kind: Literal["opcua"]
     host: str = "127.0.0.1"
@@ -29,9 +29,9 @@ class OpcuaSink(SinkSettings):
 
 
 class Opcua:
-    """Listens when this returns; SinkError. Delivered means: written to the variables."""
+    """The constructor starts the server; SinkError. A message is delivered when the variables are written."""
 
-    def __init__(self, part: OpcuaSink) -> None:
+    def __init__(self, settings: OpcuaSink) -> None:
         try:
             from asyncua import ua
             from asyncua.sync import Server
@@ -40,7 +40,7 @@ class Opcua:
         self._ua: Any = ua
         self._server: Any = Server()
         try:
-            self._server.set_endpoint(f"opc.tcp://{part.host}:{part.port}/ahl/")
+            self._server.set_endpoint(f"opc.tcp://{settings.host}:{settings.port}/ahl/")
             self._server.set_server_name("ahl-runtime")
             self._server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
             space = self._server.register_namespace(NAMESPACE)
@@ -53,12 +53,12 @@ class Opcua:
                 kinds[name] = ("", ua.VariantType.String)
             self._variables = {name: folder.add_variable(space, name, *kind) for name, kind in kinds.items()}
             self._server.start()
-        except Exception as error:  # asyncua raises what its layers raise
+        except Exception as error:  # asyncua raises the errors of all its layers
             self.close()
-            raise SinkError(f"OPC UA cannot listen on {part.host}:{part.port} ({error})") from error
+            raise SinkError(f"OPC UA cannot listen on {settings.host}:{settings.port} ({error})") from error
 
     def send(self, messages: Sequence[Message]) -> int:
-        """Each in turn: subscribers with a queue see every one."""
+        """Write one message after another; subscribers with a queue receive each one."""
         for message in messages:
             fields = message.fields
             score = fields.get("score")

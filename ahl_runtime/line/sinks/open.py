@@ -1,4 +1,4 @@
-"""The settings of a sink of any kind, and the sink that they ask for; its library is imported only then."""
+"""Open a sink from its settings; the library of its kind is imported only then."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from ahl_runtime.line.sinks.settings import SinkSettings
 AnySink = Annotated[SinkSettings, by_kind(SINKS)]
 
 
-def open_sink(part: SinkSettings) -> Sink:
-    """SinkError, ConfigError; also where its extra is not installed."""
-    return SINKS[part.kind].open(part)
+def open_sink(settings: SinkSettings) -> Sink:
+    """Open the sink of these settings. SinkError, ConfigError; also if an extra is not installed."""
+    return SINKS[settings.kind].open(settings)

@@ -1,4 +1,4 @@
-"""Store and forward: what the store holds for a sink goes out in order, at least once, whatever the sink does."""
+"""Store and forward: deliver the messages in the store to a sink in order, at least once each."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from ahl_runtime.line.store.journal import Journal, Message
 
 log = logging.getLogger(__name__)
 _MOST = 100  # messages read at once
-_LOOK = 1.0  # seconds, where no one calls
+_LOOK = 1.0  # seconds between checks without a wake-up
 
 
 class Sink(Protocol):
-    """A receiver. Used by one thread."""
+    """A receiver of messages. Only one thread uses it."""
 
     def send(self, messages: Sequence[Message]) -> int:
-        """Deliver in order; how many arrived, at least 1. SinkError if not even the first did."""
+        """Deliver messages in order; returns how many arrived, 1 or more. SinkError if none did."""
         ...
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
         ...
 
 
 class Outbox:
-    """One sink's messages. `make`: opens the sink; SinkError is tried again. `last_error`: '' while all goes well."""
+    """Sends one sink's messages. `make`: opens the sink, again after a SinkError. `last_error`: '' if there is none."""
 
-    def __init__(self, part: SinkSettings, store: StoreSettings, make: Callable[[], Sink]) -> None:
-        self.name = part.name
+    def __init__(self, settings: SinkSettings, store: StoreSettings, make: Callable[[], Sink]) -> None:
+        self.name = settings.name
         self.last_error = ""
         self.depth = 0
-        self._part, self._path, self._make = part, store.path, make
+        self._settings, self._path, self._make = settings, store.path, make
         self._wake = threading.Event()
         self._sink: Sink | None = None
 
     def wake(self) -> None:
-        """There is something new."""
+        """Signal that there are new messages."""
         self._wake.set()
 
     def run(self, stopped: Callable[[float], bool], drained: Callable[[], bool]) -> None:
-        """Until stopped and everything was sent, or `drained` says that time is up."""
-        backoff = Backoff(self._part.retry, self._part.retry_most)
+        """Send until stopped and all messages are sent, or until `drained` returns True: the time is up."""
+        backoff = Backoff(self._settings.retry, self._settings.retry_most)
         while True:
             ending = stopped(0.0)
             try:
@@ -67,14 +67,14 @@ class Outbox:
                 self._drop()
                 if ending or drained():
                     return
-                stopped(backoff.next())  # what is new does not shorten it
+                stopped(backoff.next())  # new messages do not shorten the pause
                 continue
             if ending or drained():
                 return
             self._wait(_LOOK, stopped)
 
     def close(self) -> None:
-        """Let go of the sink."""
+        """Close the sink."""
         self._drop()
 
     def _wait(self, seconds: float, stopped: Callable[[float], bool]) -> None:
@@ -85,13 +85,13 @@ class Outbox:
         self._wake.clear()
 
     def _step(self, journal: Journal) -> bool:
-        """Send the next messages; False where there are none."""
+        """Send the next messages; False if there are none."""
         self._wake.clear()
         messages = journal.waiting(self.name, _MOST)
         if not messages:
             self.depth = 0
             return False
-        wanted = [m for m in messages if m.outcome in self._part.only]
+        wanted = [m for m in messages if m.outcome in self._settings.only]
         arrived = self._send(wanted) if wanted else 0
         number = messages[-1].number if arrived == len(wanted) else wanted[arrived - 1].number
         journal.sent(self.name, number)
@@ -107,7 +107,7 @@ class Outbox:
             raise
         except StoreError:
             raise
-        except Exception as error:  # whatever a protocol's library raises, it is tried again
+        except Exception as error:  # a protocol's library may raise anything; the outbox tries again
             raise SinkError(f"{self.name}: {type(error).__name__}: {error}") from error
 
     def _drop(self) -> None:

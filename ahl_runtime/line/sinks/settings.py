@@ -1,4 +1,4 @@
-"""What the settings of all kinds of sink have in common."""
+"""The settings that all kinds of sink share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _ALL: tuple[Outcome, ...] = get_args(Outcome)
 
 
 class SinkSettings(Section):
-    """`only`: the outcomes that are sent. `timeout`: seconds for a message; `retry`, `retry_most`: between attempts.
+    """`only`: the outcomes to send. `timeout`: seconds for a message. `retry`, `retry_most`: seconds between attempts.
 
     A subclass declares its `kind`, a literal.
     """

@@ -1,4 +1,4 @@
-"""HTTP POST: one message a request, its id in Idempotency-Key, so that a receiver knows a repeat."""
+"""HTTP POST, one message in each request. The header Idempotency-Key holds the id: receivers detect repeats by it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ahl_runtime.line.store.journal import Message
 
 
 class WebhookSink(SinkSettings):
-    """POST, one message a request. `token_file`: sent as a bearer token."""
+    """A URL that receives messages by POST. `token_file`: the file of a bearer token to send."""
 
     kind: Literal["webhook"]
     url: Annotated[str, Field(pattern=r"^https?://")]
@@ -26,24 +26,24 @@ class WebhookSink(SinkSettings):
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirected POST would arrive as a GET, without its message."""
+    """Refuses redirects: a redirected POST becomes a GET without its message."""
 
     def redirect_request(self, *_: Any, **__: Any) -> None:
         return None
 
 
 class Webhook:
-    """2xx is taken for delivered; anything else is tried again, in order."""
+    """An answer 2xx means delivered; after any other answer the outbox tries again, in order."""
 
-    def __init__(self, part: WebhookSink) -> None:
-        self._url, self._timeout = part.url, part.timeout
+    def __init__(self, settings: WebhookSink) -> None:
+        self._url, self._timeout = settings.url, settings.timeout
         self._headers = {"Content-Type": "application/json", "User-Agent": "ahl-runtime"}
-        if part.token_file is not None:
-            self._headers["Authorization"] = f"Bearer {read_secret(part.token_file)}"
+        if settings.token_file is not None:
+            self._headers["Authorization"] = f"Bearer {read_secret(settings.token_file)}"
         self._opener = urllib.request.build_opener(_NoRedirect)
 
     def send(self, messages: Sequence[Message]) -> int:
-        """One after another, as far as they are taken. SinkError if the first is not."""
+        """Post one message after another until one fails. SinkError if the first one fails."""
         for i, message in enumerate(messages):
             headers = {**self._headers, "Idempotency-Key": message.id}
             request = urllib.request.Request(self._url, message.text.encode(), headers)
@@ -62,7 +62,7 @@ class Webhook:
         return len(messages)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no connection stays open."""
 
 
 WEBHOOK = SinkKind(WebhookSink, Webhook)

@@ -1,4 +1,4 @@
-"""The functions of Aravis that a camera needs, through ctypes: the library is the system's, its errors are raised.
+"""Cameras through Aravis and ctypes. The system provides the library; its errors become SourceError.
 
 Reference: Aravis 0.8, the classes ArvCamera, ArvStream and ArvBuffer.
 """
@@ -16,12 +16,12 @@ from typing import Any, Self
 from ahl_runtime.core.errors import SourceError
 
 LIBRARY = "libaravis-0.8.so.0"
-_BUFFERS = 8  # frames that Aravis holds while one is looked at
+_BUFFERS = 8  # frames that Aravis can receive while the line reads one
 _CONTINUOUS = 0  # ARV_ACQUISITION_MODE_CONTINUOUS
 _DONE = 0  # ArvBufferStatus
 _CHECK = 1  # ARV_RANGE_CHECK_POLICY_ENABLE
 _NO_PACKET_SOCKET = 1  # ArvGvStreamOption
-_DAMAGE = {2: "packets were late", 3: "packets are missing", 4: "packets came in disorder", 5: "its size is another"}
+_DAMAGE = {2: "packets were late", 3: "packets are missing", 4: "packets came out of order", 5: "its size is wrong"}
 
 
 class _GError(ctypes.Structure):
@@ -34,7 +34,7 @@ def _library() -> Any:
         library = ctypes.CDLL(LIBRARY)
     except OSError as error:
         raise SourceError(f"GigE Vision needs Aravis ({LIBRARY}): apt install libaravis-0.8-0") from error
-    # Functions that raise: what they give, and what they take before the place for an error.
+    # Functions that may fail: name, result type, argument types without the last one, the error.
     pointer, text, number = c_void_p, c_char_p, c_int
     raising: list[tuple[str, Any, tuple[Any, ...]]] = [
         ("arv_camera_new", pointer, (text,)),
@@ -77,7 +77,7 @@ def _library() -> Any:
 
 
 def _call(name: str, *values: Any) -> Any:
-    """A function of Aravis; SourceError with its words."""
+    """Call a function of Aravis. SourceError with the message of Aravis."""
     library, error = _library(), POINTER(_GError)()
     result = getattr(library, name)(*values, byref(error))
     if error:
@@ -89,10 +89,10 @@ def _call(name: str, *values: Any) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Buffer:
-    """A frame as it came. `format`: the code of the Pixel Format Naming Convention. `damage`: why it is not whole.
+    """A received frame. `format`: a code of the Pixel Format Naming Convention. `damage`: why it is incomplete, or ''.
 
-    `system_ns`: nanoseconds since 1970, by this computer's clock. `data` copies the pixels, and may be called until
-    the next buffer is asked for.
+    `system_ns`: nanoseconds since 1970, by this computer's clock. `data` copies the pixels; call it before the next
+    call of `Camera.next`.
     """
 
     width: int
@@ -104,9 +104,9 @@ class Buffer:
 
 
 class Camera:
-    """A camera, by its address or its name. SourceError from every method.
+    """A camera, by its address or its name. A context manager. SourceError from every method.
 
-    Settings are made before `start`. A context manager; `trigger` and `ask` may be called from any thread.
+    Call the setters before `start`. Any thread may call `trigger` and `region`.
     """
 
     def __init__(self, name: str) -> None:
@@ -126,7 +126,7 @@ class Camera:
             if self._stream and (error is None or isinstance(error, GeneratorExit)):
                 _call("arv_camera_stop_acquisition", self._camera)
         except SourceError:
-            pass  # it is gone, and lets go by itself
+            pass  # the camera is disconnected and stops by itself
         finally:
             self._give_back()
             for thing in (self._stream, self._camera):
@@ -135,33 +135,33 @@ class Camera:
             self._stream = self._camera = None
 
     def set_feature(self, name: str, value: str) -> None:
-        """A GenICam feature, of any type."""
+        """Set a GenICam feature of any type."""
         device = self._library.arv_camera_get_device(self._camera)
         if not _call("arv_device_set_features_from_string", device, f"{name}={value}".encode()):
             raise SourceError(f"{name} cannot be set to {value}")
 
     def set_pixel_format(self, name: str) -> None:
-        """By its GenICam name, such as BayerRG8."""
+        """Set the pixel format by its GenICam name, such as BayerRG8."""
         _call("arv_camera_set_pixel_format_from_string", self._camera, name.encode())
 
     def set_region(self, x: int, y: int, width: int, height: int) -> tuple[int, int, int, int]:
-        """The region that the camera sends, in pixels of its sensor; what it made of it."""
+        """Set the region that the camera sends, in pixels of its sensor; returns the region as the camera set it."""
         _call("arv_camera_set_region", self._camera, x, y, width, height)
-        return self.ask()
+        return self.region()
 
     def set_trigger(self, source: str | None) -> None:
-        """Such as Software or Line1, on a rising edge; None: it runs freely."""
+        """Set the trigger, such as Software or Line1 (rising edge); None: the camera runs freely."""
         if source is None:
             _call("arv_camera_clear_triggers", self._camera)
         else:
             _call("arv_camera_set_trigger", self._camera, source.encode())
 
     def start(self) -> None:
-        """Frames may come from now on."""
+        """Start the acquisition of frames."""
         _call("arv_camera_set_acquisition_mode", self._camera, _CONTINUOUS)
         size = _call("arv_camera_get_payload", self._camera)
         if self._library.arv_camera_is_gv_device(self._camera):
-            # It would be used by root alone, and sees every packet of the loopback twice.
+            # A packet socket needs root, and receives each loopback packet twice.
             self._library.arv_camera_gv_set_stream_options(self._camera, _NO_PACKET_SOCKET)
         self._stream = _call("arv_camera_create_stream", self._camera, None, None)
         for _ in range(_BUFFERS):
@@ -169,7 +169,7 @@ class Camera:
         _call("arv_camera_start_acquisition", self._camera)
 
     def next(self, timeout: float) -> Buffer | None:
-        """The next frame, or None after `timeout` seconds. The one before goes back to Aravis."""
+        """The next frame, or None after `timeout` seconds. Returns the buffer of the frame before to Aravis."""
         self._give_back()
         library = self._library
         self._held = found = library.arv_stream_timeout_pop_buffer(self._stream, int(timeout * 1e6))
@@ -181,22 +181,22 @@ class Camera:
             library.arv_buffer_get_image_height(found) if status == _DONE else 0,
             library.arv_buffer_get_image_pixel_format(found) if status == _DONE else 0,
             library.arv_buffer_get_system_timestamp(found),
-            "" if status == _DONE else _DAMAGE.get(status, f"Aravis calls it {status}"),
+            "" if status == _DONE else _DAMAGE.get(status, f"Aravis buffer status {status}"),
             lambda: self._copied(found),
         )
 
     def underruns(self) -> int:
-        """How many frames came while Aravis had no buffer for them, since the start."""
+        """The number of frames since the start that were lost because Aravis had no free buffer."""
         done, failed, missed = c_uint64(), c_uint64(), c_uint64()
         self._library.arv_stream_get_statistics(self._stream, byref(done), byref(failed), byref(missed))
         return missed.value
 
     def trigger(self) -> None:
-        """Ask for one frame, where the trigger is Software."""
+        """Trigger one frame; the trigger must be Software."""
         _call("arv_camera_software_trigger", self._camera)
 
-    def ask(self) -> tuple[int, int, int, int]:
-        """The region that it sends: x, y, width, height. A sign of life."""
+    def region(self) -> tuple[int, int, int, int]:
+        """Read the region that the camera sends: x, y, width, height. Also shows that the camera is alive."""
         found = [c_int() for _ in range(4)]
         _call("arv_camera_get_region", self._camera, *[byref(value) for value in found])
         x, y, width, height = (value.value for value in found)

@@ -1,4 +1,4 @@
-"""Frames of one source without a line: as many as are asked for, then it is closed."""
+"""Collect a number of frames from one source without a line, then close the source."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from ahl_runtime.line.sources.open import open_source
 from ahl_runtime.line.sources.settings import SourceSettings
 
 _PATIENCE = 60.0  # seconds without a frame
-_TOLD = 5.0  # seconds between words on how far it is
+_PROGRESS = 5.0  # seconds between progress messages
 
 
 def collect(
-    part: SourceSettings, most: int, every: float, told: Callable[[str], None]
+    settings: SourceSettings, most: int, every: float, progress: Callable[[str], None]
 ) -> Generator[NDArray[np.uint8] | ImageError, None, None]:
-    """At most so many frames, uint8 [H, W, 3], at least `every` seconds apart; an ImageError for a damaged one.
+    """Yield at most `most` frames, uint8 [H, W, 3], at least `every` seconds apart; an ImageError for a damaged one.
 
-    Fewer where the source ends, such as a video. `told`: how far it is, now and then. SourceError for a source that
-    gives nothing for a minute, or whose frames cannot be asked for.
+    Ends early if the source ends, such as a video. `progress`: called with a progress message every 5 seconds.
+    SourceError for a source that gives no frame for a minute, and for push and folder sources.
     """
-    source = None if isinstance(part, FolderSource) else open_source(part, Path())
+    source = None if isinstance(settings, FolderSource) else open_source(settings, Path())
     if source is None:
-        raise SourceError(f"source {part.name} is of the kind {part.kind}: give a folder of its frames")
+        raise SourceError(f"source {settings.name} is of the kind {settings.kind}: give a folder of its frames")
     frames: Queue[PendingFrame] = Queue(1)
     stop, state = threading.Event(), ["waiting", "no frame yet"]
     taken = float("-inf")
@@ -49,28 +49,28 @@ def collect(
                 continue
         return False
 
-    def report(word: str, said: str) -> None:
-        state[:] = [word, said]
+    def report(word: str, message: str) -> None:
+        state[:] = [word, message]
 
     thread = threading.Thread(
         target=source.run, args=(give, report, stop.wait, lambda count: None), name="collect", daemon=True
     )
     thread.start()
     try:
-        count, heard, said = 0, time.monotonic(), time.monotonic()
+        count, received, reported = 0, time.monotonic(), time.monotonic()
         while count < most:
             try:
                 pending = frames.get(timeout=0.2)
             except Empty:
                 if (state[0] == "ended" or not thread.is_alive()) and frames.empty():
                     return
-                if time.monotonic() - heard > _PATIENCE + every:
-                    raise SourceError(f"{part.name}: no frame for {_PATIENCE + every:g} s: {state[1]}") from None
+                if time.monotonic() - received > _PATIENCE + every:
+                    raise SourceError(f"{settings.name}: no frame for {_PATIENCE + every:g} s: {state[1]}") from None
                 continue
-            count, heard = count + 1, time.monotonic()
-            if heard - said > _TOLD:
-                said = heard
-                told(f"{count} of {most} frames")
+            count, received = count + 1, time.monotonic()
+            if received - reported > _PROGRESS:
+                reported = received
+                progress(f"{count} of {most} frames")
             yield pending.frame.image if pending.frame else ImageError(f"frame {pending.name}: {pending.error}")
     finally:
         stop.set()

@@ -1,4 +1,4 @@
-"""GigE Vision cameras through Aravis: pixel formats, region and trigger by their GenICam names."""
+"""GigE Vision cameras through Aravis, with pixel format, region, trigger and GenICam features."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from ahl_runtime.line.sources.kinds import SourceKind
 from ahl_runtime.line.sources.live import CapturedFrame, Live
 from ahl_runtime.line.sources.settings import StreamSettings
 
-_LOOK = 0.2  # seconds between looks at whether to stop
-# Codes of the Pixel Format Naming Convention: the name, bytes a pixel, FFmpeg's name where it converts.
+_LOOK = 0.2  # seconds between checks for a stop
+# Codes of the Pixel Format Naming Convention: name, bytes per pixel, and FFmpeg's name if FFmpeg converts.
 FORMATS: dict[int, tuple[str, int, str | None]] = {
     0x01080001: ("Mono8", 1, None),
     0x01080008: ("BayerGR8", 1, "bayer_grbg8"),
@@ -38,10 +38,10 @@ GenicamValue = bool | int | float | Annotated[str, Field(pattern=r"^[A-Za-z0-9_.
 
 
 class GigeSource(StreamSettings):
-    """GigE Vision, through Aravis. `camera`: its address or its name, as `arv-tool-0.8` lists them.
+    """A GigE Vision camera. `camera`: its address or its name, as listed by `arv-tool-0.8`.
 
-    `trigger`: the GenICam TriggerSource, such as Line1 or Software; without one the camera runs freely. `features`: any
-    others, by their names. `roi` is set in the camera.
+    `trigger`: the GenICam TriggerSource, such as Line1 or Software; None: the camera runs freely. `features`: other
+    GenICam features by name. `roi` is set in the camera.
     """
 
     kind: Literal["gige"]
@@ -52,38 +52,38 @@ class GigeSource(StreamSettings):
 
 
 class Gige(Live):
-    """One camera, opened anew whenever it fails. The region is the camera's: it sends no more than that."""
+    """One camera, reopened after each failure. The camera crops: it sends only the region."""
 
     crops = False
+    _settings: GigeSource
 
-    def __init__(self, part: GigeSource) -> None:
-        super().__init__(part)
-        self._part = part
+    def __init__(self, settings: GigeSource) -> None:
+        super().__init__(settings)
         self._camera: Camera | None = None
         self._using = threading.Lock()
 
     def trigger(self) -> None:
-        """Ask for one frame, from any thread. SourceError if it is not triggered so; Busy while the camera is gone."""
-        if self._part.trigger != "Software":
-            raise SourceError(f"source {self._part.name} is not triggered by software: set trigger = 'Software'")
+        """Trigger one frame, from any thread. SourceError: no software trigger. Busy: the camera is disconnected."""
+        if self._settings.trigger != "Software":
+            raise SourceError(f"source {self._settings.name} has no software trigger: set trigger = 'Software'")
         with self._using:
             try:
                 if self._camera is not None:
                     self._camera.trigger()
                     return
-                reason = "it is being opened"
+                reason = "the camera is not open yet"
             except SourceError as error:
                 reason = str(error)
-        raise Busy(f"the camera of {self._part.name} took no trigger: {reason}")
+        raise Busy(f"the camera of {self._settings.name} cannot be triggered: {reason}")
 
     def _captured(self, report: Report, stopped: Stopped, lost: Lost) -> Generator[CapturedFrame, None, None]:
-        with Camera(self._part.camera) as camera:
+        with Camera(self._settings.camera) as camera:
             self._prepare(camera)
             camera.start()
             with self._using:
                 self._camera = camera
-            if self._part.trigger is not None:
-                report("live", f"open, waits for its trigger, {self._part.trigger}")
+            if self._settings.trigger is not None:
+                report("live", f"open, waiting for trigger {self._settings.trigger}")
             try:
                 yield from self._received(camera, stopped, lost)
             finally:
@@ -91,20 +91,20 @@ class Gige(Live):
                     self._camera = None
 
     def _prepare(self, camera: Camera) -> None:
-        part = self._part
-        if part.pixel_format is not None:
-            camera.set_pixel_format(part.pixel_format)
-        if (roi := part.roi) is not None:
+        settings = self._settings
+        if settings.pixel_format is not None:
+            camera.set_pixel_format(settings.pixel_format)
+        if (roi := settings.roi) is not None:
             asked = (roi.x, roi.y, roi.width, roi.height)
-            way_out = "set roi in the camera's steps, within its sensor"
+            way_out = "set roi within the sensor, in the camera's step size"
             try:
                 made = camera.set_region(*asked)
             except SourceError as error:
-                raise SourceError(f"region {_told(*asked)}: {error}: {way_out}") from error
+                raise SourceError(f"region {_region_text(*asked)}: {error}: {way_out}") from error
             if made != asked:
-                raise SourceError(f"region {_told(*asked)}: the camera makes {_told(*made)} of it: {way_out}")
-        camera.set_trigger(part.trigger)
-        for name, value in part.features.items():  # the last word is theirs
+                raise SourceError(f"region {_region_text(*asked)}: the camera set {_region_text(*made)}: {way_out}")
+        camera.set_trigger(settings.trigger)
+        for name, value in settings.features.items():  # set last, so that they override the settings above
             camera.set_feature(name, str(value).lower() if isinstance(value, bool) else str(value))
 
     def _received(self, camera: Camera, stopped: Stopped, lost: Lost) -> Generator[CapturedFrame, None, None]:
@@ -118,25 +118,25 @@ class Gige(Live):
                 captured = datetime.fromtimestamp(buffer.system_ns / 1e9, UTC)
                 yield CapturedFrame(partial(rgb, buffer), captured)
                 since = time.monotonic()
-            elif time.monotonic() - since > self._part.stall:
-                if self._part.trigger is None:
-                    raise SourceError(f"no frame for {self._part.stall:g} s")
+            elif time.monotonic() - since > self._settings.stall:
+                if self._settings.trigger is None:
+                    raise SourceError(f"no frame for {self._settings.stall:g} s")
                 with self._using:
-                    camera.ask()  # parts may be long in coming: is it still there?
+                    camera.region()  # a long wait for a trigger is normal: check the connection
                 since = time.monotonic()
 
 
-def _told(x: int, y: int, width: int, height: int) -> str:
+def _region_text(x: int, y: int, width: int, height: int) -> str:
     return f"{width}x{height} at {x}, {y}"
 
 
 def rgb(buffer: Buffer) -> NDArray[np.uint8]:
-    """The pixels of a frame, uint8 [H, W, 3]. ImageError for a damaged one; SourceError for a format not read here."""
+    """The pixels of a frame, uint8 [H, W, 3]. ImageError: the frame is damaged. SourceError: unknown pixel format."""
     if buffer.damage:
         raise ImageError(f"the frame is damaged: {buffer.damage}")
     if buffer.format not in FORMATS:
         raise SourceError(
-            f"pixel format 0x{buffer.format:08x} is not read: set pixel_format to one of "
+            f"pixel format 0x{buffer.format:08x} is not supported: set pixel_format to one of "
             + ", ".join(name for name, _, _ in FORMATS.values())
         )
     name, channels, convert = FORMATS[buffer.format]
@@ -162,4 +162,4 @@ def _demosaicked(image: NDArray[np.uint8], convert: str, name: str) -> NDArray[n
     return made.astype(np.uint8, copy=False)
 
 
-GIGE = SourceKind(GigeSource, lambda part, store: Gige(part), "camera")
+GIGE = SourceKind(GigeSource, lambda settings, store: Gige(settings), "camera")

@@ -1,4 +1,4 @@
-"""The kinds of source: ahl's own, and those of plug-ins. Light: a kind's module is imported when it is used."""
+"""The registry of source kinds: those of ahl and of plug-ins. The module of a kind is imported on first use."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 class SourceKind:
     """A kind of source.
 
-    `settings`: its model. `open`: makes a source of them and the path of the line's store; SourceError. None: frames
-    come over HTTP. `place`: the setting that PLACE fills in `--source KIND:PLACE`; None where that is not enough.
+    `settings`: its settings model. `open`: opens a source with its settings and the path of the line's store;
+    SourceError; returns None if frames come over HTTP. `place`: the setting that `--source KIND:PLACE` sets; None if
+    the kind needs more settings.
     """
 
     settings: type[SourceSettings]
@@ -53,12 +54,12 @@ _PLACES = "folder:PATH, video:PATH, camera:DEVICE, rtsp:URL, mjpeg:URL, gige:CAM
 
 
 def places() -> str:
-    """What `--source` takes, for people; kinds of plug-ins included."""
+    """The forms of `--source` as text for users, with the kinds of plug-ins."""
     return ", ".join((_PLACES, *(f"{name}:PLACE" for name in SOURCES.added)))
 
 
 def placed(text: str, number: int) -> dict[str, Any]:
-    """The settings of KIND:PLACE, the source of that number. ConfigError."""
+    """The settings of a source KIND:PLACE; `number` makes its name unique. ConfigError."""
     kind, _, place = text.partition(":")
     if kind not in SOURCES or not place:
         raise ConfigError(f"--source {text!r}: expected one of {places()}")

@@ -1,4 +1,4 @@
-"""What cameras and streams share: opened anew whenever they fail, a limit on frames a second, a frozen one noticed."""
+"""The base of cameras and streams: it reconnects after failures, limits the frame rate and detects frozen cameras."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class CapturedFrame:
-    """A frame that came. `pixels`: uint8 [H, W, 3], RGB, made only if it is wanted; ImageError for a damaged one."""
+    """A captured frame. `pixels`: makes the image, uint8 [H, W, 3] RGB, on request; ImageError if it is damaged."""
 
     pixels: Callable[[], NDArray[np.uint8]]
     captured: datetime
 
 
 class Live(ABC):
-    """A subclass says how one connection gives its frames.
+    """A live source. A subclass implements one connection, `_captured`.
 
-    `crops`: is the region cut out here, or does the device send no more than that?
+    `crops`: True: this class crops frames to the region; False: the device sends only the region.
     """
 
     crops = True
 
-    def __init__(self, part: StreamSettings) -> None:
-        self._settings = part
+    def __init__(self, settings: StreamSettings) -> None:
+        self._settings = settings
         self._count = 0
         self._last: NDArray[np.uint8] | None = None
         self._equal = 0
@@ -48,23 +48,23 @@ class Live(ABC):
 
     @abstractmethod
     def _captured(self, report: Report, stopped: Stopped, lost: Lost) -> Generator[CapturedFrame, None, None]:
-        """The frames of one connection, closed when the iterator is; SourceError, or any error of a library.
+        """Yield the frames of one connection; closing the generator closes the connection.
 
-        A connection that gives no frame for `stall` seconds is to end with an error.
+        May raise SourceError or any error of a library. It must raise if no frame comes for `stall` seconds.
         """
 
     def _ended(self) -> str:
-        """What to say when the frames end by themselves and no more are to come; empty: it is to be opened anew."""
+        """The message when the source has ended for good; '': reconnect after the last frame."""
         return ""
 
     def _hidden(self, reason: str) -> str:
-        """A reason without what is secret."""
+        """The reason of a failure without secrets."""
         return reason
 
     def run(self, give: Give, report: Report, stopped: Stopped, lost: Lost) -> None:
-        """Until stopped, or the end of what ends."""
-        part = self._settings
-        backoff = Backoff(part.retry, part.retry_most)
+        """Give frames until stopped, or until the source ends."""
+        settings = self._settings
+        backoff = Backoff(settings.retry, settings.retry_most)
         while not stopped(0.0):
             before = self._count
             try:
@@ -79,7 +79,7 @@ class Live(ABC):
                 reason = "the stream ended"
             except SourceError as error:
                 reason = str(error)
-            except Exception as error:  # FFmpeg's errors, and what damaged streams make of it
+            except Exception as error:  # FFmpeg's errors, and errors from damaged streams
                 reason = f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
             if stopped(0.0):
                 return
@@ -87,31 +87,31 @@ class Live(ABC):
                 backoff.reset()
             pause = backoff.next()
             report("frozen" if self._frozen else "gone", f"{self._hidden(reason)}; next attempt in {pause:g} s")
-            log.warning("a source fails", extra={"source": part.name, "error": self._hidden(reason)})
+            log.warning("a source fails", extra={"source": settings.name, "error": self._hidden(reason)})
             stopped(pause)
 
     def _hand_on(self, captured_frame: CapturedFrame, give: Give, report: Report) -> None:
-        part, now = self._settings, time.monotonic()
-        if part.max_fps is not None:
+        settings, now = self._settings, time.monotonic()
+        if settings.max_fps is not None:
             if now < self._next:
                 return
-            self._next = max(self._next, now - 1 / part.max_fps) + 1 / part.max_fps
+            self._next = max(self._next, now - 1 / settings.max_fps) + 1 / settings.max_fps
         self._count += 1
         name = str(self._count)
         try:
             image = captured_frame.pixels()
         except ImageError as error:
-            give(PendingFrame(None, part.name, name, str(error)))
+            give(PendingFrame(None, settings.name, name, str(error)))
             return
         self._equal = self._equal + 1 if self._last is not None and np.array_equal(image, self._last) else 0
         self._last = image
         if self._frozen:
             raise SourceError(f"the same frame came {self._equal + 1} times: the camera is frozen")
         try:
-            seen = cropped(image, part.roi if self.crops else None)
-            pending = PendingFrame(Frame(seen, name, part.name, captured_frame.captured), part.name, name)
+            seen = cropped(image, settings.roi if self.crops else None)
+            pending = PendingFrame(Frame(seen, name, settings.name, captured_frame.captured), settings.name, name)
         except ImageError as error:
-            pending = PendingFrame(None, part.name, name, str(error))
+            pending = PendingFrame(None, settings.name, name, str(error))
         if give(pending):
             report("live", f"frame {self._count} of {image.shape[1]}x{image.shape[0]}")
 

@@ -1,4 +1,4 @@
-"""The settings of a source of any kind, and the source that they ask for; its library is imported only then."""
+"""Open a source from its settings; the library of its kind is imported only then."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ahl_runtime.line.sources.settings import SourceSettings
 AnySource = Annotated[SourceSettings, by_kind(SOURCES)]
 
 
-def open_source(part: SourceSettings, store: Path) -> Source | None:
-    """None for frames that come over HTTP. SourceError where it cannot be opened, or an extra is not installed."""
+def open_source(settings: SourceSettings, store: Path) -> Source | None:
+    """Open a source; None for a push source. SourceError if it cannot be opened, or an extra is not installed."""
     try:
-        return SOURCES[part.kind].open(part, store)
+        return SOURCES[settings.kind].open(settings, store)
     except RuntimeFault:
         raise
-    except Exception as error:  # of someone else's module
-        raise SourceError(f"source {part.name} cannot be opened: {type(error).__name__}: {error}") from error
+    except Exception as error:  # a plug-in may raise anything
+        raise SourceError(f"source {settings.name} cannot be opened: {type(error).__name__}: {error}") from error

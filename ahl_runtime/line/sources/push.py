@@ -1,4 +1,4 @@
-"""Frames that come over HTTP: no thread of its own, the server hands them to the line."""
+"""Frames over HTTP. The source has no thread: the HTTP server gives the frames to the line."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ahl_runtime.line.sources.settings import SourceSettings
 
 
 class PushSource(SourceSettings):
-    """Frames come over HTTP. `wait`: seconds until a frame is refused as busy."""
+    """Frames over HTTP. `wait`: seconds to wait for a decision before the request fails as busy."""
 
     kind: Literal["push"]
     policy: Policy = "block"
     wait: Seconds = 10.0
 
 
-PUSH = SourceKind(PushSource, lambda part, store: None)
+PUSH = SourceKind(PushSource, lambda settings, store: None)

@@ -1,4 +1,4 @@
-"""A ring of frames in shared memory: each taken once, in order, those that were overwritten counted."""
+"""Read a ring of frames in shared memory: each frame once, in order. Overwritten frames are counted as lost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ahl_runtime.line.sources.settings import StreamSettings
 
 
 class RingSource(StreamSettings):
-    """Shared memory that a process of this computer writes (`ring_memory`). `every`: seconds between looks."""
+    """A ring that a process of this computer writes (`ring_memory`). `every`: seconds between polls."""
 
     kind: Literal["ring"]
     path: Path
@@ -29,13 +29,16 @@ class RingSource(StreamSettings):
 
 
 class Ring(Live):
-    """Of a ring that was there before the line, what is written from then on: the rest may have been decided on before
-    a restart. Of one that comes later, every frame.
+    """Reads a ring and follows its replacement.
+
+    If the ring exists when the line starts, its old frames are skipped: the line may have scored them before a restart.
+    All frames of a later ring are read.
     """
 
-    def __init__(self, part: RingSource) -> None:
-        super().__init__(part)
-        self._part = part
+    _settings: RingSource
+
+    def __init__(self, settings: RingSource) -> None:
+        super().__init__(settings)
         self._id: int | None = None
         self._next_number = 1
 
@@ -50,18 +53,18 @@ class Ring(Live):
                         since = time.monotonic()
                         continue
                     if newest < self._next_number - 1:
-                        raise SourceError(f"{self._part.path}: its count went back: make a new ring, and rename it")
+                        raise SourceError(f"{self._settings.path}: its frame count went back: make a new ring")
                     if reader.replaced() and reader.written() == newest:
                         break
-                    if time.monotonic() - since > self._part.stall:
-                        raise SourceError(f"no frame for {self._part.stall:g} s: does the grabber run?")
-                    stopped(self._part.every)
+                    if time.monotonic() - since > self._settings.stall:
+                        raise SourceError(f"no frame for {self._settings.stall:g} s: does the grabber run?")
+                    stopped(self._settings.every)
 
     def _opened(self) -> Reader:
         try:
-            reader = Reader(self._part.path)
+            reader = Reader(self._settings.path)
         except SourceError:
-            self._id = self._id or 0  # none yet: all frames of one that comes are new
+            self._id = self._id or 0  # no ring yet: all frames of a later ring are new
             raise
         if reader.id != self._id:
             self._next_number = reader.written() + 1 if self._id is None else 1
@@ -82,17 +85,17 @@ class Ring(Live):
         if taken is None:
             lost(1)
         else:
-            yield _shot(taken)
+            yield _captured_frame(taken)
 
 
-def _shot(taken: Taken) -> CapturedFrame:
-    """Grey frames are made RGB."""
+def _captured_frame(taken: Taken) -> CapturedFrame:
+    """A frame of the ring as RGB; a grey frame is repeated in three channels."""
     image: NDArray[np.uint8] = taken.image
     if image.ndim == 2:
         image = np.repeat(image[..., np.newaxis], 3, axis=2)
     try:
         captured = datetime.fromtimestamp(taken.captured_ns / 1e9, UTC) if taken.captured_ns else datetime.now(UTC)
-    except (ValueError, OverflowError, OSError):  # a time that no calendar has
+    except (ValueError, OverflowError, OSError):  # the time is outside the calendar
         captured = datetime.now(UTC)
     return CapturedFrame(lambda: image, captured)
 
@@ -104,4 +107,4 @@ def _damaged(why: str) -> CapturedFrame:
     return CapturedFrame(refuse, datetime.now(UTC))
 
 
-RING = SourceKind(RingSource, lambda part, store: Ring(part), "path")
+RING = SourceKind(RingSource, lambda settings, store: Ring(settings), "path")

@@ -1,7 +1,7 @@
-"""A ring of frames in shared memory, between a grabber and a line on one computer: its layout, a writer, a reader.
+"""A ring of frames in shared memory between a frame grabber and a line on one computer: layout, writer and reader.
 
-The layout is in docs/reference/ring.md, so that a grabber in any language can write it. Here both sides use reads and
-writes of the file in place of a mapping: each is a barrier, and a file that is cut short is an error and no SIGBUS.
+docs/reference/ring.md specifies the layout, so that a grabber in any language can write it. Writer and Reader use file
+reads and writes, not a memory map: each call is a barrier, and a truncated file gives an error instead of SIGBUS.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ VERSION = 1
 _HEAD = struct.Struct("<8sIIQQQ")  # magic, version, slots, bytes a slot, id, frames written
 _WRITTEN_AT = _HEAD.size - 8
 _SLOT = struct.Struct("<QQQIII")  # begun, done, captured, height, width, channels
-_STEP = 64  # both headers take so many bytes, and slots are multiples of it: a cache line
+_STEP = 64  # bytes of each header; slots are multiples of it: a cache line
 _MOST_SLOTS, _MOST_BYTES = 4096, 1 << 32
 
 
 class Writer:
     """Makes a ring of `slots` frames of up to `frame_bytes` (height x width x channels) at `path`, in /dev/shm.
 
-    A ring that is there is replaced, at once: readers go over to the new one. `mode`: who may read. OutputError.
-    A context manager; one thread writes.
+    It replaces an existing ring atomically; readers then switch to the new ring. `mode`: the file's permissions.
+    OutputError. A context manager; only one thread may write.
     """
 
     def __init__(self, path: Path, slots: int, frame_bytes: int, mode: int = 0o600) -> None:
@@ -44,10 +44,10 @@ class Writer:
         new = path.with_name(f".{path.name}.{os.getpid()}")
         self._file = -1
         try:
-            new.unlink(missing_ok=True)  # of a process of this number that was killed
+            new.unlink(missing_ok=True)  # left by a killed process with the same id
             self._file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-            os.fchmod(self._file, mode)  # whatever the umask
-            os.posix_fallocate(self._file, 0, _STEP + slots * self._slot_bytes)  # no room is told here, not later
+            os.fchmod(self._file, mode)  # independent of the umask
+            os.posix_fallocate(self._file, 0, _STEP + slots * self._slot_bytes)  # a full disk fails here, not later
             head = _HEAD.pack(MAGIC, VERSION, slots, self._slot_bytes, time.time_ns(), 0)
             os.pwrite(self._file, head, 0)
             new.rename(path)
@@ -55,23 +55,23 @@ class Writer:
             if self._file >= 0:
                 self.close()
                 new.unlink(missing_ok=True)
-            raise OutputError(f"{path}: no ring can be made ({error.strerror or error}): see to its folder") from error
+            raise OutputError(f"{path}: no ring can be made ({error.strerror or error}): check its folder") from error
 
     def write(self, image: NDArray[np.uint8], captured_ns: int | None = None) -> int:
-        """Put a frame, uint8 [H, W] or [H, W, 3] RGB, over the oldest; its number, from 1 on.
+        """Write a frame, uint8 [H, W] or [H, W, 3] RGB, over the oldest; returns its number, from 1 on.
 
-        `captured_ns`: nanoseconds since 1970; now by default. ImageError if it does not fit.
+        `captured_ns`: nanoseconds since 1970; now by default. ImageError if the frame does not fit.
         """
         channels = image.shape[2] if image.ndim == 3 else 1
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or channels not in (1, 3) or not image.size:
             raise ImageError(f"expected uint8 [H, W] or [H, W, 3], got {image.dtype} {list(image.shape)}")
         if image.size > self._slot_bytes - _STEP:
-            raise ImageError(f"{image.size} bytes do not fit a slot of {self._slot_bytes - _STEP}: make a new ring")
+            raise ImageError(f"{image.size} bytes do not fit in a slot of {self._slot_bytes - _STEP}: make a new ring")
         number = self._written + 1
         at = _STEP + self._written % self.slots * self._slot_bytes
         captured = time.time_ns() if captured_ns is None else captured_ns
         file = self._file
-        os.pwrite(file, struct.pack("<Q", number), at)  # begun: whoever reads this slot lets go of it
+        os.pwrite(file, struct.pack("<Q", number), at)  # begun: a reader of this slot discards what it read
         os.pwrite(file, struct.pack("<QIII", captured, *image.shape[:2], channels), at + 16)
         _whole(file, np.ascontiguousarray(image).data.cast("B"), at + _STEP)
         os.pwrite(file, struct.pack("<Q", number), at + 8)  # done
@@ -80,7 +80,7 @@ class Writer:
         return number
 
     def close(self) -> None:
-        """The file stays: what is in it can still be read."""
+        """Close the file. It is not deleted: readers can still read its frames."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -102,7 +102,7 @@ def _whole(file: int, data: memoryview, at: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Taken:
-    """A frame of a ring. `image`: uint8 [H, W] or [H, W, 3] RGB. `captured_ns`: nanoseconds since 1970, 0: not told."""
+    """A frame of a ring. `image`: uint8 [H, W] or [H, W, 3] RGB. `captured_ns`: nanoseconds since 1970, 0: unknown."""
 
     number: int
     image: NDArray[np.uint8]
@@ -110,7 +110,7 @@ class Taken:
 
 
 class Reader:
-    """Reads a ring. SourceError if there is none, or if it is no ring that this version reads. A context manager."""
+    """Reads a ring. SourceError if there is no ring, or if this version cannot read it. A context manager."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -129,8 +129,8 @@ class Reader:
             fits = _STEP + self.slots * self._slot_bytes <= state.st_size
             whole = 2 <= self.slots <= _MOST_SLOTS and _STEP < self._slot_bytes <= _MOST_BYTES
             if not whole or self._slot_bytes % _STEP or not fits:
-                told = f"{self.slots} slots of {self._slot_bytes} bytes in a file of {state.st_size}"
-                raise SourceError(f"{path}: {told}: see docs/reference/ring.md")
+                sizes = f"{self.slots} slots of {self._slot_bytes} bytes in a file of {state.st_size}"
+                raise SourceError(f"{path}: {sizes}: see docs/reference/ring.md")
             self._known = (state.st_dev, state.st_ino)
         except BaseException:
             os.close(self._file)
@@ -138,13 +138,13 @@ class Reader:
 
     def written(self) -> int:
         """The number of the newest frame; 0 before the first."""
-        while True:  # a read may meet a write half-way; not twice in the same place
+        while True:  # a read may overlap a write, but two reads then differ
             first, second = (self._read(8, _WRITTEN_AT) for _ in range(2))
             if first == second:
                 return int.from_bytes(first, "little")
 
     def replaced(self) -> bool:
-        """Is there another file in its place, or none?"""
+        """True if the ring was deleted, or replaced by another file."""
         try:
             state = self._path.lstat()
         except OSError:
@@ -152,16 +152,16 @@ class Reader:
         return (state.st_dev, state.st_ino) != self._known
 
     def take(self, number: int) -> Taken | None:
-        """A frame by its number, at most `written`; None: it was overwritten, also while it was read.
+        """Read frame `number`, at most `written()`; None: the frame was overwritten, before or during the read.
 
-        ImageError: its size does not fit its slot.
+        ImageError: the frame's size does not fit its slot.
         """
         at = _STEP + (number - 1) % self.slots * self._slot_bytes
         begun, done, captured, height, width, channels = _SLOT.unpack(self._read(_SLOT.size, at))
         if begun != number or done != number:
             if max(begun, done) < number:
                 raise SourceError(
-                    f"{self._path}: frame {number} is told, and its slot holds {done}: see docs/reference/ring.md"
+                    f"{self._path}: the slot of frame {number} still holds frame {done}: see docs/reference/ring.md"
                 )
             return None
         size = height * width * channels
@@ -184,7 +184,7 @@ class Reader:
         return found
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the file."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1

@@ -1,4 +1,4 @@
-"""What the settings of all kinds of source have in common."""
+"""The settings that all kinds of source share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ahl_runtime.line.settings import Name, Policy, Seconds, Section
 
 
 class Region(Section):
-    """In pixels, from the upper left corner."""
+    """A rectangle in pixels; `x` and `y` count from the upper left corner."""
 
     x: Annotated[int, Field(ge=0)]
     y: Annotated[int, Field(ge=0)]
@@ -19,7 +19,7 @@ class Region(Section):
 
 
 class SourceSettings(Section):
-    """`queue`: frames that may wait. `max_fps`: frames a second that are taken, those between are left out.
+    """`queue`: the most pending frames. `max_fps`: the most frames per second; frames in between are skipped.
 
     A subclass declares its `kind`, a literal, and may declare another `policy`.
     """
@@ -33,9 +33,9 @@ class SourceSettings(Section):
 
 
 class StreamSettings(SourceSettings):
-    """`stall`: seconds without a frame until it is opened anew. `frozen`: equal frames in a row that alarm; 0: never.
+    """`stall`: seconds without a frame before a reconnect. `frozen`: equal frames in a row for an alarm; 0: no alarm.
 
-    `retry`: seconds before the first attempt to reconnect, `retry_most` before later ones.
+    `retry`: seconds before the first attempt to reconnect. `retry_most`: the most seconds before later attempts.
     """
 
     stall: Seconds = 5.0

@@ -23,7 +23,7 @@ from ahl_runtime.line.sources.settings import StreamSettings
 
 
 class VideoSource(StreamSettings):
-    """A file, decoded once from its beginning to its end, as fast as it is scored, or in its own time (`realtime`)."""
+    """A video file, decoded as fast as the line scores, or at its own frame rate (`realtime`). `loop`: repeat it."""
 
     kind: Literal["video"]
     policy: Policy = "block"
@@ -33,7 +33,7 @@ class VideoSource(StreamSettings):
 
 
 class CameraSource(StreamSettings):
-    """V4L2. `size`: such as 1280x720; the camera's own by default."""
+    """A V4L2 camera. `size`: such as 1280x720; None: the camera's default."""
 
     kind: Literal["camera"]
     device: str = "/dev/video0"
@@ -42,7 +42,7 @@ class CameraSource(StreamSettings):
 
 
 class UrlSource(StreamSettings):
-    """`url_file`: holds the address where it carries a password."""
+    """`url_file`: a file that holds the address; use it if the address contains a password."""
 
     url: str | None = None
     url_file: Path | None = None
@@ -67,79 +67,80 @@ class MjpegSource(UrlSource):
     kind: Literal["mjpeg"]
 
 
-Section = VideoSource | CameraSource | RtspSource | MjpegSource
+AnyStreamSource = VideoSource | CameraSource | RtspSource | MjpegSource
 
 
 class Stream(Live):
-    """One camera, stream or file. SourceError where the extra is not installed."""
+    """One camera, stream or video file. SourceError if the extra is not installed."""
 
-    def __init__(self, part: Section) -> None:
-        super().__init__(part)
+    _settings: AnyStreamSource
+
+    def __init__(self, settings: AnyStreamSource) -> None:
+        super().__init__(settings)
         try:
             import av
         except ImportError as error:
-            raise SourceError(f"source {part.name} needs the extra [camera]: pip install 'ahl[camera]'") from error
-        av.logging.set_level(av.logging.PANIC)  # what it raises is told; a second copy on stderr helps no one
+            raise SourceError(f"source {settings.name} needs the extra [camera]: pip install 'ahl[camera]'") from error
+        av.logging.set_level(av.logging.PANIC)  # its errors are raised; do not print them on stderr too
         self._av: Any = av
-        self._part = part
 
     def _captured(self, report: Report, stopped: Stopped, lost: Lost) -> Generator[CapturedFrame, None, None]:
         yield from self._once(stopped)
-        while isinstance(self._part, VideoSource) and self._part.loop and not stopped(0.0):
+        while isinstance(self._settings, VideoSource) and self._settings.loop and not stopped(0.0):
             yield from self._once(stopped)
 
     def _ended(self) -> str:
-        part = self._part
-        return f"{self._count} frames of {part.path}" if isinstance(part, VideoSource) else ""
+        settings = self._settings
+        return f"{self._count} frames of {settings.path}" if isinstance(settings, VideoSource) else ""
 
     def _once(self, stopped: Stopped) -> Iterator[CapturedFrame]:
-        part = self._part
+        settings = self._settings
         start = time.monotonic()
         with self._open() as container:
             stream = container.streams.video[0]
-            stream.thread_type = "NONE"  # a frame comes out as soon as it is in
-            if not (isinstance(part, RtspSource) and stream.codec_context.name == "mjpeg"):
-                # A damaged frame is told, not patched up. Motion JPEG over RTP comes whole or not at all, and with a
-                # header that FFmpeg makes and then finds fault with.
+            stream.thread_type = "NONE"  # a decoded frame comes out without delay
+            if not (isinstance(settings, RtspSource) and stream.codec_context.name == "mjpeg"):
+                # Report a damaged frame; do not conceal the damage. Motion JPEG over RTP is exempt: its frames come
+                # whole or not at all, and FFmpeg rejects the header that FFmpeg itself writes.
                 stream.codec_context.options = {"err_detect": "explode"}
             for frame, at in self._frames(container, stream):
-                if isinstance(part, VideoSource) and part.realtime and at is not None:
+                if isinstance(settings, VideoSource) and settings.realtime and at is not None:
                     stopped(max(0.0, start + at - time.monotonic()))
                 yield CapturedFrame(partial(_pixels, frame), datetime.now(UTC))
 
     def _open(self) -> Any:
-        part, options, form = self._part, {}, None
-        match part:
+        settings, options, form = self._settings, {}, None
+        match settings:
             case VideoSource():
-                where = str(part.path)
-                if not part.path.is_file():
-                    raise SourceError(f"{part.path}: no such file")
+                where = str(settings.path)
+                if not settings.path.is_file():
+                    raise SourceError(f"{settings.path}: no such file")
             case CameraSource():
-                where, form = part.device, "v4l2"
-                options = {"video_size": part.size} if part.size else {}
-                if part.fps:
-                    options["framerate"] = str(part.fps)
+                where, form = settings.device, "v4l2"
+                options = {"video_size": settings.size} if settings.size else {}
+                if settings.fps:
+                    options["framerate"] = str(settings.fps)
             case RtspSource():
                 where = self._url("rtsp://", "rtsps://")
-                options = {"rtsp_transport": "udp" if part.udp else "tcp"}
+                options = {"rtsp_transport": "udp" if settings.udp else "tcp"}
             case MjpegSource():
                 where = self._url("http://", "https://")
-        return self._av.open(where, format=form, options=options, timeout=(part.stall, part.stall))
+        return self._av.open(where, format=form, options=options, timeout=(settings.stall, settings.stall))
 
     def _url(self, *schemes: str) -> str:
-        part = self._part
-        url = part.url if isinstance(part, RtspSource | MjpegSource) else None
-        if isinstance(part, RtspSource | MjpegSource) and part.url_file is not None:
-            url = read_secret(part.url_file)
+        settings = self._settings
+        url = settings.url if isinstance(settings, RtspSource | MjpegSource) else None
+        if isinstance(settings, RtspSource | MjpegSource) and settings.url_file is not None:
+            url = read_secret(settings.url_file)
         if url is None or not url.startswith(schemes):
-            raise SourceError(f"source {part.name}: its address begins with none of {', '.join(schemes)}")
+            raise SourceError(f"source {settings.name}: the address must begin with {' or '.join(schemes)}")
         return url
 
     def _frames(self, container: Any, stream: Any) -> Iterator[tuple[Any, float | None]]:
-        """Decoded frames, or None for one that cannot be, and seconds since the beginning, where the stream says.
+        """Decoded frames, None for a damaged one, and their seconds since the start of the stream, None if unknown.
 
-        What cannot be decoded before the first frame belongs to one from before the connection; SourceError if that
-        goes on for `stall` seconds.
+        Undecodable packets before the first frame belong to frames from before the connection and are skipped.
+        SourceError if no frame can be decoded for `stall` seconds.
         """
         begun, since = False, time.monotonic()
         for packet in container.demux(stream):
@@ -148,17 +149,17 @@ class Stream(Live):
             except self._av.error.InvalidDataError:
                 if begun:
                     yield None, None
-                elif time.monotonic() - since > self._part.stall:
-                    raise SourceError(f"for {self._part.stall:g} s nothing came that can be decoded") from None
+                elif time.monotonic() - since > self._settings.stall:
+                    raise SourceError(f"no frame could be decoded for {self._settings.stall:g} s") from None
                 continue
             for frame in decoded:
                 begun = True
                 yield frame, frame.time
 
     def _hidden(self, reason: str) -> str:
-        """Without an address that may hold a password."""
-        if isinstance(self._part, RtspSource | MjpegSource) and self._part.url_file is not None:
-            return reason.replace(read_secret(self._part.url_file), "the address")
+        """The reason without the address, which may contain a password."""
+        if isinstance(self._settings, RtspSource | MjpegSource) and self._settings.url_file is not None:
+            return reason.replace(read_secret(self._settings.url_file), "the address")
         return reason
 
 
@@ -169,7 +170,7 @@ def _pixels(frame: Any) -> NDArray[np.uint8]:
     return image
 
 
-VIDEO = SourceKind(VideoSource, lambda part, store: Stream(part), "path")
-CAMERA = SourceKind(CameraSource, lambda part, store: Stream(part), "device")
-RTSP = SourceKind(RtspSource, lambda part, store: Stream(part), "url")
-MJPEG = SourceKind(MjpegSource, lambda part, store: Stream(part), "url")
+VIDEO = SourceKind(VideoSource, lambda settings, store: Stream(settings), "path")
+CAMERA = SourceKind(CameraSource, lambda settings, store: Stream(settings), "device")
+RTSP = SourceKind(RtspSource, lambda settings, store: Stream(settings), "url")
+MJPEG = SourceKind(MjpegSource, lambda settings, store: Stream(settings), "url")

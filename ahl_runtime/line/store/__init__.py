@@ -1,1 +1,1 @@
-"""What the line keeps: decisions, images, and the messages that sinks have not had yet."""
+"""The store of a line: decisions, images, and the messages that sinks have not received yet."""

@@ -1,4 +1,4 @@
-"""Marked images as a folder that `ahl train --feedback` takes: good/, anomaly/, and where they came from."""
+"""Export marked images to a folder for `ahl train --feedback`: good/, anomaly/ and feedback.jsonl."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ ABOUT = "feedback.jsonl"
 
 
 def export(store: Store, folder: Path) -> Counter[str]:
-    """Write every marked image to a new folder; how many of each label. Written aside and renamed.
+    """Write every marked image to a new folder; returns the number of images of each label.
 
-    feedback.jsonl has a line for each: its file, the decision that was marked, who marked it, when and why. StoreError;
-    OutputError if the folder holds anything, nothing was marked, or it cannot be written.
+    The files are written to a temporary folder, which is then renamed. feedback.jsonl has a line for each image: its
+    file, the marked decision, who marked it, when and why. StoreError; OutputError if the folder is not empty, if no
+    image is marked, or if the folder cannot be written.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise OutputError(f"{folder}: is there already: choose a new folder")
+        raise OutputError(f"{folder}: already exists: choose a new folder")
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     counts: Counter[str] = Counter()
     try:
@@ -39,12 +40,12 @@ def export(store: Store, folder: Path) -> Counter[str]:
             lines.append(json.dumps({"file": file, "label": image.label, **image.about}, allow_nan=False) + "\n")
             counts[image.label] += 1
         if not counts:
-            raise OutputError(f"{store.path}: nothing was marked yet: see ahl-runtime feedback mark")
+            raise OutputError(f"{store.path}: no image is marked yet: see ahl-runtime feedback mark")
         write_whole(aside / ABOUT, [line.encode() for line in lines])
         aside.rename(folder)
     except OSError as error:
         raise OutputError(
-            f"{folder}: cannot be written ({error.strerror or error}): check the place and its free space"
+            f"{folder}: cannot be written ({error.strerror or error}): check the path and its free space"
         ) from error
     finally:
         with contextlib.suppress(OSError):
@@ -53,6 +54,6 @@ def export(store: Store, folder: Path) -> Counter[str]:
 
 
 def _suffix(body: bytes) -> str:
-    """By what the file is, whatever it was called; the decoder read it once, so it is one of its formats."""
+    """The suffix by the file's content, not by its name; the line has decoded the file before."""
     with Image.open(io.BytesIO(body)) as image:
         return f".{(image.format or 'png').lower()}"

@@ -1,4 +1,4 @@
-"""Images that are kept: rejects, and a sample of the others; the oldest go first, by age and by bytes."""
+"""Image retention: keep rejects and a sample of the others; delete the oldest, by age and by total bytes."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from ahl_runtime.line.settings import StoreSettings
 
 
 class Images:
-    """A folder with one for each day."""
+    """The folder of kept images, with a folder for each day (UTC)."""
 
     def __init__(self, settings: StoreSettings) -> None:
         self._settings = settings
         self.folder = settings.images
 
     def wanted(self, decision: Decision) -> bool:
-        """Is the image of this decision to be kept? Of the sample, by chance."""
+        """True if the image of this decision must be kept; other images are sampled at random."""
         if self._settings.keep_rejects and decision.verdict != "pass":
             return True
         return random.random() < self._settings.keep_passes
 
     def keep(self, id: str, pending: PendingFrame) -> tuple[str, str]:
-        """Write a frame's file as it came, or its pixels as PNG: absolute path, SHA-256. OSError.
+        """Write a frame's file unchanged, or its pixels as PNG; returns the absolute path and the SHA-256. OSError.
 
-        Lossless, so that a marked image can be trained on.
+        Both are lossless, so that marked images can be used for training.
         """
         suffix = pending.path.suffix.lower() if pending.path else suffix_of(pending.body) if pending.body else ".png"
         body = pending.body or png(pending.frame.image if pending.frame else np.zeros((1, 1, 3), np.uint8), level=1)
@@ -45,9 +45,9 @@ class Images:
         return str(path), hashlib.sha256(body).hexdigest()
 
     def prune(self, *, by_age: bool = True) -> int:
-        """Delete what is older than the settings say (unless not `by_age`), then the oldest beyond the bytes; how many.
+        """Delete images older than `max_age` (if `by_age`), then the oldest ones beyond `max_bytes`; returns how many.
 
-        An image that someone marked stays in the store itself, whatever becomes of its file.
+        The SQLite file itself holds a copy of each marked image, so these are never lost.
         """
         found = []
         for path in self.folder.glob("*/*"):
@@ -68,5 +68,5 @@ class Images:
         for day in self.folder.glob("*"):
             with contextlib.suppress(OSError):
                 if day.is_dir() and day.name != datetime.now(UTC).strftime("%Y%m%d"):
-                    day.rmdir()  # where it is empty
+                    day.rmdir()  # fails, and is ignored, if the folder is not empty
         return gone

@@ -1,4 +1,4 @@
-"""The store as a running line writes it: each outcome once, with what its sinks are to be told, in one transaction."""
+"""The store of a running line: one transaction writes each outcome once, and its message for the sinks."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ahl_runtime.core.types import Decision
 from ahl_runtime.line.settings import Outcome
 from ahl_runtime.line.store.store import Store, decision_row, now
 
-_CHUNK = 1000  # rows deleted in one transaction, so that others can write between
+_CHUNK = 1000  # rows deleted in one transaction; others can write between two of them
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """What became of a frame. `decision`: None where `error` says why there is none.
+    """The outcome of a frame. `decision`: None for a fault; `error` then says why.
 
-    `key`: of a watched folder's file, '' for other frames. `image`: absolute path of what is kept, or ''.
+    `key`: the file of a watched folder, '' for other frames. `image`: absolute path of the kept image, or ''.
     """
 
     id: str
@@ -33,13 +33,13 @@ class Entry:
 
     @property
     def outcome(self) -> Outcome:
-        """The verdict, or that there is none."""
+        """The verdict, or "fault" without a decision."""
         return self.decision.verdict if self.decision else "fault"
 
 
 @dataclass(frozen=True)
 class Message:
-    """What sinks are told. `number`: its place; `id`: the decision's, the same whenever it is sent again."""
+    """A message for sinks. `number`: its place in the order. `id`: the decision's id; a repeat has the same id."""
 
     number: int
     id: str
@@ -48,23 +48,23 @@ class Message:
 
     @property
     def text(self) -> str:
-        """JSON, one line."""
+        """The fields as one line of JSON."""
         return json.dumps(self.fields, allow_nan=False)
 
 
 class Journal(Store):
-    """A store, opened by the thread that uses it. StoreError from every method."""
+    """A store for one thread, which opens it. StoreError from every method."""
 
     def relaxed(self) -> Self:
-        """Commits that a power cut may take back: for what may be done twice."""
+        """Commit without waiting for the disk: a power cut may lose commits. Only for work that may be repeated."""
         with self._faults():
             self._db.execute("PRAGMA synchronous = NORMAL")
         return self
 
-    def append(self, entries: Iterable[Entry], *, tell: bool) -> set[str]:
-        """Keep all or none; the ids of those whose file was there already, which are not kept again.
+    def append(self, entries: Iterable[Entry], *, notify: bool) -> set[str]:
+        """Store all entries or none, on the disk when this returns. `notify`: also store messages for the sinks.
 
-        `tell`: there are sinks. On the disk when this returns.
+        Entries whose file already has an outcome are not stored again; returns their ids.
         """
         repeated = set()
         with self._transaction():
@@ -74,8 +74,8 @@ class Journal(Store):
                     continue
                 row = _row(entry)
                 self._insert("decisions" if entry.decision else "faults", row)
-                if tell:
-                    body = json.dumps(_told(entry, row), allow_nan=False)
+                if notify:
+                    body = json.dumps(_message_fields(entry, row), allow_nan=False)
                     self._insert("outbox", {"id": entry.id, "outcome": entry.outcome, "body": body})
         return repeated
 
@@ -84,18 +84,18 @@ class Journal(Store):
         return done.rowcount == 0
 
     def files(self, source: str) -> set[str]:
-        """Keys of a folder's files that have their outcome."""
+        """The keys of a folder's files that have an outcome."""
         with self._faults():
             return {row["key"] for row in self._db.execute("SELECT key FROM files WHERE source = ?", (source,))}
 
     def forget_files(self, source: str, keys: Sequence[str]) -> None:
-        """They are no longer in the folder."""
+        """Delete the keys of files that are no longer in the folder."""
         if keys:
             with self._transaction():
                 self._db.executemany("DELETE FROM files WHERE source = ? AND key = ?", [(source, k) for k in keys])
 
     def join(self, sinks: Sequence[str]) -> dict[str, int]:
-        """The line's sinks: a new one is told what comes from now on. What others, no longer there, were not told."""
+        """Set the line's sinks; a new one gets messages from now on. Returns the messages not sent to removed sinks."""
         with self._transaction():
             rows = self._db.execute(
                 "SELECT name, (SELECT count(*) FROM outbox WHERE number > sent) AS waiting FROM sinks"
@@ -117,23 +117,23 @@ class Journal(Store):
             ]
 
     def depth(self, sink: str) -> int:
-        """How many messages wait for a sink."""
+        """The number of messages that a sink has not received yet."""
         query = "SELECT count(*) AS n FROM outbox WHERE number > (SELECT sent FROM sinks WHERE name = ?)"
         row = self._one(query, sink)
         return int(row["n"]) if row else 0
 
     def sent(self, sink: str, number: int) -> None:
-        """A sink has everything up to here."""
+        """Record that a sink has received all messages up to `number`."""
         with self._transaction():
             self._db.execute("UPDATE sinks SET sent = max(sent, ?) WHERE name = ?", (number, sink))
 
     def state(self, name: str) -> str | None:
-        """What was put there, or None."""
+        """The text that `put_state` saved under this name, or None."""
         row = self._one("SELECT value FROM states WHERE name = ?", name)
         return str(row["value"]) if row else None
 
     def put_state(self, name: str, value: str | None) -> None:
-        """Keep a text; None takes it out."""
+        """Save a text under a name; None deletes it."""
         with self._transaction():
             if value is None:
                 self._db.execute("DELETE FROM states WHERE name = ?", (name,))
@@ -141,24 +141,27 @@ class Journal(Store):
                 self._db.execute("INSERT OR REPLACE INTO states VALUES (?, ?)", (name, value))
 
     def add_image(self, id: str, image: str, sha256: str) -> None:
-        """A decision's image, kept after all."""
+        """Add the image of a decision that has none yet."""
         with self._transaction():
             self._db.execute(
                 "UPDATE decisions SET image = ?, sha256 = ? WHERE id = ? AND image = ''", (image, sha256, id)
             )
 
     def marked_good(self, ids: Sequence[str]) -> set[str]:
-        """Of these decisions, those whose newest mark is not an anomaly, or that have none."""
+        """Those of these decisions whose newest mark is good, or that have no mark."""
         query = """SELECT label FROM marks WHERE decision = ? ORDER BY number DESC LIMIT 1"""
         found = {id: self._one(query, id) for id in ids}
         return {id for id, row in found.items() if row is None or row["label"] == "good"}
 
     def prune(self, before: str | None) -> int:
-        """Delete what every sink was told, and decisions and faults from `before` (UTC, ISO 8601) without a mark."""
-        told = "DELETE FROM outbox WHERE number IN (SELECT number FROM outbox WHERE number <= " + (
+        """Delete messages that every sink received; returns the number of deleted rows.
+
+        With `before` (UTC, ISO 8601), also delete older faults and older decisions without a mark.
+        """
+        sent = "DELETE FROM outbox WHERE number IN (SELECT number FROM outbox WHERE number <= " + (
             "(SELECT coalesce(min(sent), 9223372036854775807) FROM sinks) LIMIT ?)"
         )
-        gone = self._chunks(told)
+        gone = self._chunks(sent)
         if before is not None:
             gone += self._chunks(
                 "DELETE FROM decisions WHERE rowid IN (SELECT rowid FROM decisions d WHERE decided < ? "
@@ -192,6 +195,6 @@ def _row(entry: Entry) -> dict[str, Any]:
     return decision_row(entry.id, entry.decision, entry.image, entry.sha256, entry.engine)
 
 
-def _told(entry: Entry, row: dict[str, Any]) -> dict[str, Any]:
-    """What sinks are told: the stored row, with one word for what became of the frame."""
+def _message_fields(entry: Entry, row: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a message: the outcome in one word, and the stored row without `promise`."""
     return {"outcome": entry.outcome, **{k: v for k, v in row.items() if k != "promise"}}

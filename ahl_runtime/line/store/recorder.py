@@ -1,4 +1,4 @@
-"""The storing thread: outcomes into the store, as many at once as wait; tried again until the disk takes them."""
+"""The storing thread: it writes outcomes to the store in batches, and tries again until the disk accepts them."""
 
 from __future__ import annotations
 
@@ -24,37 +24,37 @@ from ahl_runtime.line.store.store import new_id
 
 log = logging.getLogger(__name__)
 _MOST = 64  # outcomes in one transaction
-_SAVE = 10.0  # seconds between states of the drift alarms
+_SAVE = 10.0  # seconds between two saves of the drift alarms' states
 _RETRY, _RETRY_MOST = 0.1, 2.0
 
 
 class Recorder:
-    """`told`: called after each transaction, so that sinks look. `trouble`: why nothing can be stored now, or ''."""
+    """`notify`: called after each transaction, to wake the sinks. `trouble`: why the store cannot be written, or ''."""
 
     def __init__(
         self,
         config: LineConfig,
         waiting: Queue[list[ScoredFrame]],
         monitors: Mapping[str, SourceMonitor],
-        histograms: StageLatencies,
-        told: Callable[[], None],
+        latencies: StageLatencies,
+        notify: Callable[[], None],
     ) -> None:
         self.trouble = ""
         self.alive = time.monotonic()
         self._path = config.store.path
-        self._tell = bool(config.sink)
+        self._has_sinks = bool(config.sink)
         self._folders = {s.name: s for s in config.sources if isinstance(s, FolderSource)}
         self._images = Images(config.store)
-        self._waiting, self._monitors, self._latencies, self._told = waiting, monitors, histograms, told
+        self._waiting, self._monitors, self._latencies, self._notify = waiting, monitors, latencies, notify
         self._journal: Journal | None = None
 
     def run(self, ended: Callable[[], bool], aborted: Callable[[], bool]) -> None:
-        """Until nothing more comes (`ended`) and all is stored, or `aborted`."""
+        """Store outcomes until no more come (`ended`) and all are stored, or until `aborted`."""
         saved = time.monotonic()
         try:
             while not aborted():
                 self.alive = time.monotonic()
-                over = ended()  # before looking: what was put meanwhile is found
+                over = ended()  # asked before the queue is read, so that no outcome is missed
                 batch = self._next()
                 if batch:
                     self._store(batch, aborted)
@@ -88,8 +88,8 @@ class Recorder:
             return
         now = time.monotonic()
         for scored, entry in zip(batch, entries, strict=True):
-            self._tell_waiting(scored, entry, now - start, now, entry.id in repeated)
-        self._told()
+            self._resolve(scored, entry, now - start, now, entry.id in repeated)
+        self._notify()
 
     def _entry(self, scored: ScoredFrame) -> Entry:
         pending, decision = scored.pending, scored.decision
@@ -110,14 +110,14 @@ class Recorder:
         return entry
 
     def _append(self, entries: list[Entry], aborted: Callable[[], bool]) -> set[str] | None:
-        """The ids of those that were stored before; None if it was given up."""
+        """Store entries; returns the ids of those that were stored before, or None if `aborted`."""
         backoff = Backoff(_RETRY, _RETRY_MOST)
         while True:
             self.alive = time.monotonic()
             try:
                 if self._journal is None:
                     self._journal = Journal(self._path, create=True)
-                repeated = self._journal.append(entries, tell=self._tell)
+                repeated = self._journal.append(entries, notify=self._has_sinks)
             except StoreError as error:
                 if not self.trouble:
                     log.error("decisions cannot be stored", extra={"error": str(error)})
@@ -135,7 +135,7 @@ class Recorder:
                 time.sleep(min(left, 0.1))
 
     def _close(self) -> None:
-        """The next attempt opens it anew: a file that came back is found, a half-open one is not trusted."""
+        """Close the store. The next attempt opens it again, and so finds a file that has come back."""
         if self._journal is not None:
             try:
                 self._journal.__exit__(None, None, None)
@@ -143,11 +143,12 @@ class Recorder:
                 log.debug("closing failed", exc_info=True)
             self._journal = None
 
-    def _tell_waiting(self, scored: ScoredFrame, entry: Entry, stored: float, now: float, repeated: bool) -> None:
+    def _resolve(self, scored: ScoredFrame, entry: Entry, stored: float, now: float, repeated: bool) -> None:
+        """Set the outcome of a pending frame and update its monitor. `stored`: seconds; `now`: monotonic seconds."""
         pending, decision = scored.pending, scored.decision
         monitor = self._monitors[pending.source]
         if repeated:
-            pending.refuse(StoreError(f"{pending.name}: decided on before"))
+            pending.refuse(StoreError(f"{pending.name}: the store already has its outcome"))
             return
         if decision is None or pending.frame is None:
             monitor.failed(f"frame {pending.name}: {scored.error}" if pending.name else scored.error)
@@ -163,7 +164,7 @@ class Recorder:
             pending.outcome.set_result(recorded)
 
     def _save(self) -> None:
-        """The drift alarms' states. Where the disk is full they wait: they are not worth a decision."""
+        """Save the drift alarms' states once; a full disk does not hold up decisions for them."""
         for name, monitor in self._monitors.items():
             text = monitor.drift_text()
             if text is None or self._journal is None:

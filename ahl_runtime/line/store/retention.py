@@ -1,4 +1,4 @@
-"""Retention: what is old, or more than the settings allow, goes; and what every sink has had."""
+"""Retention: delete old images and decisions, images over the size limit, and messages that every sink received."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ahl_runtime.line.store.images import Images
 from ahl_runtime.line.store.journal import Journal
 
 log = logging.getLogger(__name__)
-_EVERY = 30.0  # seconds
-_LEAP = 3600.0  # seconds
+_EVERY = 30.0  # seconds between two runs
+_LEAP = 3600.0  # seconds; a larger jump of the clock stops deletion by age
 
 
 def run(settings: StoreSettings, stopped: Callable[[float], bool]) -> None:
-    """Until `stopped`, which waits so many seconds. By age only while the clock runs evenly."""
+    """Run until `stopped`, which waits for the given seconds. Delete by age only while the clock is steady."""
     images = Images(settings)
     offset = time.time() - time.monotonic()
     while not stopped(_EVERY):
@@ -29,4 +29,4 @@ def run(settings: StoreSettings, stopped: Callable[[float], bool]) -> None:
             with Journal(settings.path) as journal:
                 journal.prune(before.isoformat(timespec="milliseconds") if steady else None)
         except (StoreError, OSError) as error:
-            log.warning("tidying failed", extra={"error": str(error)})
+            log.warning("retention failed", extra={"error": str(error)})

@@ -1,7 +1,7 @@
-"""The device's SQLite file: every decision, what an operator said of it, and the images of those.
+"""The device's SQLite file: every decision, the operators' marks, and the marked images.
 
-A decision's `id` is random and unique: what is sent on later can carry it, so that a receiver knows a repeat.
-The schema grows by whole steps (`_STEPS`); a file of an older step is brought up to date when it is opened.
+A decision's `id` is random and unique; messages carry it, so that a receiver detects repeats. The schema grows in
+steps (`_STEPS`); opening a file of an older step upgrades it.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from ahl_runtime.core.types import Decision
 Label = Literal["good", "anomaly"]
 Word = Literal["right", "wrong", "good", "anomaly"]
 
-_APPLICATION = 0x41484C31  # "AHL1", in the file's header: no other program's file is taken for ours
+_APPLICATION = 0x41484C31  # "AHL1", in the file's header: marks the file as ours
 _WAIT = 10.0  # seconds for another process's transaction
 
-# Never change a step that was released: add one.
+# Never change a released step: add a new one.
 _STEPS = (
     (
         """CREATE TABLE decisions (
@@ -63,7 +63,7 @@ _STEPS = (
         )""",
         "CREATE INDEX marks_by_decision ON marks (decision)",
     ),
-    # What a running line needs. Decisions on frames without a file have image '' where none was kept.
+    # For a running line. A decision on a frame without a file has image '' if no image was kept.
     (
         """CREATE TABLE faults (            -- frames that could not be decided on
             id TEXT PRIMARY KEY,
@@ -92,7 +92,7 @@ _LATEST = """
     SELECT d.*, m.label, m.note, m.who, m.marked FROM decisions d
     LEFT JOIN marks m ON m.number = (SELECT max(number) FROM marks WHERE decision = d.id)
 """
-# One row an image: where it was decided on and marked several times, the newest mark counts.
+# One row for each image. If an image has several decisions and marks, the newest mark counts.
 _FEEDBACK = """
     SELECT m.label, m.note, m.who, m.marked, d.id, d.verdict, d.score, d.bundle, d.image, i.sha256, i.bytes
     FROM marks m JOIN decisions d ON d.id = m.decision JOIN images i ON i.sha256 = d.sha256
@@ -103,7 +103,7 @@ _FEEDBACK = """
 
 @dataclass(frozen=True)
 class Feedback:
-    """A marked image. `about`: the decision that was marked, and the mark, JSON-able."""
+    """A marked image. `about`: the marked decision and the mark, JSON-able."""
 
     label: Label
     sha256: str
@@ -112,9 +112,9 @@ class Feedback:
 
 
 class Store:
-    """An open store, a context manager; StoreError from every method. `create`: make the file if it is not there.
+    """An open store, a context manager; StoreError from every method. `create`: create a missing file.
 
-    Each call is one transaction, on the disk when it returns; other processes may read and write meanwhile (WAL).
+    Each call is one transaction, on the disk when it returns. Other processes may read and write meanwhile (WAL).
     """
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
@@ -139,17 +139,17 @@ class Store:
         self._db.close()
 
     def record(self, decision: Decision, image: Path, sha256: str, engine: str) -> str:
-        """Keep a decision on an image file; its id."""
+        """Store a decision on an image file; returns its id."""
         row = decision_row(new_id(), decision, str(image.absolute()), sha256, engine)
         with self._transaction():
             self._insert("decisions", row)
         return str(row["id"])
 
     def mark(self, decision: str, word: str, who: str, note: str = "") -> Label:
-        """Say what a decision's image is, and keep the image; what it is now taken for.
+        """Mark a decision and store its image; returns the label of the image.
 
-        "right" and "wrong" are said of a pass or a reject; "good" and "anomaly" of any. A later mark replaces this one.
-        StoreError if there is no such decision, or its file is gone or was changed.
+        "right" and "wrong" apply to a pass or a reject; "good" and "anomaly" to any decision. A later mark replaces
+        this one. StoreError if there is no such decision, or if its file is missing or has changed.
         """
         found = self._one("SELECT verdict, image, sha256 FROM decisions WHERE id = ?", decision)
         if found is None:
@@ -161,19 +161,19 @@ class Store:
             if image is not None:
                 row = (found["sha256"], Path(found["image"]).name, image)
                 self._db.execute("INSERT OR IGNORE INTO images VALUES (?, ?, ?)", row)
-            said = (decision, label, note, who, now())
-            self._db.execute("INSERT INTO marks (decision, label, note, who, marked) VALUES (?, ?, ?, ?, ?)", said)
+            mark = (decision, label, note, who, now())
+            self._db.execute("INSERT INTO marks (decision, label, note, who, marked) VALUES (?, ?, ?, ?, ?)", mark)
         return label
 
     def decisions(self, *, marked: bool = False) -> Iterator[dict[str, Any]]:
-        """Every decision with its newest mark (None: not marked), in the order they were taken; JSON-able."""
+        """Every decision with its newest mark (None: not marked), oldest first; JSON-able."""
         where = "WHERE m.label IS NOT NULL " if marked else ""
         with self._faults():
             for row in self._db.execute(f"{_LATEST} {where} ORDER BY d.decided, d.rowid"):
                 yield dict(row)
 
     def feedback(self) -> Iterator[Feedback]:
-        """Each marked image once, with what it was last marked as."""
+        """Each marked image once, with its newest mark."""
         with self._faults():
             for row in self._db.execute(_FEEDBACK):
                 about = dict(row)
@@ -190,9 +190,9 @@ class Store:
         if application != _APPLICATION and (application or step or tables):
             raise StoreError(f"{self.path}: an SQLite file of another program: choose another")
         if step > len(_STEPS):
-            raise StoreError(f"{self.path}: schema {step}, this runtime knows up to {len(_STEPS)}: update it")
+            raise StoreError(f"{self.path}: schema {step}, this runtime knows up to {len(_STEPS)}: update ahl")
         self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")  # a decision that was told survives a power cut
+        self._db.execute("PRAGMA synchronous = FULL")  # a decision that was returned or sent survives a power cut
         if application == _APPLICATION and step == len(_STEPS):
             return
         with self._transaction():
@@ -204,7 +204,7 @@ class Store:
             self._db.execute(f"PRAGMA application_id = {_APPLICATION}")
 
     def _insert(self, table: str, row: dict[str, Any]) -> None:
-        """Within a transaction; `table` and the row's keys are this program's own words."""
+        """Insert a row, within a transaction. `table` and the keys go into the SQL text: never pass user input."""
         self._db.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join(f':{c}' for c in row)})", row)
 
     def _one(self, query: str, *values: str) -> sqlite3.Row | None:
@@ -238,7 +238,7 @@ def new_id() -> str:
 
 
 def decision_row(id: str, decision: Decision, image: str, sha256: str, engine: str) -> dict[str, Any]:
-    """A decision as it is stored, now. `image`: an absolute path, or '' where none is kept."""
+    """The row of a decision made now. `image`: an absolute path, or '' if no image is kept."""
     return {
         "id": id,
         "decided": now(),
@@ -260,7 +260,7 @@ def decision_row(id: str, decision: Decision, image: str, sha256: str, engine: s
 
 def _label(word: str, verdict: str, decision: str) -> Label:
     if word not in get_args(Word):
-        raise StoreError(f"{word!r} is no mark: choose {', '.join(get_args(Word))}")
+        raise StoreError(f"{word!r} is not a mark: choose {', '.join(get_args(Word))}")
     if word in ("good", "anomaly"):
         return "good" if word == "good" else "anomaly"
     if verdict == "unsure":
@@ -270,18 +270,18 @@ def _label(word: str, verdict: str, decision: str) -> Label:
 
 def _unchanged(path: Path, sha256: str) -> bytes:
     if path == Path():
-        raise StoreError("the image of this decision was not kept: it cannot be marked any more")
+        raise StoreError("the image of this decision was not kept: the decision can no longer be marked")
     try:
         body = path.read_bytes()
     except OSError as error:
         raise StoreError(
-            f"{path}: the image cannot be read ({error.strerror or error}): bring it back to mark it"
+            f"{path}: the image cannot be read ({error.strerror or error}): restore the file, then mark it"
         ) from error
     if hashlib.sha256(body).hexdigest() != sha256:
-        raise StoreError(f"{path}: the image is not the one that was decided on: it was changed since")
+        raise StoreError(f"{path}: the image has changed since the decision: restore the file, then mark it")
     return body
 
 
 def now() -> str:
-    """UTC, ISO 8601."""
+    """The present time in UTC, ISO 8601, with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

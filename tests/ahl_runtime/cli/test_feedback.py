@@ -85,7 +85,7 @@ def test_errors_are_one_line(bundle_path: Path, frames: Path, store: Path, tmp_p
     assert "no such store" in error("feedback", "list", "--store", store)
     assert not store.exists()
     (line, _) = run("score", "--bundle", bundle_path, "--store", store, frames)
-    assert "nothing was marked yet" in error("feedback", "export", tmp_path / "out", "--store", store)
+    assert "no image is marked yet" in error("feedback", "export", tmp_path / "out", "--store", store)
     assert "no decision 'x'" in error("feedback", "mark", "x", "right", "--store", store)
     assert "right" in error("feedback", "mark", line["id"], "perhaps", "--store", store)
     assert "not a database" in error("feedback", "list", "--store", bundle_path)

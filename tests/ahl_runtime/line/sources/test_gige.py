@@ -41,7 +41,7 @@ class Fake:
         assert self.process is not None and self.process.poll() is None
         try:
             with Camera(ADDRESS) as camera:
-                return bool(camera.ask())
+                return bool(camera.region())
         except SourceError:
             return False
 
@@ -136,7 +136,7 @@ def test_mosaics_are_those_that_aravis_says() -> None:
 def test_what_is_not_read_is_refused_with_the_way_out(fake: Fake, running: Callable[..., Line]) -> None:
     line = running(source=[source(pixel_format="Mono16")])
     (fault,) = until(lambda: line.state().faults, PATIENCE)
-    assert "0x01100007 is not read: set pixel_format to one of Mono8, BayerGR8" in fault and "next attempt" in fault
+    assert "0x01100007 is not supported: set pixel_format to one of Mono8, BayerGR8" in fault and "next attempt" in fault
     with pytest.raises(SourceError, match="BayerRG8 of 31x20: set a roi with even sides"):
         first("BayerRG8", 31, 20)
 
@@ -243,7 +243,7 @@ def test_a_frozen_camera(running: Callable[..., Line]) -> None:
 def test_software_trigger(fake: Fake, running: Callable[..., Line], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AHL_TOKEN", raising=False)
     line = running(source=[source(trigger="Software", stall=1.0)])
-    until(lambda: state(line) == ("live", "open, waits for its trigger, Software"), PATIENCE)
+    until(lambda: state(line) == ("live", "open, waiting for trigger Software"), PATIENCE)
     settings = Settings(port=0)
     app = build(line, settings)
     with Server(app.asgi, settings, app.stop) as server:
@@ -256,7 +256,7 @@ def test_software_trigger(fake: Fake, running: Callable[..., Line], monkeypatch:
         assert refused.status_code == 409 and "has no software trigger" in refused.json()["error"]
         fake.unplug()
         gone = requests.post(f"{server.url}/v1/sources/cam/trigger", timeout=60)
-        assert gone.status_code == 503 and "took no trigger" in gone.json()["error"]
+        assert gone.status_code == 503 and "cannot be triggered" in gone.json()["error"]
     line.stop()
     assert decided(line) == 3
 
@@ -266,7 +266,7 @@ def test_a_triggered_camera_that_is_gone_is_missed_without_a_part(fake: Fake, ru
     until(lambda: state(line)[0] == "live", PATIENCE)
     fake.unplug()
     until(lambda: state(line)[0] == "gone", PATIENCE)
-    with pytest.raises(Busy, match="took no trigger"):
+    with pytest.raises(Busy, match="cannot be triggered"):
         line.trigger("cam")
     fake.plug_in()
     until(lambda: state(line)[0] == "live", PATIENCE)

@@ -293,7 +293,7 @@ def test_slots_that_cannot_be(path: Path, cell: np.ndarray) -> None:
         with Reader(path) as reader, pytest.raises(ImageError, match="does not fit its slot"):
             reader.take(1)
     by_the_page(path, cell, written=2)
-    with Reader(path) as reader, pytest.raises(SourceError, match="frame 2 is told, and its slot holds 0"):
+    with Reader(path) as reader, pytest.raises(SourceError, match="the slot of frame 2 still holds frame 0"):
         reader.take(2)
     by_the_page(path, cell)
     with Reader(path) as reader:
@@ -313,6 +313,6 @@ def test_a_line_under_a_grabber_that_errs(running: Callable[..., Line], path: Pa
     shared = by_the_page(path, cell, id=3)
     until(lambda: len(frames(line)) == 1, PATIENCE)
     struct.pack_into("<Q", shared, 32, 0)
-    until(lambda: "its count went back" in told(line)[1], PATIENCE)
+    until(lambda: "its frame count went back" in told(line)[1], PATIENCE)
     by_the_page(path, marked(cell, 1), id=4)
     until(lambda: len(frames(line)) == 2 and told(line)[0] == "live", PATIENCE)

@@ -233,5 +233,5 @@ def test_a_camera_of_which_nothing_can_be_decoded(
     camera.shown = parade([whole[: len(whole) // 3]])
     camera.plug_in()
     line = running(source=[source(camera)])
-    until(lambda: "for 1 s nothing came that can be decoded" in line.state().sources[0].said, 60.0)
+    until(lambda: "no frame could be decoded for 1 s" in line.state().sources[0].said, 60.0)
     assert line.state().sources[0].state == "gone" and line.state().faults
