@@ -1,4 +1,4 @@
-"""A line that runs: frames pushed, folders watched, decisions stored once, sinks told, faults survived."""
+"""A running line: frames are pushed, folders watched, decisions stored once, sinks notified, faults survived."""
 
 import hashlib
 import io
@@ -57,7 +57,7 @@ def test_many_at_once_are_each_decided_once(running: Callable[..., Line], cells:
         assert found[i].decision.score == pytest.approx(alone.score(images[i]).score, abs=1e-6)
 
 
-def test_frames_are_scored_side_by_side_and_handed_on_in_order(running: Callable[..., Line], cells: list[Path]) -> None:
+def test_frames_are_scored_in_parallel_and_passed_on_in_order(running: Callable[..., Line], cells: list[Path]) -> None:
     """A frame does not wait for the one before it to be scored; its decision waits to be stored."""
     line = running(model={"threads": 2})
     held, together = line.model.infer, threading.Barrier(2)
@@ -224,7 +224,7 @@ def test_a_full_queue_that_blocks_is_busy(running: Callable[..., Line]) -> None:
     until(lambda: len(rows(line.store_path, "SELECT * FROM decisions")) == line.state().sources[0].frames)
 
 
-def test_an_engine_that_raises_is_told_and_the_line_runs_on(running: Callable[..., Line]) -> None:
+def test_an_engine_error_is_reported_and_the_line_continues(running: Callable[..., Line]) -> None:
     line = running(pipeline={"batch": 8})
     held = line.model.infer
 
@@ -246,7 +246,7 @@ def test_an_engine_that_raises_is_told_and_the_line_runs_on(running: Callable[..
     line.check_ready()
 
 
-def test_a_thread_that_ends_is_told(running: Callable[..., Line], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_thread_is_reported(running: Callable[..., Line], monkeypatch: pytest.MonkeyPatch) -> None:
     """The process then ends with exit code 70, and systemd starts it again."""
     line = running()
     assert line.healthy
@@ -261,7 +261,7 @@ def test_a_thread_that_ends_is_told(running: Callable[..., Line], monkeypatch: p
         line.check_ready()
 
 
-def test_a_fault_is_told_for_an_hour(running: Callable[..., Line], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_problem_is_shown_for_an_hour(running: Callable[..., Line], monkeypatch: pytest.MonkeyPatch) -> None:
     line = running()
     held = line.model.infer
     line.model.infer = lambda images, **_: 1 / 0  # type: ignore[method-assign,assignment,return-value]
@@ -311,8 +311,8 @@ def test_a_folder_is_watched_each_file_once(running: Callable[..., Line], tmp_pa
     names = [row["frame"] for row in rows(line.store_path, "SELECT frame FROM decisions")]
     assert sorted(names) == sorted(cell.name for cell in cells[:6])
     assert [row["frame"] for row in rows(line.store_path, "SELECT frame FROM faults")] == ["bad.png"]
-    told = lines(out)
-    assert len({line["id"] for line in told}) == 7 and {line["outcome"] for line in told} >= {"fault"}
+    messages = lines(out)
+    assert len({line["id"] for line in messages}) == 7 and {line["outcome"] for line in messages} >= {"fault"}
 
 
 def test_a_file_that_grows_is_waited_for(running: Callable[..., Line], tmp_path: Path, cells: list[Path]) -> None:
@@ -352,8 +352,8 @@ def test_it_stops_after_everything_is_stored(running: Callable[..., Line]) -> No
         asked = [pool.submit(line.submit, BLACK, None, str(i)) for i in range(12)]
         until(lambda: line.state().sources[0].frames > 3)
         assert line.stop()
-        told = [f.result().id for f in asked if f.exception() is None]
-    assert {row["id"] for row in rows(line.store_path, "SELECT id FROM decisions")} == set(told)
+        answered = [f.result().id for f in asked if f.exception() is None]
+    assert {row["id"] for row in rows(line.store_path, "SELECT id FROM decisions")} == set(answered)
     with pytest.raises(Busy, match="the line stops"):
         line.submit(BLACK, None, "")
     with pytest.raises(Busy, match="is not running"):

@@ -1,4 +1,4 @@
-"""`ahl-runtime serve` as a process: started, asked, told to stop, killed at any moment."""
+"""`ahl-runtime serve` as a process: started, asked, stopped, killed at any moment."""
 
 import http.client
 import json
@@ -117,7 +117,7 @@ def put(cells: list[Path], folder: Path, count: int, first: int = 0) -> list[str
     return names
 
 
-def all_told(folder: Path, names: list[str], answered: Sequence[str] = ()) -> None:
+def all_delivered(folder: Path, names: list[str], answered: Sequence[str] = ()) -> None:
     """Each file has exactly one decision, each frame sent over HTTP at most one, and one where an answer came; the sink
     has each of them, in order but for repeats.
     """
@@ -148,15 +148,15 @@ def test_flags_are_enough(served: Callable[..., Served], bundle_path: Path, tmp_
     url = line.url()
     put(cells, tmp_path / "in", 3)
     until(lambda: line.ask("/v1/state")["sources"][0]["frames"] == 3)
-    told = subprocess.run([RUNTIME, "status", "--url", url], capture_output=True, text=True, check=False)
-    assert told.returncode == 0 and "source folder1: live, watching in" in told.stdout, told
+    status = subprocess.run([RUNTIME, "status", "--url", url], capture_output=True, text=True, check=False)
+    assert status.returncode == 0 and "source folder1: live, watching in" in status.stdout, status
     assert line.end() == 0
     assert line.entries()[-1]["message"] == "stopped" and line.entries()[-1]["all_stored"] is True
     gone = subprocess.run([RUNTIME, "status", "--url", url], capture_output=True, text=True, check=False)
     assert gone.returncode == 2 and "does ahl-runtime serve run there?" in gone.stderr
 
 
-def test_systemd_is_told(served: Callable[..., Served], settings: Path, tmp_path: Path) -> None:
+def test_systemd_is_notified(served: Callable[..., Served], settings: Path, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(tmp_path / "notify"))
         listening.settimeout(60)
@@ -171,7 +171,7 @@ def test_systemd_is_told(served: Callable[..., Served], settings: Path, tmp_path
 class Sender:
     """Sends one frame after the other to a server that comes and goes; a frame without an answer is not sent again.
 
-    `answered`: the ids that it was told. `cut`: frames that were on their way when the server died.
+    `answered`: the ids in the answers. `cut`: frames that were on their way when the server died.
     """
 
     def __init__(self, port: int, body: bytes) -> None:
@@ -232,7 +232,7 @@ def test_killed_at_random_moments(
     line.url()
     until(lambda: len(rows(tmp_path / "line.sqlite", "SELECT * FROM decisions WHERE source = 'in'")) >= len(names), 60)
     assert line.end() == 0  # which tells the sink what waits
-    all_told(tmp_path, names, sender.answered)
+    all_delivered(tmp_path, names, sender.answered)
 
 
 @pytest.mark.slow
@@ -251,7 +251,7 @@ def test_a_full_disk(served: Callable[..., Served], settings: Path, tmp_path: Pa
     until(lambda: len(lines(tmp_path / "out.jsonl")) >= 70, 60)
     assert line.ask("/readyz") == {"status": "ok"}
     assert line.end() == 0
-    all_told(tmp_path, names)
+    all_delivered(tmp_path, names)
 
 
 @pytest.mark.slow
@@ -279,4 +279,4 @@ def test_a_clock_that_jumps(served: Callable[..., Served], settings: Path, tmp_p
     assert len(years) == 3
     assert not line.ask("/v1/state")["faults"]
     assert line.end() == 0
-    all_told(tmp_path, names)
+    all_delivered(tmp_path, names)

@@ -249,7 +249,7 @@ def test_old_decisions_go_but_for_marked_ones(line: Line) -> None:
     assert [row["id"] for row in rows(line.store_path, "SELECT id FROM decisions")] == [ids[1]]
 
 
-def test_what_every_sink_was_told_goes(config: Callable[..., LineConfig], tmp_path: Path) -> None:
+def test_messages_that_every_sink_received_are_deleted(config: Callable[..., LineConfig], tmp_path: Path) -> None:
     sinks = [{"name": n, "kind": "jsonl", "path": tmp_path / n / "out.jsonl"} for n in ("a", "b")]
     (tmp_path / "a").mkdir()
     with Line(config(sink=sinks)) as line:

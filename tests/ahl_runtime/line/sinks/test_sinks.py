@@ -102,9 +102,7 @@ def test_a_slow_sink_does_not_slow_the_line(running: Callable[..., Line], receiv
     until(lambda: len(receiver.taken) == 20)
 
 
-def test_what_a_sink_is_not_told_is_seen_and_survives_a_restart(
-    running: Callable[..., Line], receiver: Receiver
-) -> None:
+def test_unsent_messages_are_reported_and_survive_a_restart(running: Callable[..., Line], receiver: Receiver) -> None:
     receiver.answer = lambda: (500, 0.0)
     line = running(sink=[webhook(receiver)])
     for i in range(5):

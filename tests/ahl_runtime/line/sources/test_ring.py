@@ -49,7 +49,7 @@ def marked(image: np.ndarray, number: int) -> np.ndarray:
     return image
 
 
-def told(line: Line) -> tuple[str, str]:
+def state(line: Line) -> tuple[str, str]:
     found = line.state().sources[0]
     return found.state, found.said
 
@@ -136,7 +136,7 @@ def test_no_torn_frame_from_a_writer_at_full_speed(path: Path) -> None:
 @pytest.mark.slow
 def test_a_line_counts_what_was_overwritten(running: Callable[..., Line], path: Path) -> None:
     line = running(source=[source(path, frozen=0, policy="block", queue=4)])
-    until(lambda: told(line)[0] == "gone")  # every frame of a ring that comes later counts
+    until(lambda: state(line)[0] == "gone")  # every frame of a ring that comes later counts
     writer = fast(path, 3.0, 200)
     out, _ = writer.communicate("\n", timeout=PATIENCE)
     written = int(out)
@@ -152,7 +152,7 @@ def test_a_line_counts_what_was_overwritten(running: Callable[..., Line], path: 
 
 def test_every_frame_of_a_slow_writer_grey_ones_too(running: Callable[..., Line], path: Path, cell: np.ndarray) -> None:
     line = running(source=[source(path, roi={"x": 0, "y": 0, "width": 64, "height": 32})])
-    until(lambda: told(line)[0] == "gone")
+    until(lambda: state(line)[0] == "gone")
     assert "does its grabber run?" in line.state().faults[0]
     with Writer(path, 8, cell.size) as ring:
         for number in range(1, 7):
@@ -207,12 +207,12 @@ def test_a_writer_that_is_killed_and_back(running: Callable[..., Line], path: Pa
             assert writer.stdin is not None and writer.stdout is not None
             assert writer.stdout.readline() == "three\n"
             until(lambda before=before: len(frames(line)) >= before + 3, PATIENCE)
-            assert told(line)[0] == "live"
+            assert state(line)[0] == "live"
             writer.stdin.write("\n")
             writer.stdin.flush()
             time.sleep(0.3)
             writer.kill()
-        until(lambda: told(line)[0] == "gone", PATIENCE)
+        until(lambda: state(line)[0] == "gone", PATIENCE)
         assert "no frame for 0.5 s: does the grabber run?" in line.state().faults[0]
         before = len(frames(line))
     line.stop()
@@ -223,10 +223,10 @@ def test_a_writer_that_is_killed_and_back(running: Callable[..., Line], path: Pa
 def test_a_frozen_grabber(running: Callable[..., Line], path: Path, cell: np.ndarray) -> None:
     line = running(source=[source(path, frozen=5)])
     with Writer(path, 8, cell.size) as ring:
-        until(lambda: ring.write(cell) and told(line)[0] == "frozen", PATIENCE)
+        until(lambda: ring.write(cell) and state(line)[0] == "frozen", PATIENCE)
         assert "the camera is frozen" in line.state().faults[0]
         numbers = iter(range(10**9))
-        until(lambda: ring.write(marked(cell, next(numbers))) and told(line)[0] == "live", PATIENCE)
+        until(lambda: ring.write(marked(cell, next(numbers))) and state(line)[0] == "live", PATIENCE)
 
 
 def by_the_page(path: Path, image: np.ndarray, **wrong: int) -> mmap.mmap:
@@ -307,12 +307,12 @@ def test_slots_that_cannot_be(path: Path, cell: np.ndarray) -> None:
 
 def test_a_line_under_a_grabber_that_errs(running: Callable[..., Line], path: Path, cell: np.ndarray) -> None:
     line = running(source=[source(path)])
-    until(lambda: told(line)[0] == "gone")
+    until(lambda: state(line)[0] == "gone")
     by_the_page(path, cell, height=0, id=2)
     until(lambda: rows(line.store_path, "SELECT * FROM faults"), PATIENCE)
     shared = by_the_page(path, cell, id=3)
     until(lambda: len(frames(line)) == 1, PATIENCE)
     struct.pack_into("<Q", shared, 32, 0)
-    until(lambda: "its frame count went back" in told(line)[1], PATIENCE)
+    until(lambda: "its frame count went back" in state(line)[1], PATIENCE)
     by_the_page(path, marked(cell, 1), id=4)
-    until(lambda: len(frames(line)) == 2 and told(line)[0] == "live", PATIENCE)
+    until(lambda: len(frames(line)) == 2 and state(line)[0] == "live", PATIENCE)

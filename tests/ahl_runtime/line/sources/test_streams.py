@@ -66,7 +66,7 @@ def test_a_region_and_a_limit(running: Callable[..., Line], video: Path) -> None
     assert picture is not None and picture[0].shape == (32, 64, 3)
 
 
-def test_a_missing_file_is_told_and_found_when_it_comes(
+def test_a_missing_file_is_reported_and_opened_when_it_comes(
     running: Callable[..., Line], video: Path, tmp_path: Path
 ) -> None:
     later = tmp_path / "later.avi"
@@ -209,11 +209,11 @@ def test_one_damaged_frame_in_ten(running: Callable[..., Line], camera: Camera, 
     faults = until(lambda: rows(line.store_path, "SELECT * FROM faults"))
     assert faults[0]["error"] == "the frame is damaged"
     line.stop()
-    told = len(frames(line)) + len(rows(line.store_path, "SELECT * FROM faults"))
-    assert told == line.state().sources[0].frames - line.state().sources[0].dropped
+    decided = len(frames(line)) + len(rows(line.store_path, "SELECT * FROM faults"))
+    assert decided == line.state().sources[0].frames - line.state().sources[0].dropped
 
 
-def test_an_address_with_a_password_is_never_told(
+def test_an_address_with_a_password_is_never_shown(
     running: Callable[..., Line], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with socket.socket() as s:

@@ -164,15 +164,15 @@ with Store(Path(sys.argv[1]), create=True) as store:
 """
 
 
-def test_what_was_told_survives_a_kill(path: Path, image: Path) -> None:
+def test_printed_decisions_survive_a_kill(path: Path, image: Path) -> None:
     command = [sys.executable, "-c", KILLED, str(path), str(image), str(Path(__file__).parent)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
-        told = [running.stdout.readline().strip() for _ in range(20)]
+        printed = [running.stdout.readline().strip() for _ in range(20)]
         running.kill()
     with Store(path) as store:
         found = [row["id"] for row in store.decisions()]
-    assert found[:20] == told and len(found) < 1000
+    assert found[:20] == printed and len(found) < 1000
 
 
 FULL = """
