@@ -1,4 +1,4 @@
-"""From g to a bundle that a device can trust.
+"""The exporter: from g to a verified and calibrated bundle for a device.
 
     import ahl_export
 

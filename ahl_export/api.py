@@ -24,10 +24,10 @@ AnyPath = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What `export` can be told, as the options of ``ahl export``.
+    """The settings of `export`, as the options of ``ahl export``.
 
-    `alpha`: the false-reject rate that the threshold keeps, with `confidence`. `tail`: with too few normals for alpha,
-    fit a tail, which is a model and no guarantee. `openvino`, `int8`, `trt`: artefacts beside the float32 one.
+    `alpha`: the false-reject rate that the threshold keeps, with `confidence`. `tail`: if there are too few normals for
+    alpha, fit a tail, which is a model and no guarantee. `openvino`, `int8`, `trt`: artefacts besides the float32 one.
     `trt_rtx`: GPUs to compile for, such as ``("sm86", "sm89")``. `sign`: a private key's file. `triton`: a model
     repository to add the graph to.
     """
@@ -47,7 +47,7 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         if (self.trt_compat or self.trt_hardware_compat != "none") and not self.trt:
-            raise ExportError("trt_compat and trt_hardware_compat say how trt builds: give trt too")
+            raise ExportError("trt_compat and trt_hardware_compat are options of trt: give trt too")
         for asked, module, extra in (
             (self.openvino, "openvino", "openvino"),
             (self.trt_rtx, "tensorrt_rtx", "tensorrt-rtx"),
@@ -57,7 +57,7 @@ class ExportOptions:
 
     @property
     def artefacts(self) -> ArtefactChoice:
-        """As the pipeline takes them. ExportError for a GPU that is not known."""
+        """The artefacts that the pipeline builds. ExportError for an unknown GPU."""
         return ArtefactChoice(
             openvino=self.openvino,
             int8=self.int8,
@@ -75,7 +75,7 @@ def export(
     """Write the bundle of a finished run to `out`, proven equal to the model and calibrated, or nothing.
 
     `options`: fields of `ExportOptions`, such as ``alpha=0.01, int8=True``. `report`: called with each line that the
-    command would print. ExportError.
+    command would print. Raises ExportError.
     """
     asked = checked(ExportOptions, options, ExportError)
     folder = run.folder if isinstance(run, Run) else as_path(run, "the run", ExportError)
@@ -94,6 +94,6 @@ def export(
 
 
 def inspect(bundle: Bundle | AnyPath) -> dict[str, Any]:
-    """All that a bundle's manifest says, its path and its digest, JSON-able. ExportError."""
+    """A bundle's manifest, path and digest, JSON-able. Raises ExportError."""
     with raised_as(ExportError, RuntimeFault):
         return inspection.as_json(bundle if isinstance(bundle, Bundle) else open_bundle(bundle))

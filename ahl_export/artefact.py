@@ -1,4 +1,4 @@
-"""An artefact: built by its exporter, then proven, calibrated on its own scores, and described for the manifest."""
+"""An artefact: built by its exporter, proven, calibrated on its own scores, and described in the manifest."""
 
 import io
 from collections.abc import Callable, Mapping
@@ -27,17 +27,17 @@ from ahl_runtime.engines.base import CheckedEngine, cores
 from calibration.beta import beta_cdf
 from calibration.tail import FEWEST
 
-_FEWEST_FRAMES = 30  # calibration.with_frames
+_FEWEST_FRAMES = 30  # for calibration.with_frames
 _UNPROVEN = "not proven, as it could not run where it was exported; the float32 graph"
 
 
 @dataclass(frozen=True, eq=False)
 class BuiltArtefact:
-    """What an exporter hands over. `files`: members by name, in the order that the engine takes them.
+    """The output of an exporter. `files`: members by name, in the order in which the engine takes them.
 
-    `run`: the engine that runs it here; None where that cannot be. `beside`: makes one for frames side by side, a core
-    each, where that is another. `tolerance`: the manifest's. `extras`: plain JSON.
-    `probe`: gives tensors by the names that they have in the ONNX graph, for the error that says where it departs.
+    `run`: the engine that runs the artefact here; None if that is impossible. `parallel`: makes an engine for frames in
+    parallel, one core each, if that differs from `run`. `tolerance`: of the manifest. `extras`: plain JSON.
+    `probe`: returns tensors by their names in the ONNX graph, for the error that says where the artefact departs.
     """
 
     engine: str
@@ -48,12 +48,12 @@ class BuiltArtefact:
     run: CheckedEngine | None
     extras: Mapping[str, Any] = field(default_factory=dict)
     probe: Probe | None = None
-    beside: Callable[[], CheckedEngine] | None = None
+    parallel: Callable[[], CheckedEngine] | None = None
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What thresholds shall keep, as for calibration.fit."""
+    """The guarantee that thresholds must keep, as for calibration.fit."""
 
     alpha: float
     confidence: float
@@ -62,7 +62,7 @@ class Targets:
 
 @dataclass(frozen=True, eq=False)
 class ProvenArtefact:
-    """An artefact for the bundle: the manifest's fields, its members, and what it was found with."""
+    """An artefact for the bundle: the manifest's fields, its members, and its measurements."""
 
     fields: dict[str, Any]
     members: dict[str, bytes]
@@ -71,7 +71,7 @@ class ProvenArtefact:
 
     @property
     def line(self) -> str:
-        """What was found, for the one who waits."""
+        """The measurements in one line, for the user."""
         p = self.fields["parity"]
         if p is None:
             return f"{self.fields['engine']}: cannot run here: not proven, with the thresholds of the float32 graph"
@@ -92,9 +92,9 @@ def finish(
 ) -> ProvenArtefact:
     """Prove an artefact and calibrate it on its own scores.
 
-    `graph`: to_onnx's; `first`: that graph, finished, None while it is the one to finish.
-    One that cannot run here takes the first's thresholds and is marked as not proven. ExportError if it departs from
-    the model or from the first by more than its bounds, or if there are too few normals for its thresholds.
+    `graph`: to_onnx's. `first`: that graph, finished; None if it is the artefact to finish.
+    An artefact that cannot run here takes the first's thresholds and is marked as not proven. ExportError if it departs
+    from the model or from the first by more than its bounds, or if there are too few normals for its thresholds.
     """
     if built.run is None:
         if first is None:
@@ -108,12 +108,12 @@ def finish(
     problem = departs(close, built.bounds)
     if problem:
         raise ExportError(f"{built.engine} disagrees with the model: {problem}{_where(built, evidence, graph, first)}")
-    seen = survey(built.run, evidence, built.beside() if built.beside else None)
+    seen = survey(built.run, evidence, built.parallel() if built.parallel else None)
     fitted = _fit(seen, evidence, targets)
     scores, wanted = _compared(built.run, seen, evidence, first)
     level = (first or fitted).threshold
     differ = (scores > fitted.threshold) != (wanted > level)
-    if first is None:  # the threshold is one of these frames' scores: within rounding of it, either decision is right
+    if first is None:  # the threshold is one of these scores: within rounding of it, both decisions are right
         differ &= np.abs(wanted - level) > built.bounds.score * max(1.0, abs(level))
     flips = int(differ.sum())
     rank = rank_correlation(scores, wanted)
@@ -121,7 +121,7 @@ def finish(
         raise ExportError(
             f"{built.engine} departs from the {'float32 graph' if first else 'model'}: {flips} of {len(scores)} "
             f"decisions differ "
-            f"({built.bounds.flips:.1%} allowed), rank correlation {rank:.4f} ({built.bounds.rank:g} asked)"
+            f"({built.bounds.flips:.1%} allowed), rank correlation {rank:.4f} ({built.bounds.rank:g} required)"
             f"{_where(built, evidence, graph, first)}"
         )
     npz = io.BytesIO()
@@ -157,12 +157,12 @@ def finish(
 
 
 def _too_many(flips: int, n: int, share: float) -> bool:
-    """More than chance allows where so large a share differs, at 95%: of few frames, one that differs says little."""
+    """Whether there are more flips than chance allows at 95% if `share` differ: in few frames, one means little."""
     return flips > 0 and beta_cdf(share, flips, n - flips + 1) < 0.05  # P(Bin(n, share) >= flips)
 
 
 def _where(built: BuiltArtefact, evidence: Evidence, graph: ir.Model, first: ProvenArtefact | None) -> str:
-    """Which layer departs, on the first of the gate's frames; empty where the engine does not show its layers."""
+    """The layer that departs, on the gate's first frame; empty if the engine does not show its layers."""
     if built.probe is None:
         return ""
     frame = evidence.gate[0]
@@ -184,9 +184,9 @@ def _fields(built: BuiltArtefact) -> dict[str, Any]:
 def _compared(
     engine: CheckedEngine, seen: Survey, evidence: Evidence, first: ProvenArtefact | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores whose decisions and ranks are compared, and those that were wanted, float [n] each.
+    """Scores whose decisions and ranks are compared, and the expected scores, float [n] each.
 
-    Against the float32 graph: calibration normals and pseudo anomalies. The graph itself, against torch: the gate's.
+    Against the float32 graph: of calibration normals and pseudo anomalies. That graph against torch: of the gate.
     """
     if first is None:
         scores = [engine.infer(frame[None]).score for frame in evidence.gate]
@@ -195,7 +195,7 @@ def _compared(
 
 
 def _fit(seen: Survey, evidence: Evidence, targets: Targets) -> calibration.Calibration:
-    """Thresholds from the artefact's own scores of normals held out, or from out-of-fold scores carried over to it."""
+    """Thresholds from the artefact's own scores of held-out normals, or from out-of-fold scores carried over to it."""
     rates = (targets.alpha, targets.confidence)
     if folds := evidence.run.folds:
         fitted = calibration.fit_cross(_carried(seen, evidence), *rates, tail=targets.tail)
@@ -214,11 +214,11 @@ def _fit(seen: Survey, evidence: Evidence, targets: Targets) -> calibration.Cali
 
 
 def _carried(seen: Survey, evidence: Evidence) -> list[Scores]:
-    """Out-of-fold scores as the artefact would give them, one array a fold.
+    """Out-of-fold scores as the artefact would give them, one array per fold.
 
-    They come from fold models in torch, and the artefact is made of the final model. What the artefact changes is
-    known of each normal: its own score less the final model's in torch. The backbone, where rounding happens, is the
-    same in all of them, so that much is added to the normal's out-of-fold score.
+    Fold models in torch gave these scores, but the artefact is made of the final model. For each normal the artefact's
+    change is known: its own score minus the final model's score in torch. All models share the backbone, where rounding
+    happens, so this change is added to the normal's out-of-fold score.
     """
     change = seen.normal - evidence.model_scores
     return [np.array(f.scores) + change[list(f.normals)] for f in evidence.run.folds]

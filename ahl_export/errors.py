@@ -1,5 +1,5 @@
-"""What an export refuses to do: one tree, each message with what was wrong, where, and the way out."""
+"""The errors of an export: one tree; each message says what was wrong, where, and the way out."""
 
 
 class ExportError(Exception):
-    """An artefact that cannot be made, cannot be proven equal, or cannot be written."""
+    """An artefact that cannot be built, proven equal, or written."""

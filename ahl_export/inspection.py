@@ -1,4 +1,4 @@
-"""What `ahl inspect` prints: a bundle's artefacts beside each other."""
+"""The output of `ahl inspect`: a bundle's artefacts in one table."""
 
 import math
 from typing import Any
@@ -10,13 +10,13 @@ _UNPROVEN = "not measured"
 
 
 def as_json(bundle: Bundle) -> dict[str, Any]:
-    """Everything that the manifest says, and the bundle's digest; thresholds that reject nothing are null."""
+    """The whole manifest, and the bundle's digest; thresholds that reject nothing are null."""
     path = {"path": str(bundle.path), "digest": bundle.digest, "signed": bundle.signed}
     return {**path, **bundle.manifest.model_dump(mode="json")}
 
 
 def as_text(bundle: Bundle) -> str:
-    """The bundle, its artefacts as a table with one column for each, and what each is and promises."""
+    """The bundle, a table with one column per artefact, and the description and guarantee of each artefact."""
     manifest = bundle.manifest
     settings = manifest.provenance.get("settings", {})
     named = [f"{key} {settings[key]}" for key in ("system", "backbone", "data", "shots", "seed") if key in settings]
@@ -41,7 +41,7 @@ def as_text(bundle: Bundle) -> str:
 
 
 def _column(artefact: Artefact, size: int) -> dict[str, str]:
-    """The rows of one artefact; figures of one that could not run where it was exported are said to be missing."""
+    """The rows of one artefact. Its figures are marked as not measured if it could not run where it was exported."""
     p, decision = artefact.parity, artefact.decision
     return {
         "": artefact.engine,

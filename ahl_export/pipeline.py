@@ -1,4 +1,4 @@
-"""The road of export: g to a graph, the graph to artefacts, each proven and calibrated, and the bundle of them."""
+"""The steps of export: g to a graph, the graph to artefacts, each proven and calibrated, and a bundle of them."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -29,9 +29,9 @@ _FLOAT32 = Bounds(score=1e-4, map=1e-4, flips=0.0, rank=1 - 1e-6)
 
 @dataclass(frozen=True)
 class ArtefactChoice:
-    """Which artefacts a bundle shall carry beside the ONNX graph in float32.
+    """The artefacts that a bundle has besides the ONNX graph in float32.
 
-    `trt_rtx`: the GPUs to compile for, from ``tensorrt_rtx.targets``. `trt_precision`: float16 or float32, of both.
+    `trt_rtx`: the GPUs to compile for, from ``tensorrt_rtx.targets``. `trt_precision`: float16 or float32, for both.
     `trt_compatible`, `trt_hardware`: see ``ahl_runtime.engines.trt_build.Recipe``.
     """
 
@@ -49,7 +49,7 @@ _ONLY_ONNX = ArtefactChoice()
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export made. `triton`: the new version in the model repository."""
+    """The result of an export. `triton`: the new version in the model repository."""
 
     bundle: Bundle
     triton: Path | None = None
@@ -67,9 +67,9 @@ def export(
     triton: Path | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Exported:
-    """Write the bundle of a run, signed with the private key in the file `sign`; its graph to a Triton repository too.
+    """Write the bundle of a run, signed with the private key in `sign`. Also add its graph to a Triton repository.
 
-    ExportError, TrainError, CalibrationError, SigningError or BundleError; then nothing is written.
+    Raises ExportError, TrainError, CalibrationError, SigningError or BundleError; then nothing is written.
     """
     _check_writable(out)
     checked_rates(alpha, confidence, None)
@@ -90,7 +90,7 @@ def export(
     for built in _artefacts(graph, wanted, evidence, finished, report):
         first = finished[0] if finished else None
         finished.append(finish(built, evidence, targets, references, model, first))
-        del built  # its engine, before the next one is built
+        del built  # frees its engine before the next one is built
         trim()
         report(finished[-1].line)
         if first is None:
@@ -120,9 +120,9 @@ def _artefacts(
     finished: list[ProvenArtefact],
     report: Callable[[str], None],
 ) -> Iterator[BuiltArtefact]:
-    """Each artefact, built when the one before it is finished: the float32 graph first.
+    """Build each artefact after the one before is finished, the float32 graph first.
 
-    Those for CPUs are cut into bands.
+    Graphs for CPUs are cut into bands.
     """
     model = from_bytes(graph)
     data = to_bytes(banded(model))
@@ -134,7 +134,7 @@ def _artefacts(
         1e-4,
         OrtEngine(data),
         probe=partial(probe, model),
-        beside=lambda: OrtEngine(data, 1),
+        parallel=lambda: OrtEngine(data, 1),
     )
     unit = spread(finished[0].survey.normal)
     if wanted.openvino:
@@ -169,7 +169,7 @@ def _provenance(run: Run) -> dict[str, Any]:
         "calibration_normal": len(run.split.calibration_normal),
         "train_anomaly": len(run.split.train_anomaly),
     }
-    # Paths say nothing elsewhere; the weights' digest and the counts do.
+    # Paths mean nothing on another machine; the weights' digest and the counts do.
     settings = {**run.config.to_json(), "backbone_weights": None, "feedback": None}
     kept = ("versions", "backbone_digest", "supersample")
     folds = [len(f.normals) for f in run.folds]
@@ -177,6 +177,6 @@ def _provenance(run: Run) -> dict[str, Any]:
 
 
 def _check_writable(out: Path) -> None:
-    """Before minutes of work: the folder must be there."""
+    """ExportError, before minutes of work, if `out` cannot be written."""
     if out.is_dir() or not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
         raise ExportError(f"{out} cannot be written: give --out a file in a folder that exists and is writable")

@@ -1,4 +1,4 @@
-"""Where training runs, on a GPU where there is one, otherwise on the CPU; and in which precision."""
+"""The device (GPU or CPU) and the precision that training uses."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ PRECISIONS = ("auto", "float16", "float32")
 
 
 def device(wanted: str = "auto") -> torch.device:
-    """One of ``DEVICES``; auto: the GPU if there is one. ConfigError for any other, and where there is none."""
+    """One of ``DEVICES``; "auto" means the GPU if there is one. ConfigError for another name, or if there is no GPU."""
     if wanted not in DEVICES:
         raise ConfigError(f"device is {wanted!r}: choose {', '.join(DEVICES)}")
     if wanted == "cuda" and not torch.cuda.is_available():
@@ -21,9 +21,9 @@ def device(wanted: str = "auto") -> torch.device:
 
 
 def precision(wanted: str, there: torch.device) -> str:
-    """Of the backbone where features are extracted, one of ``PRECISIONS`` but auto, which is float16 on a GPU alone.
+    """The backbone's precision during feature extraction: "float16" or "float32".
 
-    ConfigError for any other.
+    ``wanted``: one of ``PRECISIONS``; "auto" gives float16 on a GPU and float32 on a CPU. ConfigError for other values.
     """
     if wanted not in PRECISIONS:
         raise ConfigError(f"precision is {wanted!r}: choose {', '.join(PRECISIONS)}")
@@ -34,7 +34,7 @@ def precision(wanted: str, there: torch.device) -> str:
 
 @contextmanager
 def ieee() -> Iterator[None]:
-    """Within it, float32 convolutions of a GPU keep all bits: torch rounds them to TF32 by itself, products never."""
+    """Compute float32 convolutions on a GPU with all bits. By default torch rounds them (not products) to TF32."""
     cudnn = torch.backends.cudnn
     before, cudnn.allow_tf32 = cudnn.allow_tf32, False
     try:

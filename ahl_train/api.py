@@ -29,9 +29,9 @@ def train(
     """Learn g from the images of `data` and write it into the run folder `out`.
 
     `data`: ``elpv``, ``NAME:DIR`` for a published set, or a folder in MVTec AD layout. `settings`: fields of
-    `TrainConfig`, such as ``shots=10, seed=0, system="ahl-density"``. `resume`: go on after the last whole epoch.
-    `cache`: the folder of features that are kept. `device`: auto, cpu or cuda. `precision`: of features, auto, float16
-    or float32. `report`: called with each line that the command would print. TrainError.
+    `TrainConfig`, such as ``shots=10, seed=0, system="ahl-density"``. `resume`: continue after the last complete epoch.
+    `cache`: the folder that stores features. `device`: auto, cpu or cuda. `precision`: of features, auto, float16
+    or float32. `report`: called with each line that the command would print. Raises TrainError.
     """
     config = TrainConfig.checked({**settings, "data": data})
     kept = None if cache is None else as_path(cache, "cache", RunError)
@@ -41,11 +41,11 @@ def train(
 
 
 def evaluate(run: Run | AnyPath, *, pixel: bool = False) -> Evaluation:
-    """AUROC of a finished run on its test images. `pixel`: of the maps too, where there are masks. TrainError."""
+    """AUROC of a finished run on its test images. `pixel`: also of the maps, if there are masks. Raises TrainError."""
     with raised_as(DataError, RuntimeFault):
         return evaluation.evaluate(run if isinstance(run, Run) else load_run(run), pixel=pixel)
 
 
 def load_run(path: AnyPath) -> Run:
-    """A finished run folder. RunError, WeightsError."""
+    """Load a finished run folder. Raises RunError or WeightsError."""
     return run.load_run(as_path(path, "the run", RunError))

@@ -1,4 +1,4 @@
-"""The settings of a run: frozen, validated together, every wrong one reported at once."""
+"""The settings of a run: frozen and validated together; one error lists every wrong value."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -27,11 +27,11 @@ class Schedule:
     outer_steps: int  # steps of g on the query losses, per epoch
     batch: int  # a third each of normal, seen and pseudo samples
     watched: int  # query samples per group that psi watches
-    pseudo: int | None  # pseudo anomalies of a support or query set, at most; None: half of its normals
+    pseudo: int | None  # most pseudo anomalies in a support or query set; None: half of its normals
     inner_lr: float = 2e-4
     outer_lr: float = 2e-3
     weight_decay: float = 1e-4
-    decay_every: int = 10  # epochs, a factor of 0.1
+    decay_every: int = 10  # epochs between two decays by a factor of 0.1
     clip: float = 1.0  # gradient norm of g
 
 
@@ -39,10 +39,9 @@ _PAPER = Schedule(epochs=30, inner_steps=60, outer_steps=20, batch=48, watched=1
 SCHEDULES = {
     # The released settings: 3 passes of 20 batches of 48.
     "paper": _PAPER,
-    # As long where heads cost little, on few pseudo anomalies; few inner steps (docs/results/accuracy.md).
+    # For cheap heads: as long as "paper", with few pseudo anomalies and few inner steps (docs/results/accuracy.md).
     "light": replace(_PAPER, inner_steps=4, watched=32, pseudo=48),
-    # For heads that cost much, chosen by the query loss: shorter, or with an earlier decay, it is still falling at
-    # the end.
+    # For expensive heads. The query loss decided: with fewer epochs or an earlier decay it still falls at the end.
     "short": Schedule(epochs=10, inner_steps=4, outer_steps=8, batch=24, watched=32, pseudo=48, decay_every=8),
 }
 
@@ -57,15 +56,15 @@ class TrainConfig:
     seed: int = 0
     setting: Literal["general", "hard"] = "general"
     seen_class: str | None = None
-    # On held-out normals, or ("cross") on all of them, each scored out of fold; "auto": as ``settled`` finds right.
+    # "split": on held-out normals; "cross": on all of them, each scored out of fold; "auto": see ``settled``.
     calibrate: Calibrate = "auto"
-    calibration: int | None = None  # held-out normals; None: protocol.split decides, 473 at most
-    folds: int | None = None  # of "cross"; None: the system's own, or 10
-    feedback: Path | None = None  # a folder of images that were marked on the device, to train on too
+    calibration: int | None = None  # held-out normals; None: data.split decides, 473 at most
+    folds: int | None = None  # for "cross"; None: the system's own number, or 10
+    feedback: Path | None = None  # a folder of images labelled on the device, to train on too
     backbone: str = DEFAULT
     backbone_weights: Path | None = None
-    schedule: str = "auto"  # the system's own, "light" or "short"
-    epochs: int | None = None  # overrides the schedule's
+    schedule: str = "auto"  # "auto": the system's own; or a key of SCHEDULES
+    epochs: int | None = None  # overrides the schedule's number
     clusters: int = 3  # K of HADG
     grouping: Grouping = "clusters"
     augmentations: tuple[str, ...] = tuple(AUGMENTATIONS)
@@ -101,7 +100,8 @@ class TrainConfig:
             ),
             (
                 self.feedback is None or not cross,
-                "feedback is no fair sample of normals, and calibrate cross calibrates on all that train: choose split",
+                "feedback is not a fair sample of normals, but calibrate cross calibrates on all images that train: "
+                "choose split",
             ),
             (
                 self.grouping in get_args(Grouping),
@@ -124,15 +124,16 @@ class TrainConfig:
 
     @property
     def steps(self) -> Schedule:
-        """The schedule, with its override; ConfigError for an unknown system."""
+        """The schedule, with ``epochs`` applied. ConfigError for an unknown system."""
         schedule = SCHEDULES[system(self.system).schedule if self.schedule == "auto" else self.schedule]
         return schedule if self.epochs is None else replace(schedule, epochs=self.epochs)
 
     def settled(self, normals: int) -> "TrainConfig":
-        """The settings of a set with so many train normals: "split", or "cross" with its ``folds``, no longer "auto".
+        """The settings for a dataset with this many train normals: "auto" becomes "split", or "cross" with ``folds``.
 
-        Cross where those that would be held out are too few to promise 1% at 95%, for a system that scores its normals
-        out of fold anyway, and where folds were given; else split, so with feedback or a number of calibration normals.
+        "auto" becomes cross if ``folds`` is given. It also becomes cross if all of these hold: a split would hold out
+        too few normals to guarantee 1% at 95%, the system scores its normals out of fold anyway, and there are neither
+        feedback nor a number of calibration normals. Otherwise it becomes split.
         """
         own = system(self.system).folds
         few = held_out_of(normals) < CONFIDENT and own and self.feedback is None and self.calibration is None
@@ -142,12 +143,12 @@ class TrainConfig:
 
     @property
     def held_out(self) -> int | None:
-        """Normals to hold out, once settled; None: as many as the split finds right."""
+        """Number of normals to hold out, once settled; None: the split decides."""
         return 0 if self.calibrate == "cross" else self.calibration
 
     @property
     def fold_count(self) -> int:
-        """Folds of the train normals, once settled; 0 without cross-calibration."""
+        """Number of folds of the train normals, once settled; 0 without cross-calibration."""
         return self.folds or 0
 
     def to_json(self) -> dict[str, Any]:
@@ -156,5 +157,5 @@ class TrainConfig:
 
     @classmethod
     def checked(cls, given: Mapping[str, Any]) -> "TrainConfig":
-        """Settings by name, as people and files give them; ConfigError names every key and value that is wrong."""
+        """Settings by name, as users and files give them. ConfigError names every wrong key and value."""
         return checked(cls, given, ConfigError)

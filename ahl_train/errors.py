@@ -2,15 +2,15 @@
 
 
 class TrainError(Exception):
-    """Root of the tree: the command line prints its message as one line and exits 2."""
+    """Root of the tree. The command line prints its message as one line and exits with 2."""
 
 
 class DataError(TrainError):
-    """Images, masks, labels or folders that cannot serve as asked."""
+    """Images, masks, labels or folders that cannot be used as requested."""
 
 
 class ConfigError(TrainError):
-    """A setting with a value that is unknown, out of range or in conflict with another."""
+    """A setting whose value is unknown, out of range or in conflict with another."""
 
 
 class WeightsError(TrainError):
@@ -22,4 +22,4 @@ class RunError(TrainError):
 
 
 class MissingExtraError(TrainError):
-    """A part of the library whose extra is not installed."""
+    """An optional part of the library whose extra is not installed."""

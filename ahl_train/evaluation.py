@@ -1,4 +1,4 @@
-"""A finished run on its test images: AUROC of the scores; of the maps, where there are masks, AUROC and AUPRO."""
+"""Evaluates a finished run on its test images: AUROC of scores and, with masks, AUROC and AUPRO of maps."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,13 +15,13 @@ from ahl_train.data.images import load, load_mask
 from ahl_train.errors import DataError
 from ahl_train.run import Run
 
-FPR_LIMIT = 0.3  # of AUPRO, as the field reports it
-_LEVELS = 1 << 20  # to which pixels are rounded, so that memory does not grow with their number
+FPR_LIMIT = 0.3  # upper limit for AUPRO, as the field reports it
+_LEVELS = 1 << 20  # pixels are rounded to so many levels, so that memory does not grow with their number
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures of a run; those of pixels are None unless asked for."""
+    """Figures of a run. The pixel figures are None unless requested."""
 
     images: int
     anomalies: int
@@ -32,7 +32,7 @@ class Evaluation:
 
 
 def evaluate(run: Run, *, pixel: bool = False) -> Evaluation:
-    """Score the test images as the exported model would. DataError if they cannot tell."""
+    """Score the test images as the exported model would. DataError if labels or requested masks are missing."""
     test, where = run.split.test, run.folder
     labels = [s.label for s in test]
     if len(set(labels)) < 2:
@@ -63,10 +63,10 @@ def pixels(maps: Sequence[NDArray[np.float32]], masks: Iterable[NDArray[np.bool_
     AUPRO is the mean overlap with each connected region (8 neighbours) over the false-positive rate, up to FPR_LIMIT
     and divided by it (Bergmann et al. 2021, The MVTec Anomaly Detection Dataset, 5.2). Masks are read one by one.
     """
-    low, high = min(m.min() for m in maps), max(m.max() for m in maps)  # upsampled values stay between
+    low, high = min(m.min() for m in maps), max(m.max() for m in maps)  # upsampled values stay in this range
     if not (np.isfinite(low) and np.isfinite(high)):
         raise DataError("the anomaly maps hold numbers that are not finite: train again")
-    good, bad, overlap = np.zeros((3, _LEVELS))  # pixels at each level; those of a region share the weight of 1
+    good, bad, overlap = np.zeros((3, _LEVELS))  # pixels at each level; a region's pixels share a weight of 1
     regions = 0
     for anomaly_map, mask in zip(maps, masks, strict=True):
         fine = F.interpolate(torch.from_numpy(anomaly_map)[None, None], mask.shape, mode="bilinear")[0, 0].numpy()
@@ -79,14 +79,14 @@ def pixels(maps: Sequence[NDArray[np.float32]], masks: Iterable[NDArray[np.bool_
         overlap += np.bincount(levels[mask], share[region[mask]], minlength=_LEVELS)
         regions += found
     if not (good.any() and bad.any()):
-        raise DataError("the masks mark no pixel, or all of them: pixels need both to be judged")
+        raise DataError("the masks mark no pixel, or all of them: pixel figures need both")
     defect, level = np.stack([good, bad]).nonzero()
     auroc = roc_auc_score(defect, level, sample_weight=np.stack([good, bad])[defect, level])
     return float(auroc), _area(good, overlap / regions)
 
 
 def _area(good: NDArray[np.float64], overlap: NDArray[np.float64]) -> float:
-    """Under the curve of overlap over false-positive rate, thresholds falling, up to FPR_LIMIT and divided by it."""
+    """Area under overlap over false-positive rate, for falling thresholds, up to FPR_LIMIT and divided by it."""
     reached = np.flatnonzero(good + overlap)[::-1]
     rate = np.append(0, np.cumsum(good[reached]) / good.sum())
     height = np.append(0, np.cumsum(overlap[reached]))

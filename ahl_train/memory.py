@@ -1,4 +1,4 @@
-"""Memory that is freed and soon needed again stays with the process."""
+"""Keeps freed memory in the process, because it is soon needed again."""
 
 import ctypes
 import sys
@@ -7,18 +7,18 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # glibc's malloc.h
 
 
 def keep() -> None:
-    """Of this process, from now on; on Linux with glibc, elsewhere nothing.
+    """Keep freed memory in this process from now on. Works on Linux with glibc; does nothing elsewhere.
 
-    glibc gives large blocks back at once and asks for them anew: for a step of CDL, whose tensors have tens of
-    megabytes, the system's clearing of pages took as long as the arithmetic.
+    glibc returns large blocks to the system at once and requests them again. In a step of CDL, whose tensors have tens
+    of megabytes, the system's clearing of pages took as long as the arithmetic.
     """
     _set(0, 2**31 - 1)
 
 
 def release() -> None:
-    """The opposite of ``keep``, glibc's own numbers.
+    """Restore glibc's own settings: the opposite of ``keep``.
 
-    Where small blocks that stay lie between large ones that go, kept memory grows by a large block each time.
+    If small blocks that stay lie between large freed ones, kept memory grows by a large block each time.
     """
     _set(65536, 128 * 1024)
 

@@ -1,4 +1,4 @@
-"""The run folder: how a run was made, where it stands, and what it learned."""
+"""The run folder: the settings, the state and the results of a run."""
 
 import json
 import math
@@ -28,7 +28,7 @@ _GROUPS = ("train_normal", "calibration_normal", "train_anomaly", "test")
 
 @dataclass(frozen=True)
 class Fold:
-    """`normals`: indices of train normals; `scores`: theirs, by what was fitted or trained without them."""
+    """`normals`: indices of train normals; `scores`: their scores from a fit or a training without them."""
 
     normals: tuple[int, ...]
     scores: tuple[float, ...]
@@ -36,7 +36,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, read back. `folds`: out-of-fold scores of all train normals, or () where some were held out."""
+    """A finished run, loaded. `folds`: out-of-fold scores of all train normals, or () if some were held out."""
 
     folder: Path
     config: TrainConfig
@@ -47,24 +47,24 @@ class Run:
 
     @property
     def calibration_normals(self) -> tuple[Sample, ...]:
-        """The normals that thresholds come from: those held out, or all of them where they were scored out of fold."""
+        """The normals that set the thresholds: the held-out ones, or all of them if they were scored out of fold."""
         return self.split.train_normal if self.folds else self.split.calibration_normal
 
 
 class RunFolder:
-    """Files of a run. Each is written aside and renamed; a kill leaves the old or the new one."""
+    """Files of a run. Each is written to a temporary file and renamed: a kill leaves the old or the new file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def create(self, config: TrainConfig, split: Split, extra: dict[str, Any]) -> None:
-        """Write how the run is made. RunError if the folder holds a run already."""
+        """Write the run's settings and split. RunError if the folder already holds a run."""
         if (self.path / "run.json").exists():
-            raise RunError(f"{self.path} holds a run: go on with --resume, or choose another --out")
+            raise RunError(f"{self.path} holds a run: continue with --resume, or choose another --out")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"{self.path} cannot be made: {error.strerror}; choose another --out") from error
+            raise RunError(f"{self.path} cannot be created: {error.strerror}; choose another --out") from error
         groups = {name: [_sample_to_json(s) for s in getattr(split, name)] for name in _GROUPS}
         self.save_json(
             "split.json",
@@ -73,7 +73,7 @@ class RunFolder:
         self.save_json("run.json", {"settings": config.to_json(), "versions": _versions(), **extra})
 
     def require_same(self, config: TrainConfig) -> TrainConfig:
-        """Those settings as the run settled them; RunError unless the folder holds a run of them."""
+        """The recorded settings, with "auto" resolved. RunError unless the folder holds a run with these settings."""
         recorded = self.read_json("run.json")["settings"]
         wanted = json.loads(json.dumps(config.to_json()))
         if config.calibrate == "auto":
@@ -81,7 +81,9 @@ class RunFolder:
         if config.folds is None:
             wanted["folds"] = recorded.get("folds")
         different = [
-            f"{k}: {recorded.get(k)!r} there, {wanted[k]!r} asked" for k in wanted if recorded.get(k) != wanted[k]
+            f"{k}: {recorded.get(k)!r} in the folder, {wanted[k]!r} requested"
+            for k in wanted
+            if recorded.get(k) != wanted[k]
         ]
         if different:
             raise RunError(f"{self.path} holds a run of other settings ({'; '.join(different)}): choose another --out")
@@ -92,14 +94,14 @@ class RunFolder:
         if self.read_json("run.json")["backbone_digest"] != spec.digest:
             given = spec.file or "those that timm downloads"
             raise RunError(
-                f"{self.path} was made with other weights of {spec.name} than {given}: bring those back, or train again"
+                f"{self.path} was made with other weights of {spec.name} than {given}: restore those, or train again"
             )
 
     def require_precision(self, wanted: str) -> str:
-        """That of the run's features; RunError where another is wanted than "auto"."""
-        recorded = str(self.read_json("run.json").get("precision", "float32"))  # runs of before it could be chosen
+        """The precision of the run's features. RunError if another precision than this or "auto" is wanted."""
+        recorded = str(self.read_json("run.json").get("precision", "float32"))  # older runs have no such entry
         if wanted not in ("auto", recorded):
-            raise RunError(f"{self.path} holds a run on {recorded} features, {wanted} asked: choose another --out")
+            raise RunError(f"{self.path} holds a run on {recorded} features, {wanted} requested: choose another --out")
         return recorded
 
     def read_json(self, name: str) -> dict[str, Any]:
@@ -118,16 +120,16 @@ class RunFolder:
         return data
 
     def fold(self, k: int) -> "RunFolder":
-        """The folder of the k-th fold, which holds its checkpoint until its scores are there. RunError."""
+        """The folder of the k-th fold. It holds the fold's checkpoint until the fold has scores. RunError."""
         path = self.path / f"fold-{k}"
         try:
             path.mkdir(exist_ok=True)
         except OSError as error:
-            raise RunError(f"{path} cannot be made ({error.strerror}): free space, then --resume") from error
+            raise RunError(f"{path} cannot be created ({error.strerror}): free space, then --resume") from error
         return RunFolder(path)
 
     def load_fold(self, k: int) -> Fold | None:
-        """The k-th fold, or None where it is not finished. RunError if it is damaged."""
+        """The k-th fold, or None if it is not finished. RunError if it is damaged."""
         name = f"fold-{k}/{SCORES}"
         if not (self.path / name).exists():
             return None
@@ -137,15 +139,15 @@ class RunFolder:
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{self.path / name} is damaged ({error!r}): delete it, then --resume") from error
         if len(found.normals) != len(found.scores) or not all(math.isfinite(s) for s in found.scores):
-            raise RunError(f"{self.path / name} is damaged (not one score a normal): delete it, then --resume")
+            raise RunError(f"{self.path / name} is damaged (not one score per normal): delete it, then --resume")
         return found
 
     def save_fold(self, k: int, fold: Fold) -> None:
-        """Keep the k-th fold. RunError."""
+        """Save the k-th fold. RunError."""
         self.fold(k).save_json(SCORES, asdict(fold))
 
     def load_split(self) -> Split:
-        """The split as it was dealt."""
+        """The run's split."""
         data = self.read_json("split.json")
         groups = {name: tuple(_sample_from_json(s) for s in data[name]) for name in _GROUPS}
         return Split(**data | groups)
@@ -155,7 +157,7 @@ class RunFolder:
         self._write(name, lambda file: torch.save(state, file))
 
     def load(self, name: str) -> dict[str, Any] | None:
-        """Tensors, or None where they were not saved yet. No code is unpickled."""
+        """Load tensors, or None if they have not been saved yet. No code is unpickled."""
         file = self.path / name
         if not file.exists():
             return None
@@ -166,7 +168,7 @@ class RunFolder:
         return state
 
     def log(self, line: dict[str, Any]) -> None:
-        """Append to metrics.jsonl; an epoch that was logged but not checkpointed is logged again by the resumed run."""
+        """Append to metrics.jsonl. A resumed run logs an epoch again if it was logged but not checkpointed."""
         file = self.path / "metrics.jsonl"
         try:
             with file.open("a") as handle:
@@ -180,7 +182,7 @@ class RunFolder:
 
     def _write(self, name: str, write: Callable[[BinaryIO], object]) -> None:
         target = self.path / name
-        aside = target.with_name(f".{name}.part")  # one name: what a kill leaves, the next write takes over
+        aside = target.with_name(f".{name}.part")  # always the same name: the next write overwrites what a kill left
         try:
             with aside.open("wb") as file:
                 write(file)
@@ -194,7 +196,7 @@ class RunFolder:
 
 
 def load_run(path: Path) -> Run:
-    """Read a finished run back; RunError if it is none."""
+    """Load a finished run. RunError if the folder holds none."""
     folder = RunFolder(path)
     record = folder.read_json("run.json")
     config = TrainConfig.checked(record["settings"])

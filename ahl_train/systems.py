@@ -1,6 +1,6 @@
-"""The systems of the tables, ours, and those of plug-ins: which base model, and whether AHL wraps it.
+"""The systems: those of the tables, ours, and those of plug-ins. Each has a base model, and says whether AHL wraps it.
 
-Light: a system's module, with torch, is imported when the system is used.
+This module is light: a system's own module, which imports torch, is imported at its first use.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class System:
     """A row of the tables."""
 
     title: str
-    base: Callable[[Extractor, int], Base]  # of the extractor and the number of seen anomalies
+    base: Callable[[Extractor, int], Base]  # from the extractor and the number of seen anomalies
     ahl: bool  # wrapped by AHL, or trained plainly on everything
-    schedule: str = "light"  # what "auto" is to it: a key of config.SCHEDULES
-    least: int = 1  # train normals
-    folds: int = 0  # in which it scores its train normals out of fold as it learns, at no cost; 0: it does not
+    schedule: str = "light"  # the schedule for "auto": a key of config.SCHEDULES
+    least: int = 1  # train normals needed
+    folds: int = 0  # of the out-of-fold scores that it gives its train normals while it learns, at no cost; 0: none
 
 
 SYSTEMS: Registry[System] = Registry(
@@ -46,16 +46,16 @@ SYSTEMS: Registry[System] = Registry(
     ConfigError,
 )
 DEFAULT_SYSTEM = "ahl-density"
-_FORMER = {"ahl-plus": "ahl-density"}  # names in runs that were made before
+_FORMER = {"ahl-plus": "ahl-density"}  # names in older runs
 
 
 def canonical(name: str) -> str:
-    """Today's name of a system."""
+    """The current name of a system."""
     return _FORMER.get(name, name)
 
 
 def system(name: str) -> System:
-    """ConfigError, naming the choices, for an unknown name, and for a plug-in that cannot be imported."""
+    """The system of that name. ConfigError, with the choices, for an unknown name, or for a broken plug-in."""
     try:
         return SYSTEMS[canonical(name)]
     except KeyError:

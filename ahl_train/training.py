@@ -1,4 +1,4 @@
-"""The road of training: images, a split, out-of-fold scores where asked, g."""
+"""The steps of training: images, a split, out-of-fold scores if requested, g."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -33,18 +33,18 @@ def train(
     precision: str = "auto",
     report: Callable[[str], None] = lambda line: None,
 ) -> Run:
-    """Train g into the run folder ``out``; with ``resume``, go on after its last whole epoch.
+    """Train g into the run folder ``out``; with ``resume``, continue after its last complete epoch.
 
-    ``device``: one of ``accelerator.DEVICES``; ``precision``: of the backbone where features are extracted, one of
-    ``accelerator.PRECISIONS``, and the run's own where it is resumed. TrainError for anything that the data, the
-    weights, the settings, the device or the folder make impossible.
+    ``device``: one of ``accelerator.DEVICES``. ``precision``: the backbone's during feature extraction, one of
+    ``accelerator.PRECISIONS``; a resumed run keeps its own. TrainError if the data, the weights, the settings, the
+    device or the folder make training impossible.
     """
     there = accelerator.device(device)
     chosen_precision = accelerator.precision(precision, there)
     folder = RunFolder(out)
     chosen = system(config.system)
     spec = BackboneSpec(config.backbone, config.backbone_weights)
-    digest = spec.digest  # before minutes of work: are the weights there?
+    digest = spec.digest  # fails here, before minutes of work, if the weights are missing
     started = perf_counter()
     if resume and (out / "run.json").exists():
         config = folder.require_same(config)
@@ -59,7 +59,7 @@ def train(
             dealt, marked = feedback.add(dealt, config.feedback)
             for line in marked["left_out"]:
                 report(f"left out of the feedback: {line}")
-            report(f"feedback: {marked['good']} normals and {marked['anomaly']} anomalies more to train on")
+            report(f"feedback: {marked['good']} normals and {marked['anomaly']} anomalies added to training")
         _require_normals(config, dealt)
         supersample = supersample_for(dealt.train_normal)
         extractor = Extractor(spec, supersample)
@@ -73,7 +73,7 @@ def train(
         folder.create(config, dealt, {**extra, **({"feedback": marked} if marked else {})})
         report(_groups(config, dealt))
         if dealt.train_anomaly and not any(s.label for s in dealt.test):
-            report("all anomalies train and none is left to test: ahl evaluate will want some, ask for fewer --shots")
+            report("all anomalies train and none remains for the test, which ahl evaluate needs: ask for fewer --shots")
 
     store = FeatureStore(cache or default_cache(), extractor.to(there), half=chosen_precision == "float16")
     with Progress(transient=True) as progress:
@@ -92,7 +92,7 @@ def train(
 def deal(
     config: TrainConfig, report: Callable[[str], None] = lambda line: None
 ) -> tuple[TrainConfig, Split, list[str]]:
-    """The settings as the images settle them, the split, and the images left out: a line for each, reported too."""
+    """The settled settings, the split, and a line for each image left out; the lines are reported too."""
     dataset, left_out = usable(load_dataset(config.data))
     for line in left_out:
         report(f"left out: {line}")
@@ -102,7 +102,7 @@ def deal(
 
 
 def split_of(dataset: Dataset, config: TrainConfig) -> tuple[TrainConfig, Split]:
-    """The settings as the dataset settles them, and the split. DataError."""
+    """The settings as settled for the dataset, and the split. DataError."""
 
     def dealt(held_out: int | None) -> Split:
         return split(
@@ -116,17 +116,17 @@ def split_of(dataset: Dataset, config: TrainConfig) -> tuple[TrainConfig, Split]
 
     whole = dealt(0)
     settled = config.settled(len(whole.train_normal))
-    # Of fewer than the system needs at all, that is what has to be said.
+    # If there are fewer normals than the system needs at all, `_require_normals` raises the better error.
     if settled.fold_count > len(whole.train_normal) >= system(config.system).least:
         raise DataError(
-            f"{dataset.name}: {settled.fold_count} folds asked of {len(whole.train_normal)} train normals: "
+            f"{dataset.name}: {settled.fold_count} folds requested for {len(whole.train_normal)} train normals: "
             "ask for fewer --folds, or add normal images"
         )
     return settled, dealt(settled.held_out)
 
 
 def _groups(config: TrainConfig, dealt: Split) -> str:
-    """Who trains, calibrates and is tested, in a line."""
+    """One line: how many images train, calibrate and test."""
     normals, held_out = len(dealt.train_normal), len(dealt.calibration_normal)
     calibrate = f"and calibrate in {config.fold_count} folds" if config.fold_count else f"and {held_out} calibrate"
     tested = sum(s.label for s in dealt.test)
@@ -137,11 +137,11 @@ def _groups(config: TrainConfig, dealt: Split) -> str:
 
 
 def _require_normals(config: TrainConfig, dealt: Split) -> None:
-    """DataError for fewer train normals than the system needs, before a folder is made."""
+    """DataError for fewer train normals than the system needs, before a folder is created."""
     chosen, there = system(config.system), len(dealt.train_normal)
     if there < chosen.least:
         tested = sum(s.label == 0 for s in dealt.test)
         raise DataError(
-            f"{chosen.title} needs {chosen.least} train normals at least, there are {there}; "
+            f"{chosen.title} needs at least {chosen.least} train normals, there are {there}; "
             f"{len(dealt.calibration_normal)} calibrate and {tested} test: add images of good parts"
         )

@@ -1,4 +1,4 @@
-"""g, unified: one module from uint8 pixels to score, map and head scores; what the exporter turns to a graph."""
+"""g as one module, from uint8 pixels to score, map and head scores. The exporter turns it into a graph."""
 
 import torch
 from torch import Tensor, nn

@@ -1,1 +1,1 @@
-"""One file for each engine that a bundle can carry an artefact for."""
+"""One file for each engine that a bundle can have an artefact for."""

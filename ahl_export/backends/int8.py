@@ -1,9 +1,9 @@
 """INT8: static quantisation of the graph's convolutions, and the measured search for those that stay in float32.
 
-Activations are unsigned 8-bit integers, weights signed ones, per channel, of 7 bits: x86 CPUs without VNNI add pairs
-of products in 16 bits, which 8-bit weights overflow, and a file must score alike on every CPU. What rounding the
-weights does to a layer's mean is taken back in its bias (Nagel et al. 2019, Data-Free Quantization, 4.2). Everything
-that is no convolution stays in float32: resize, densities, scores.
+Activations are unsigned 8-bit integers. Weights are signed 7-bit integers, per channel: x86 CPUs without VNNI add pairs
+of products in 16 bits, which 8-bit weights overflow, and a file must score alike on every CPU. Biases correct the
+change that rounded weights make to a layer's mean (Nagel et al. 2019, Data-Free Quantization, 4.2). Everything except
+convolutions stays in float32: resize, densities, scores.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -29,29 +29,29 @@ from ahl_runtime.engines.ort import OrtEngine
 from ahl_train.features import Item
 
 ENGINE = "onnxruntime-int8"
-BOUNDS = Bounds(score=0.25, map=1.5, flips=0.01, rank=0.98)  # maps move most where they are too low to show colour
-_TOLERANCE = 0.05  # CPUs round differently by one unit of float32, which may tip an activation to the next integer
-_NORMALS, _PSEUDO = 16, 8  # frames that ranges are measured on
+BOUNDS = Bounds(score=0.25, map=1.5, flips=0.01, rank=0.98)  # maps differ most where they are too low to be coloured
+_TOLERANCE = 0.05  # CPUs round float32 differently by one unit, which may change an activation's integer
+_NORMALS, _PSEUDO = 16, 8  # frames that measure the ranges
 _KINDS = ("cutmix", "cutpaste", "draem")
-_PROBES = 8  # frames of each kind that the search looks at; at every other one, for the noise of a part alone
-_TIMED = 6  # of them, for what a unit saves
+_PROBES = 8  # frames of each kind for the search; every second one for the noise of one part
+_TIMED = 6  # of these, to measure the time that a unit saves
 _CLIPS = ("Clip", "Relu")
-_SPREAD = 0.1  # of the normals' scores: the noise that the search allows, as a standard deviation
-_OF_GATE = 2 / 3  # of the gate's bounds for scores and maps: what the search allows, as other frames may be further off
+_SPREAD = 0.1  # allowed noise, as a standard deviation, in spreads of the normals' scores
+_OF_GATE = 2 / 3  # the search allows this share of the gate's bounds: other frames may differ more
 
 Ranges = dict[str, tuple[float, float]]
 
 
 @dataclass(frozen=True, eq=False)
 class _Statistics:
-    """Of the float32 graph's tensors, over frames: [low, high] of each, and the mean of each channel."""
+    """Statistics of the float32 graph's tensors over frames: [low, high] of each, and the mean of each channel."""
 
     ranges: Ranges
     means: dict[str, NDArray[np.float64]]
 
 
 def build(graph: bytes, evidence: Evidence, spread: float, report: Callable[[str], None]) -> BuiltArtefact:
-    """The quantised graph. `spread`: the standard deviation of normals' scores. ExportError if nothing can be won."""
+    """The quantised graph. `spread`: standard deviation of normals' scores. ExportError if no part can be quantised."""
     model = own_constants(from_bytes(graph), (1, 2))  # one scale may stay float32
     frames = list(_calibration_frames(evidence))
     statistics = _measure(model, frames)
@@ -85,7 +85,7 @@ def build(graph: bytes, evidence: Evidence, spread: float, report: Callable[[str
 
 
 def _calibration_frames(evidence: Evidence) -> Iterable[Pixels]:
-    """Training normals, and pseudo anomalies made of others."""
+    """Training normals, and pseudo anomalies made from other training normals."""
     normals, seed = evidence.run.split.train_normal, evidence.run.config.seed
     yield from (Item(s).pixels() for s in normals[:_NORMALS])
     for i, sample in enumerate(normals[_NORMALS : _NORMALS + _PSEUDO]):
@@ -93,7 +93,7 @@ def _calibration_frames(evidence: Evidence) -> Iterable[Pixels]:
 
 
 def _probe_frames(evidence: Evidence) -> list[Pixels]:
-    """Other training normals, and pseudo anomalies of them: what the search looks at was not calibrated on."""
+    """Other training normals, and pseudo anomalies of them: the search must not use the calibration frames."""
     normals, seed = evidence.run.split.train_normal, evidence.run.config.seed
     probes = [Item(s).pixels() for s in normals[-_PROBES:]]
     made = (Item(s, _KINDS[i % len(_KINDS)], normals[i], seed) for i, s in enumerate(normals[-2 * _PROBES : -_PROBES]))
@@ -107,7 +107,7 @@ def _convolutions(model: ir.Model) -> list[ir.Node]:
 def _quantisable(model: ir.Model) -> list[ir.Node]:
     """Convolutions, their clips, and the residual sums between them."""
     found: dict[ir.Node, None] = {}
-    for node in model.graph:  # in the order in which they run
+    for node in model.graph:  # in execution order
         sources = [p for p in node.predecessors() if p in found]
         summed = node.op_type == "Add" and len(sources) == 2
         clipped = node.op_type in _CLIPS and [s.op_type in ("Conv", "Add") for s in sources] == [True]
@@ -127,16 +127,16 @@ def _measure(model: ir.Model, frames: Sequence[Pixels]) -> _Statistics:
     means: dict[str, NDArray[np.float64]] = {}
     for frame in frames:
         for name, value in zip(names, run(frame), strict=True):
-            low, high = ranges.get(name, (0.0, 0.0))  # zero is among the values: convolutions pad with it
+            low, high = ranges.get(name, (0.0, 0.0))  # zero is always a value: convolutions pad with it
             ranges[name] = (min(low, float(value.min())), max(high, float(value.max())))
             means[name] = means.get(name, np.zeros(1)) + value.mean((0, 2, 3)) / len(frames)
-    for before, after in clipped.items():  # the quantiser asks for it, and lets go of the clip
+    for before, after in clipped.items():  # the quantiser needs this range, and removes the clip
         ranges[before] = ranges[after]
     return _Statistics(ranges, means)
 
 
 def _quantise(model: ir.Model, ranges: Ranges) -> ir.Model:
-    """Every convolution between Q and DQ nodes."""
+    """The model with every convolution between Q and DQ nodes."""
     from onnxruntime.quantization import CalibrationMethod, QuantType
     from onnxruntime.quantization.calibrate import TensorData, TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
@@ -163,9 +163,9 @@ def _quantise(model: ir.Model, ranges: Ranges) -> ir.Model:
 
 
 def _correct_biases(quantised: ir.Model, model: ir.Model, means: dict[str, NDArray[np.float64]]) -> ir.Model:
-    """Take back what rounding the weights adds to the mean of each channel, in the int32 biases."""
+    """Subtract from the int32 biases what rounded weights add to the mean of each channel."""
     before = {n.name: n for n in _convolutions(model)}
-    for node in (n for n in _convolutions(quantised) if len(n.inputs) > 2):  # without a bias, nothing can take it back
+    for node in (n for n in _convolutions(quantised) if len(n.inputs) > 2):  # without a bias, no correction is possible
         source, original = before[node.name].inputs[:2]
         (weights, scale), (bias, bias_scale) = (q.inputs[:2] for q in node.predecessors()[1:])
         rounded = array_of(weights).astype(np.float64) * array_of(scale).astype(np.float64).reshape(-1, 1, 1, 1)
@@ -179,7 +179,7 @@ def _correct_biases(quantised: ir.Model, model: ir.Model, means: dict[str, NDArr
 
 
 def _units(model: ir.Model) -> dict[str, list[str]]:
-    """Parts of the backbone at one scale (1: the fine one), by their nodes: each is quantised as a whole."""
+    """Parts of the backbone at one scale (1: the fine one), by their nodes. A part is quantised as a whole."""
     units: dict[str, list[str]] = {}
     scales, current = 0, ""
     first = module_of(_convolutions(model)[0])
@@ -196,7 +196,7 @@ def _units(model: ir.Model) -> dict[str, list[str]]:
 def _with_float(quantised: ir.Model, model: ir.Model, names: set[str]) -> ir.Model:
     """The quantised graph with the named nodes of the model in float32: they read float tensors and weights again.
 
-    A tensor that a quantised node writes is read through its Q and DQ, so that the node stays an integer one.
+    They read a quantised node's output through its Q and DQ, so that this node stays an integer one.
     """
     found = quantised.clone()
     there = ir.convenience.create_value_mapping(found.graph)
@@ -219,12 +219,12 @@ def _with_float(quantised: ir.Model, model: ir.Model, names: set[str]) -> ir.Mod
 
 
 def _stored(graph: ir.Graph, value: ir.Value) -> ir.Value:
-    """A constant of another graph, in this one."""
+    """A constant of another graph, stored in this one."""
     return graph.initializers.get(name_of(value)) or constant(graph, name_of(value), array_of(value))
 
 
 def _clip_again(graph: ir.Graph, node: ir.Node, written: ir.Value) -> ir.Value:
-    """Put back the clip of `written`, which the quantiser let go, as Q clips too; gives what the clip writes."""
+    """Restore the clip of `written`. The quantiser removed it, because Q clips too. Returns the clip's output."""
     (clip,), output = written.consumers(), node.outputs[0]
     clipped = ir.val(output.name, output.dtype, output.shape)
     output.replace_all_uses_with(clipped, replace_graph_outputs=True)
@@ -237,10 +237,10 @@ def _clip_again(graph: ir.Graph, node: ir.Node, written: ir.Value) -> ir.Value:
 def _search(
     model: ir.Model, quantised: ir.Model, units: dict[str, list[str]], frames: Sequence[Pixels], spread: float
 ) -> tuple[list[str], dict[str, float]]:
-    """Which units stay in float32, in graph order, and the noise that each adds when it alone is quantised.
+    """The units that stay in float32, in graph order, and the noise of each unit when only that unit is quantised.
 
-    Noise is the standard deviation of the scores' change, in units of `spread`; a shift that all scores share moves
-    the threshold with them.
+    Noise is the standard deviation of the scores' change, in units of `spread`. A shift that all scores share does not
+    count: it moves the threshold too.
     """
     quantisable = {name for names in units.values() for name in names}
     wanted = _look(model, frames, cores(None))
@@ -257,7 +257,7 @@ def _search(
         return noise(_look(_with_float(quantised, model, quantisable - set(units[unit])), frames[::2]), every=2)
 
     def saves(unit: str) -> float:
-        if added[unit] > _SPREAD:  # cannot be taken, whatever it saves
+        if added[unit] > _SPREAD:  # too noisy, whatever time it saves
             return 0.0
         return _slower(_engine(with_float([unit])), whole, frames[:_TIMED])
 
@@ -275,10 +275,10 @@ def _search(
 
 
 def _choose(added: dict[str, float], saved: dict[str, float], within: Callable[[Sequence[str]], bool]) -> list[str]:
-    """The units that stay, of the noise that each adds alone and the milliseconds that it saves.
+    """The units that stay in float32, given the noise that each adds alone and the milliseconds that it saves.
 
-    Those that integers make slower stay. Of the others, those that save most for their noise come first, and each is
-    taken if all that were taken are still within bounds with it. `within`: are they, with these in float32?
+    Units that integers make slower stay. The others are tried in order, those that save most for their noise first. A
+    unit is quantised if all quantised units together stay in bounds. `within`: whether they do, with these in float32.
     """
     taken: list[str] = []
     for unit in sorted((u for u in added if saved[u] > 0), key=lambda u: added[u] ** 2 / saved[u]):
@@ -290,7 +290,7 @@ def _choose(added: dict[str, float], saved: dict[str, float], within: Callable[[
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """Of some frames: scores [n], and maps."""
+    """Results on some frames: scores [n], and maps."""
 
     scores: NDArray[np.float64]
     maps: list[NDArray[np.float32]]
@@ -303,12 +303,12 @@ def _look(model: ir.Model, frames: Sequence[Pixels], threads: int = 1) -> _Seen:
 
 
 def _engine(model: ir.Model, threads: int = 1) -> OrtEngine:
-    """Of one thread where units are looked at side by side."""
+    """An engine, with one thread for units that are measured in parallel."""
     return OrtEngine(to_bytes(model), threads)
 
 
 def _slower(engine: OrtEngine, other: OrtEngine, frames: Sequence[Pixels]) -> float:
-    """Milliseconds a frame, the median; in turn, and of this thread alone, so that others count little."""
+    """Median difference in milliseconds per frame. Engines take turns; only this thread's time counts."""
     differences = []
     for frame in frames:
         ends = [thread_time()]
@@ -316,4 +316,4 @@ def _slower(engine: OrtEngine, other: OrtEngine, frames: Sequence[Pixels]) -> fl
             timed.infer(frame[None])
             ends.append(thread_time())
         differences.append(1e3 * ((ends[1] - ends[0]) - (ends[2] - ends[1])))
-    return float(np.median(differences[1:]))  # the first pays for what is made once
+    return float(np.median(differences[1:]))  # the first includes one-time work

@@ -1,4 +1,4 @@
-"""The graph as OpenVINO's IR, the weights of its large convolutions stored in float16."""
+"""The graph as OpenVINO's IR, with the weights of large convolutions in float16."""
 
 import tempfile
 from dataclasses import replace
@@ -16,16 +16,16 @@ from ahl_export.verify.parity import Bounds
 from ahl_runtime.engines.base import reason
 from ahl_runtime.engines.openvino import OpenVinoEngine, read
 
-# Float16 keeps 11 bits of a weight; what that does to the scores was measured, see docs/results/export.md.
+# Float16 keeps 11 bits of a weight. Its effect on scores was measured: see docs/results/export.md.
 _BOUNDS = Bounds(score=0.05, map=0.1, flips=0.01, rank=0.999)
-# Convolutions with fewer weights keep them in float32: the early ones, 3% of all weights, make most of the difference.
+# Smaller convolutions stay in float32: the early ones have 3% of all weights and make most of the difference.
 _FEW = 10_000
 
 
 def build(graph: bytes, unit: float = 1.0) -> BuiltArtefact:
-    """The IR of an ONNX graph, for one frame of any size; `unit`: its bounds'. ExportError if OpenVINO cannot read it.
+    """The IR of an ONNX graph for one frame of any size. `unit`: of its bounds. ExportError if OpenVINO cannot read it.
 
-    Each convolution gets its own bias, as OpenVINO adds one that bands or scales share in a pass of its own.
+    Each convolution gets its own bias: OpenVINO adds a bias that bands or scales share in a separate pass.
     """
     import openvino
 
@@ -38,21 +38,22 @@ def build(graph: bytes, unit: float = 1.0) -> BuiltArtefact:
     _halve(model)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.xml"
-        openvino.save_model(model, str(path), compress_to_fp16=False)  # all or nothing; _halve chooses
+        openvino.save_model(model, str(path), compress_to_fp16=False)  # would compress all weights; _halve chooses
         files = {f"engines/openvino{p.suffix}": p.read_bytes() for p in (path, path.with_suffix(".bin"))}
     xml, weights = files.values()
     loaded = read(xml, weights)
     engine = OpenVinoEngine(loaded)
     extras = {"openvino": version("openvino"), "device": "CPU"}
     precision = "large convolutions' weights float16, arithmetic float32"
-    beside = partial(OpenVinoEngine, loaded, streams=engine.threads)
-    return BuiltArtefact("openvino", files, precision, replace(_BOUNDS, unit=unit), 1e-3, engine, extras, beside=beside)
+    bounds = replace(_BOUNDS, unit=unit)
+    parallel = partial(OpenVinoEngine, loaded, streams=engine.threads)
+    return BuiltArtefact("openvino", files, precision, bounds, 1e-3, engine, extras, parallel=parallel)
 
 
 def _simplify(model: Any) -> None:
-    """Fold what follows from scoring one frame at a time: half the nodes, which a device would take its time for.
+    """Fold constants for scoring one frame at a time. This removes half the nodes, which would cost a device time.
 
-    On a CPU a batch is no faster, and with N fixed OpenVINO plans the backbone's memory ahead, in a tenth less time.
+    On a CPU a batch is no faster. With N fixed OpenVINO plans the backbone's memory ahead and takes a tenth less time.
     """
     from openvino import passes
 
@@ -63,13 +64,13 @@ def _simplify(model: Any) -> None:
 
 
 def _halve(model: Any) -> None:
-    """Store the weights of large convolutions in float16, to be made float32 when the IR is loaded.
+    """Store the weights of large convolutions in float16. They become float32 when the IR is loaded.
 
     The densities stay in float32: whitening divides by small standard deviations, which float16 would round.
     """
     from openvino import opset13
 
-    halved: dict[str, Any] = {}  # both scales and all bands share one
+    halved: dict[str, Any] = {}  # by name: both scales and all bands share one
     for layer in model.get_ordered_ops():
         if layer.get_type_name() not in ("Convolution", "GroupConvolution"):
             continue

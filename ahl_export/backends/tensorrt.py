@@ -1,4 +1,4 @@
-"""The artefact for TensorRT 10 and 11: a graph with its precision in it, a recipe, and a plan where a GPU is here."""
+"""The artefact for TensorRT 10 and 11: a graph with its precision, a recipe, and a plan if this machine has a GPU."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -28,11 +28,11 @@ def build(
     compatible: bool = False,
     hardware: str = "none",
 ) -> BuiltArtefact:
-    """The graph and the recipe; the plan and the engine too, where `tensorrt` and a GPU are here.
+    """The graph and the recipe; also the plan and the engine if this machine has `tensorrt` and a GPU.
 
-    Without them the device builds on its first start, and the graph alone is proven, on the CPU. `unit`: as in
-    ``Bounds``. `compatible`: a plan that later versions and the lean runtime load; `hardware`: none, ampere or same,
-    see ``Recipe``. ExportError, EngineError.
+    Without them the device builds the engine on its first start, and only the graph is proven, on the CPU. `unit`: as
+    in ``Bounds``. `compatible`: a plan that later versions and the lean runtime can load. `hardware`: none, ampere or
+    same, see ``Recipe``. ExportError, EngineError.
     """
     model = for_tensorrt(graph, precision)
     made = recipe(precision, evidence, compatible=compatible, hardware=hardware)
@@ -57,5 +57,5 @@ def build(
 
 
 def described(precision: str) -> str:
-    """A precision in words, for the manifest."""
+    """The manifest's text for a precision."""
     return "backbone float16, the rest float32" if precision == "float16" else "float32, without TF32"

@@ -1,4 +1,4 @@
-"""The artefact for TensorRT for RTX: a plan compiled here, without a GPU, for the GPUs that are named."""
+"""The artefact for TensorRT for RTX: a plan compiled here, without a GPU, for the named GPUs."""
 
 import time
 from collections.abc import Callable
@@ -28,7 +28,7 @@ _ELSEWHERE = {"SM87": "Jetson Orin", "SM90": "Hopper", "SM100": "Blackwell for d
 
 
 def targets(text: str) -> tuple[str, ...]:
-    """`sm86,sm89` as SM86, SM89. ExportError for a GPU that cannot be compiled for, with the way out."""
+    """`sm86,sm89` as SM86, SM89. ExportError for an unsupported GPU, with the way out."""
     found = tuple(dict.fromkeys(part.strip().upper() for part in text.split(",")))
     for name in found:
         if name in _ELSEWHERE:
@@ -52,7 +52,7 @@ def build(
     *,
     unit: float = 1.0,
 ) -> BuiltArtefact:
-    """One plan for all of `wanted`, as from ``targets``. It cannot run here: what is proven is its graph, on the CPU.
+    """One plan for all of `wanted`, as from ``targets``. The plan cannot run here, so its graph is proven on the CPU.
 
     `unit`: as in ``Bounds``. ExportError, EngineError.
     """
@@ -83,12 +83,12 @@ def build(
 
 
 def check_whole(trt: Any, plan: bytes, made: trt_build.Recipe) -> None:
-    """Load the plan as far as that is possible: without a GPU, its header and size are read, then a stream is wanted.
+    """Load the plan as far as possible. Without a GPU TensorRT reads its header and size, then fails to get a stream.
 
-    ExportError if it stops before that.
+    ExportError if it fails before that.
     """
     log = trt_build.logger(trt)
     if trt.Runtime(log).deserialize_cuda_engine(plan) is None:
-        said = trt_build.line(log.said())
-        if "Cuda Runtime" not in said:
-            raise ExportError(f"the plan that TensorRT for RTX made does not load ({said}): export again")
+        message = trt_build.line(log.said())
+        if "Cuda Runtime" not in message:
+            raise ExportError(f"the plan that TensorRT for RTX made does not load ({message}): export again")

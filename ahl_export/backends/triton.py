@@ -1,4 +1,4 @@
-"""A model repository for Triton Inference Server, of a bundle's float32 graph: config, version, thresholds."""
+"""A model repository for Triton Inference Server from a bundle's float32 graph: config, version, thresholds."""
 
 import json
 import os
@@ -20,7 +20,7 @@ _TYPES = {ir.DataType.UINT8: "TYPE_UINT8", ir.DataType.FLOAT: "TYPE_FP32"}
 
 
 def check_writable(folder: Path) -> None:
-    """Before minutes of work. ExportError if `folder` cannot be made or written."""
+    """Called before minutes of work. ExportError if `folder` cannot be created or written."""
     if folder.exists():
         good = folder.is_dir() and os.access(folder, os.W_OK)
     else:
@@ -30,11 +30,11 @@ def check_writable(folder: Path) -> None:
 
 
 def write(bundle: Bundle, folder: Path) -> Path:
-    """Add the bundle's graph to the repository `folder`, as a new version of the model of the bundle's name.
+    """Add the bundle's graph to the repository `folder`, as a new version of the model with the bundle's name.
 
-    Returns the version's folder; it holds model.onnx and bundle.json, with the thresholds and the bundle's digest,
-    which Triton leaves alone. A config.pbtxt that is there stays, with what its owner tuned, as long as its tensors
-    are this graph's. ExportError; then nothing is added.
+    Returns the version's folder. It holds model.onnx and bundle.json (thresholds and the bundle's digest), which Triton
+    ignores. An existing config.pbtxt stays as its owner tuned it, if its tensors are those of this graph. On
+    ExportError nothing is added.
     """
     check_writable(folder)
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", bundle.manifest.name)
@@ -66,7 +66,7 @@ def write(bundle: Bundle, folder: Path) -> Path:
 
 
 def _about(bundle: Bundle) -> str:
-    """The manifest's artefact that is served, and which bundle it came from."""
+    """The served artefact's entry in the manifest, and the bundle that it came from."""
     fields: dict[str, Any] = {
         "bundle": bundle.digest,
         "created": bundle.manifest.created.isoformat(),
@@ -88,7 +88,7 @@ def _config(name: str, tensors: str) -> str:
 
 
 def _tensors(graph: ir.Graph) -> str:
-    """The inputs and outputs, without the batch's dimension, which is Triton's."""
+    """The inputs and outputs, without the batch dimension, which Triton adds."""
     return "".join(
         f"{kind} [\n" + ",\n".join(_tensor(v) for v in values) + "\n]\n"
         for kind, values in (("input", graph.inputs), ("output", graph.outputs))
@@ -99,7 +99,7 @@ def _tensor(value: ir.Value) -> str:
     if value.shape is None or value.dtype is None:
         raise ExportError(f"the graph does not say the shape and type of {value.name}: export the bundle again")
     dims = [d if isinstance(d, int) else -1 for d in value.shape[1:]]
-    # One number a frame has no dimension but the batch's; Triton wants one at its door.
+    # One number per frame has only the batch dimension. Triton needs another one in its interface.
     shape = f"dims: [ {', '.join(map(str, dims))} ]" if dims else "dims: [ 1 ]\n    reshape { shape: [ ] }"
     return f'  {{\n    name: "{value.name}"\n    data_type: {_TYPES[value.dtype]}\n    {shape}\n  }}'
 

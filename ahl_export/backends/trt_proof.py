@@ -1,4 +1,4 @@
-"""What both TensorRTs share: the bounds of their graph, the proof of it here, and the recipe to build it."""
+"""Shared by both TensorRTs: the bounds of their graph, its proof on this machine, and the recipe to build it."""
 
 from ahl_export.errors import ExportError
 from ahl_export.verify.parity import Bounds, Closeness, Evidence, compare, departs
@@ -9,15 +9,15 @@ _LEAST, _MOST, _BATCH = 16, 2048, 8  # px, px, frames
 
 
 def bounds(precision: str, unit: float = 1.0) -> Bounds:
-    """What is allowed between the model and a graph of that precision, wherever it runs; `unit`: of float16's."""
+    """The allowed difference between the model and a graph of that precision, on any engine; `unit`: for float16."""
     if precision == "float16":
         return Bounds(score=0.1, map=0.1, flips=0.01, rank=0.999, unit=unit)
     return Bounds(score=1e-3, map=1e-3, flips=0.0, rank=1 - 1e-6)
 
 
 def prove(model: bytes, precision: str, evidence: Evidence, unit: float = 1.0) -> Closeness:
-    """How far ``for_tensorrt``'s graph is from the model, run by ONNX Runtime on the CPU, which rounds to float16 as it
-    says, operator by operator. This proves the graph, not the engine that a GPU makes of it. ExportError.
+    """How far ``for_tensorrt``'s graph is from the model. ONNX Runtime runs the graph on the CPU, and rounds to float16
+    operator by operator, as the graph says. This proves the graph, not the engine that a GPU builds. ExportError.
     """
     allowed = bounds(precision, unit)
     close = compare(OrtEngine(model), evidence.gate, evidence.wanted, allowed.unit)
@@ -31,7 +31,7 @@ def prove(model: bytes, precision: str, evidence: Evidence, unit: float = 1.0) -
 
 
 def recipe(precision: str, evidence: Evidence, *, compatible: bool = False, hardware: str = "none") -> Recipe:
-    """For frames like the training ones above all, one at a time; for batches of 8 and frames up to twice as large."""
+    """A recipe tuned for single frames like the training ones; allows batches of 8 and frames up to twice as large."""
     height, width = next(evidence.normals()).shape[:2]
     return Recipe.model_validate(
         {

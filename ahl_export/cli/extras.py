@@ -1,4 +1,4 @@
-"""Which extra a command needs, said before any work."""
+"""The extras that commands need, checked before any work."""
 
 from importlib.util import find_spec
 

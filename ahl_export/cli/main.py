@@ -36,7 +36,7 @@ def _expected(error: Exception) -> bool:
 
 @app.callback()
 def _before(context: typer.Context) -> None:
-    """A missing extra is said before the options of the command are looked at."""
+    """Report a missing extra before the command's options are checked."""
     command = context.invoked_subcommand or ""
     if command in _EXTRA:
         extras.require(command, _EXTRA[command])

@@ -1,1 +1,1 @@
-"""g as an ONNX graph, and what is done to the graph as a whole."""
+"""g as an ONNX graph, and changes to the graph as a whole."""

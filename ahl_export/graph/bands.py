@@ -1,8 +1,8 @@
-"""Wide tensors never whole: the rows of a chain of layers are computed in bands, one band after the other.
+"""Computes chains of layers in bands of rows, one band after the other, so that no wide tensor exists as a whole.
 
-A backbone's first blocks make tensors of tens of megabytes, which no small device's cache holds, between an input and
-an output of a few. A band of output rows needs a band of the input's, with a few rows more for the kernels' reach;
-what lies between stays in the cache, and in a fraction of the memory. Every number is computed as before.
+The input and output of a backbone's first blocks have a few megabytes. The tensors between have tens of megabytes,
+more than a small device's cache holds. A band of output rows needs a band of input rows, plus a few rows for the
+kernels' reach. The tensors of a band fit into the cache and need less memory. Every number is computed as before.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import onnx_ir as ir
 
 from ahl_export.graph.onnx_graph import constant, with_shapes
 
-_BAND = 5_000_000  # bytes of the widest tensor between, of one band
-_TWICE = 1.25  # times the rows, at most, that are computed: rows that two bands need are computed for both
+_BAND = 5_000_000  # bytes of a chain's widest tensor, for one band
+_TWICE = 1.25  # most times that rows are computed: rows that two bands need are computed twice
 _BY_PIXELS = ("Clip", "Relu")
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """How rows go through a node: `before` of its input, `after` of its output, `above` of padding."""
+    """How rows pass through a node: `before` in its input, `after` in its output, `above` of padding."""
 
     node: ir.Node
     source: ir.Value
@@ -36,17 +36,17 @@ class _Layer:
 
     @property
     def output(self) -> ir.Value:
-        """What the node writes."""
+        """The node's output."""
         return self.node.outputs[0]
 
     def part(self, first: int, end: int) -> _Part:
-        """What a band's output rows `first` to `end` need."""
+        """The part of the layer that computes output rows `first` to `end`."""
         top, bottom = first * self.stride - self.above, (end - 1) * self.stride - self.above + self.kernel
         padded = max(0, -top), max(0, bottom - self.before)
         return _Part(end - first, max(0, top), min(self.before, bottom), padded)
 
     def of_band(self, number: int, source: ir.Value, padded: tuple[int, int]) -> ir.Node:
-        """The node for a band: it reads `source`, with so many rows of padding above and below."""
+        """The node for a band. It reads `source`, with so many rows of padding above and below."""
         node, attributes = self.node, dict(self.node.attributes)
         if "pads" in attributes:
             _, left, _, right = attributes["pads"].as_ints()
@@ -57,7 +57,7 @@ class _Layer:
 
 @dataclass(frozen=True)
 class _Part:
-    """A band of a layer: `rows` of its output, rows `first` to `end` of its input, of padding those above and below."""
+    """A band of a layer: `rows` of its output, rows `first` to `end` of its input, `padded` rows above and below."""
 
     rows: int
     first: int
@@ -66,9 +66,9 @@ class _Part:
 
 
 def banded(model: ir.Model, band: int = _BAND) -> ir.Model:
-    """The same function of the same names; within wide chains, no tensor of more than about `band` bytes for a frame.
+    """The same function with the same names. Within wide chains, no tensor has more than about `band` bytes per frame.
 
-    A chain: layers that each are the only reader of the one before, their heights known, NCHW.
+    In a chain each layer is the only reader of the one before. Heights are known; tensors are NCHW.
     """
     result = with_shapes(model.clone())
     for chain in list(_chains(result.graph)):
@@ -83,14 +83,14 @@ def banded(model: ir.Model, band: int = _BAND) -> ir.Model:
 
 
 def _bytes(value: ir.Value) -> int:
-    """Of one frame; 0 where it is not known."""
+    """Bytes of one frame; 0 if unknown."""
     if value.shape is None or value.dtype is None:
         return 0
     return prod(d if isinstance(d, int) else 0 for d in value.shape[1:]) * value.dtype.bitwidth // 8
 
 
 def _chains(graph: ir.Graph) -> Iterator[list[_Layer]]:
-    """The longest, in the graph's order."""
+    """The longest chains, in the graph's order."""
     seen: set[ir.Node] = set()
     for node in graph:
         chain: list[_Layer] = []
@@ -104,14 +104,14 @@ def _chains(graph: ir.Graph) -> Iterator[list[_Layer]]:
 
 
 def _reader(value: ir.Value) -> _Layer | None:
-    """The layer that reads a tensor, where nothing else does."""
+    """The layer that reads a tensor, if nothing else reads it."""
     uses = list(value.uses())
     alone = len(uses) == 1 and uses[0].idx == 0 and not value.is_graph_output()
     return _layer(uses[0].node) if alone else None
 
 
 def _layer(node: ir.Node) -> _Layer | None:
-    """None for a node that mixes rows in another way."""
+    """The layer of a node; None if the node mixes rows in another way."""
     source = node.inputs[0] if node.inputs else None
     before, after = _height(source), _height(node.outputs[0])
     if source is None or not before or not after:
@@ -129,7 +129,7 @@ def _layer(node: ir.Node) -> _Layer | None:
 
 
 def _height(value: ir.Value | None) -> int:
-    """0 where it is not known."""
+    """The height of a tensor; 0 if unknown."""
     if value is None or value.shape is None or value.shape.rank() != 4:
         return 0
     rows = value.shape[2]
@@ -137,7 +137,7 @@ def _height(value: ir.Value | None) -> int:
 
 
 def _bands(chain: Sequence[_Layer], count: int) -> list[list[_Part]]:
-    """Of each band, each layer's part, in the chain's order."""
+    """For each band, the part of each layer, in the chain's order."""
     edges = [round(chain[-1].after * i / count) for i in range(count + 1)]
     bands = []
     for first, end in pairwise(edges):
@@ -149,12 +149,12 @@ def _bands(chain: Sequence[_Layer], count: int) -> list[list[_Part]]:
 
 
 def _rows(chain: Sequence[_Layer], bands: Sequence[Sequence[_Part]]) -> float:
-    """How many times the rows of the layer that suffers most are computed."""
+    """How many times rows are computed, for the layer with the most repetitions."""
     return max(sum(parts[k].rows for parts in bands) / layer.after for k, layer in enumerate(chain))
 
 
 def _cut(graph: ir.Graph, chain: Sequence[_Layer], bands: Sequence[Sequence[_Part]]) -> None:
-    """Put each band's nodes, and one that joins what they write, in the chain's place."""
+    """Replace the chain by the nodes of each band, and one node that joins their outputs."""
     last = chain[-1].node
     axis = constant(graph, f"{last.name}@axis", np.array([2], np.int64))
     nodes: list[ir.Node] = []

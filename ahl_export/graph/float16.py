@@ -1,4 +1,4 @@
-"""The graph as TensorRT takes it: pixels cast before anything else, and the backbone in float16 by its own types."""
+"""The graph for TensorRT: pixels are cast before anything else, and the backbone is typed as float16."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from ahl_export.graph.onnx_graph import INPUT, constant, from_bytes, module_of, 
 
 _BACKBONE = "extractor.backbone"
 _CAST = f"{INPUT}@float32"
-# Operators that compute the same in float16, but for its rounding, with float16 for every float input.
+# Operators that compute the same in float16, except for rounding, if every float input is float16.
 _HALF = {
     "Add",
     "AveragePool",
@@ -34,7 +34,7 @@ _HALF = {
 def for_tensorrt(graph: bytes, precision: str) -> bytes:
     """``to_onnx``'s graph for TensorRT 10, 11 and TensorRT for RTX; `precision`: float16 or float32.
 
-    Strongly typed networks compute in the types of the graph, so float16 is written into it: into the backbone alone.
+    Strongly typed networks compute in the graph's types, so float16 is written into the graph, for the backbone only.
     Preprocessing, pooling and heads stay in float32: densities whiten by small standard deviations, which float16
     would round. Inputs and outputs keep their types. ExportError for another precision or a graph without a backbone.
     """
@@ -48,12 +48,12 @@ def for_tensorrt(graph: bytes, precision: str) -> bytes:
 
 
 def _cast_first(graph: ir.Graph) -> None:
-    """TensorRT takes uint8 only where a cast follows at once; whether cast or transpose comes first changes nothing."""
+    """Cast the input first: TensorRT takes uint8 only if a cast follows at once. Cast and transpose commute."""
     image = graph.inputs[0]
     turned = list(_turned(image))
     casts = [(node, value) for value in (image, *turned) for node in value.consumers() if node.op_type == "Cast"]
     if not casts:
-        raise ExportError(f"the graph does not cast {INPUT}: it is not that of ahl export")
+        raise ExportError(f"the graph does not cast {INPUT}: it was not made by ahl export")
     for node, value in casts:
         node.outputs[0].replace_all_uses_with(value)
         graph.remove(node, safe=True)
@@ -65,7 +65,7 @@ def _cast_first(graph: ir.Graph) -> None:
 
 
 def _turned(value: ir.Value) -> Iterator[ir.Value]:
-    """What transposes make of a tensor, one behind the other."""
+    """The outputs of all transposes of a tensor, also of one after another."""
     for node in value.consumers():
         if node.op_type == "Transpose":
             yield node.outputs[0]
@@ -73,11 +73,11 @@ def _turned(value: ir.Value) -> Iterator[ir.Value]:
 
 
 def _halve(model: ir.Model) -> None:
-    """The backbone's nodes in float16, with casts where tensors go in and out."""
+    """Make the backbone's nodes float16, with casts for tensors that enter and leave."""
     inside = [n for n in model.graph if n.op_type in _HALF and module_of(n).startswith(_BACKBONE)]
     if not inside:
-        raise ExportError(f"the graph has no nodes of {_BACKBONE}: it is not that of ahl export")
-    halves: dict[ir.Value, ir.Value] = {}  # tensors in float16, by the same in float32
+        raise ExportError(f"the graph has no nodes of {_BACKBONE}: it was not made by ahl export")
+    halves: dict[ir.Value, ir.Value] = {}  # float16 versions, by float32 tensor
     for node in inside:
         for k, value in enumerate(node.inputs):
             if value is not None and value.dtype == DataType.FLOAT:
@@ -91,7 +91,7 @@ def _halve(model: ir.Model) -> None:
 
 
 def _narrowed(graph: ir.Graph, node: ir.Node, value: ir.Value) -> ir.Value:
-    """The float32 tensor in float16: a constant rounded, any other cast before `node`."""
+    """The float32 tensor in float16: a constant is rounded, any other tensor is cast before `node`."""
     if value.const_value is None:
         half = ir.val(_half(value), DataType.FLOAT16, value.shape)
         node.prepend(_cast(module_of(node), value, half, DataType.FLOAT16))
@@ -104,7 +104,7 @@ def _narrowed(graph: ir.Graph, node: ir.Node, value: ir.Value) -> ir.Value:
 
 
 def _widened(node: ir.Node, value: ir.Value) -> ir.Value:
-    """What `node` writes becomes float16; all that read it read a cast to float32, which is given back."""
+    """Make the output of `node` float16, and let its readers read a cast to float32. Returns the cast's output."""
     whole = ir.val(value.name, DataType.FLOAT, value.shape)
     value.replace_all_uses_with(whole, replace_graph_outputs=True)
     value.name, value.type = _half(value), TensorType(DataType.FLOAT16)

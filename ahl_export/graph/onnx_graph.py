@@ -27,11 +27,11 @@ _CONSTANTS = ("extractor.preprocess.gain", "extractor.preprocess.bias")
 
 
 def to_onnx(model: Unified) -> bytes:
-    """The graph of docs/reference/bundle.md: N, H and W free, checked in full by onnx.checker. ExportError.
+    """The graph of docs/reference/bundle.md: N, H and W free; onnx.checker checks it in full. ExportError.
 
-    Nodes are named MODULE/TENSOR after the module that they come from; nothing of the machine is left in it.
+    Nodes are named MODULE/TENSOR after the module that they come from. The graph holds nothing about this machine.
     """
-    # Not square, and a batch above 1: a size seen twice would be taken for one.
+    # Not square, and a batch above 1: torch would treat two equal sizes as one.
     example = torch.zeros(2, 300, 260, 3, dtype=torch.uint8)
     free = {
         0: torch.export.Dim("N"),
@@ -64,12 +64,12 @@ def to_onnx(model: Unified) -> bytes:
 
 
 def from_bytes(data: bytes) -> ir.Model:
-    """The model of an ONNX file's bytes. Its constants stay where they are in `data`."""
+    """The model of an ONNX file's bytes. Its constants share the memory of `data`."""
     return ir.from_proto(onnx.load_from_string(data))
 
 
 def to_bytes(model: ir.Model, *, check: bool = False) -> bytes:
-    """The bytes of an ONNX file. `check`: in full by onnx.checker; ValidationError, InferenceError."""
+    """The bytes of an ONNX file. `check`: check in full by onnx.checker; ValidationError, InferenceError."""
     proto = ir.to_proto(model)
     if check:
         onnx.checker.check_model(proto, full_check=True)
@@ -77,12 +77,12 @@ def to_bytes(model: ir.Model, *, check: bool = False) -> bytes:
 
 
 def with_shapes(model: ir.Model) -> ir.Model:
-    """The model, with the types and shapes that onnx can infer on its tensors."""
+    """The model with types and shapes on its tensors, as far as onnx can infer them."""
     return infer_shapes(model, check_type=False, strict_mode=False, data_prop=False)
 
 
 def module_of(node: ir.Node) -> str:
-    """The module that a node of ``to_onnx``'s graph comes from, by its dotted name; "" for the model itself."""
+    """The dotted name of the module that a node of ``to_onnx``'s graph comes from; "" for the model itself."""
     return (node.name or "").rpartition("/")[0]
 
 
@@ -92,9 +92,9 @@ def name_of(value: ir.Value | None) -> str:
 
 
 def array_of(value: ir.Value | None) -> NDArray[Any]:
-    """A constant's values. ExportError for a tensor that is none."""
+    """A constant's values. ExportError if the tensor is not a constant."""
     if value is None or value.const_value is None:
-        raise ExportError(f"{name_of(value) or 'an input'} is no constant: the graph is not that of ahl export")
+        raise ExportError(f"{name_of(value) or 'an input'} is not a constant: the graph was not made by ahl export")
     return value.const_value.numpy()
 
 
@@ -106,7 +106,7 @@ def constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
 
 
 def own_constants(model: ir.Model, inputs: Sequence[int]) -> ir.Model:
-    """The model, changed: convolutions that share constants, as those of both scales do, get copies of their own.
+    """The model, changed: convolutions that share constants, as those of both scales do, get their own copies.
 
     `inputs`: 1 for weights, 2 for biases.
     """
@@ -123,15 +123,15 @@ def own_constants(model: ir.Model, inputs: Sequence[int]) -> ir.Model:
 
 
 def _without_inplace(model: torch.nn.Module) -> None:
-    """The same function; but torch traces an in-place activation through 20 operators, for two thirds of the time."""
-    module: Any  # of activations alone it is known
+    """Switch in-place activations off: same result; torch traces each through 20 operators, 2/3 of the time."""
+    module: Any  # only activations have the attribute
     for module in model.modules():
         if getattr(module, "inplace", False):
             vars(module)["inplace"] = False
 
 
 def _name_nodes(model: ir.Model, modules: set[str]) -> None:
-    """Name nodes after modules, and drop what torch wrote on them: stack traces with the paths of this machine."""
+    """Name nodes after modules, and remove torch's metadata: stack traces with paths of this machine."""
     for node in model.graph:
         scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "['']"))
         within = [s for s in scopes if s in modules]
@@ -143,7 +143,7 @@ def _name_nodes(model: ir.Model, modules: set[str]) -> None:
 
 
 def _scalars(graph: ir.Graph) -> None:
-    """One number where all channels share it: engines that keep channels last broadcast a vector of 3 very slowly."""
+    """Use one number if all channels share it: engines with channels last broadcast a vector of 3 very slowly."""
     for value in (graph.initializers[name] for name in _CONSTANTS if name in graph.initializers):
         array = array_of(value)
         if np.ptp(array) == 0:

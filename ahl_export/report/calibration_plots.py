@@ -24,7 +24,7 @@ Scores = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class DriftStream:
-    """What the alarm said after each frame of a stream that changed at frame `changed_at` (from 0), and how."""
+    """The alarm's report after each frame of a stream. The stream has `change` from frame `changed_at` (from 0)."""
 
     reports: tuple[DriftReport, ...]
     changed_at: int
@@ -32,10 +32,10 @@ class DriftStream:
 
 
 def level_interval(fitted: Calibration, alpha: float) -> tuple[float, float]:
-    """Where the level lies that rejects exactly `alpha` of normals, with the calibration's confidence.
+    """Interval of the level that rejects exactly `alpha` of normals, with the calibration's confidence.
 
     Order statistics: that level is at most the (n - k)-th score with probability P(Beta(k + 1, n - k) <= alpha).
-    Ends are infinite where n is too small to bound them.
+    Ends are infinite if n is too small to bound them.
     """
     n, side = fitted.n, (1.0 - fitted.confidence) / 2.0
     below = np.array([attained_confidence(n, k, alpha) for k in range(n)])  # falls with k
@@ -77,7 +77,7 @@ def levels(fitted: Calibration) -> Figure:
 
 
 def reliability(fitted: Calibration, tested: Scores | None = None) -> Figure:
-    """The false-reject rate over alpha: what is promised, and on `tested` normals [m], where given, what came."""
+    """The false-reject rate over alpha: as promised and, if given, as measured on `tested` normals [m]."""
     alphas = np.geomspace(max(1e-3, 0.3 / (fitted.n + 1)), 0.3, 80)
     at = [fitted.at(float(alpha)) for alpha in alphas]
     some = np.array([np.isfinite(c.threshold) for c in at])
@@ -119,7 +119,7 @@ def reliability(fitted: Calibration, tested: Scores | None = None) -> Figure:
 
 
 def martingale(stream: DriftStream) -> Figure:
-    """Each statistic's capital over the frames of a stream, on a log scale; the alarm's limit, and when it came."""
+    """Each statistic's capital over the frames of a stream, on a log scale, with the alarm's limit and time."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=_WIDE, layout="constrained")
         axes = figure.subplots()
@@ -135,15 +135,15 @@ def martingale(stream: DriftStream) -> Figure:
         axes.annotate("alarm", (1, limit), (2, 4), textcoords="offset points", fontsize=9)
         if stream.changed_at < len(frames):
             axes.axvline(stream.changed_at + 1, color=SOFT, linewidth=1, linestyle=":")
-        axes.set_title(_told(stream), fontsize=10, loc="left")
+        axes.set_title(_title(stream), fontsize=10, loc="left")
         axes.set(xlabel="frame", ylabel="evidence of change, powers of 10", ylim=(None, 1.05 * ceiling))
         axes.set_xlim(1, len(frames))
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
         return figure
 
 
-def _told(stream: DriftStream) -> str:
-    """What changed when, and after how many frames more the alarm came."""
+def _title(stream: DriftStream) -> str:
+    """What changed, when, and how many frames later the alarm came."""
     if stream.changed_at >= len(stream.reports):
         return stream.change
     alarmed = next((i for i, r in enumerate(stream.reports) if r.alarm), None)
@@ -159,7 +159,7 @@ def _told(stream: DriftStream) -> str:
 def replay(fitted: Calibration, frames: int = 1000, change: int = 500, seed: int = 0) -> DriftStream:
     """The alarm on scores drawn from the calibration's own, which rise by one standard deviation at `change`.
 
-    An illustration, for a bundle without a line: draws with replacement from n scores are not new frames.
+    This is an illustration for a bundle without a line: draws with replacement from n scores are not new frames.
     """
     rng = np.random.default_rng(seed)
     alarm = Drift(replace(fitted, frames=None), seed=seed)
@@ -176,7 +176,7 @@ def write_plots(bundle: Bundle, folder: Path) -> list[Path]:
         for artefact in bundle.manifest.artefacts:
             fitted = bundle.calibration(artefact)
             figures = {"levels": levels(fitted), "reliability": reliability(fitted)}
-            if fitted.n >= 30:  # Drift's least
+            if fitted.n >= 30:  # the fewest that Drift accepts
                 figures["drift"] = martingale(replay(fitted))
             written += [_png(figure, folder / f"{artefact.engine}-{name}.png") for name, figure in figures.items()]
     except OSError as error:
@@ -185,7 +185,7 @@ def write_plots(bundle: Bundle, folder: Path) -> list[Path]:
 
 
 def _png(figure: Figure, path: Path) -> Path:
-    _tidy(figure.axes)
+    _hide_spines(figure.axes)
     aside = path.with_name(f".{path.name}.part")
     try:
         figure.savefig(aside, format="png", dpi=160, facecolor="white")
@@ -195,6 +195,6 @@ def _png(figure: Figure, path: Path) -> Path:
     return path
 
 
-def _tidy(all_axes: Sequence[Axes]) -> None:
+def _hide_spines(all_axes: Sequence[Axes]) -> None:
     for axes in all_axes:
         axes.spines[["top", "right"]].set_visible(False)

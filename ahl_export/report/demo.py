@@ -1,4 +1,4 @@
-"""The demo: the whole road on real images, and a report of what came out."""
+"""The demo: every step on real images, and a report of the results."""
 
 import shutil
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from ahl_train.systems import system
 from ahl_train.training import train
 
 _RUN, _BUNDLE = "run", "elpv.ahl"
-_DARKENED = 150  # frames, enough for the alarm to come
+_DARKENED = 150  # frames, enough to raise the alarm
 
 
 def demo(
@@ -35,9 +35,9 @@ def demo(
     cache: Path | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Train, export, score the test images with the bundle, write the report; returns its path.
+    """Train, export, score the test images with the bundle, write the report. Returns the report's path.
 
-    A run in ``out`` that was cut off goes on; a finished one is made anew. Errors are those of the road.
+    An interrupted run in ``out`` continues; a finished one is made again. Raises the errors of these steps.
     """
     config = TrainConfig(data=data, shots=shots, seed=seed)
     if (out / _RUN / "model.pt").exists():

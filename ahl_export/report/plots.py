@@ -1,4 +1,4 @@
-"""Plots of the report, as SVG text that takes its colours from the page, so that it suits light, dark and paper."""
+"""Plots of the report, as SVG text with the colours of the page, so that they suit light, dark and paper."""
 
 import io
 import math
@@ -21,7 +21,7 @@ _Numbers = NDArray[np.float64]
 # Each colour becomes a variable of the page's style sheet.
 CARD, INK, SOFT, NORMAL, DEFECT = "#fefefe", "#1d2329", "#5b6570", "#3b6ea5", "#c9661a"
 _VARIABLES = {CARD: "card", INK: "ink", SOFT: "soft", NORMAL: "normal", DEFECT: "defect"}
-# Text stays text, drawn in the page's own font; ids do not change from run to run.
+# Text stays text, in the page's own font; ids are equal in every run.
 STYLE: "dict[RcKeyType, Any]" = {
     "svg.fonttype": "none",
     "svg.hashsalt": "ahl",
@@ -87,7 +87,7 @@ def _bars(axes: Axes, scores: ArrayLike, bins: _Numbers, name: str, **style: Any
 
 
 def _draw_levels(axes: Axes, levels: tuple[float, float], bins: _Numbers) -> None:
-    """A labelled line for each finite level; the labels stand in headroom, one above the other."""
+    """A labelled line for each finite level. The labels are above the bars, one above the other."""
     top = axes.get_ylim()[1]
     axes.set_ylim(0, 1.26 * top)
     for level, name, style, height in zip(

@@ -54,10 +54,10 @@ class ScoredFrame:
 
 @dataclass(frozen=True, eq=False)
 class ReportData:
-    """All that the page shows. `figures`: exactly the keys of FIGURES; `facts`: how it was made, in order.
+    """All data of the page. `figures`: exactly the keys of FIGURES; `facts`: how the run was made, in order.
 
-    `threshold` and `unsure_threshold` are +inf where the calibration has too few normals. A fact named
-    "Data licence" is repeated beside the pictures. `load` gives a frame's pixels, uint8 [H, W, 3].
+    `threshold` and `unsure_threshold` are +inf if the calibration has too few normals. A fact named "Data licence" is
+    repeated at the pictures. `load` returns a frame's pixels, uint8 [H, W, 3].
     Raises ExportError for other keys, a figure that is not finite, and frames of one group only.
     """
 
@@ -93,7 +93,7 @@ class _Tile:
 
 @dataclass(frozen=True)
 class _Row:
-    """What became of one group of test frames."""
+    """The decisions on one group of test frames."""
 
     name: str
     frames: int
@@ -143,7 +143,7 @@ def _page(data: ReportData) -> str:
         false_alarms=_tiles(data, normals[:_MISTAKES]),
         missed=_tiles(data, anomalies[:_MISTAKES]),
         colours=COLOURS,
-        heat=[tuple(int(c) for c in LUT[i]) for i in range(102, 256, 17)],  # from where overlays begin to colour
+        heat=[tuple(int(c) for c in LUT[i]) for i in range(102, 256, 17)],  # overlays show colour from 102
         infinity=math.inf,
         licence=data.facts.get("Data licence"),
     )
@@ -160,7 +160,7 @@ def _row(name: str, frames: Sequence[ScoredFrame]) -> _Row:
 
 
 def _kinds(anomalies: Sequence[ScoredFrame]) -> list[_Row]:
-    """A row for each kind of defect, where there is more than one."""
+    """A row for each kind of defect, if there are several."""
     kinds = sorted({f.kind for f in anomalies})
     rows = [_row(f"defect: {kind}", [f for f in anomalies if f.kind == kind]) for kind in kinds]
     return rows if len(rows) > 1 else []

@@ -1,1 +1,1 @@
-"""Is an artefact equal to the model? The gate, and where a difference begins."""
+"""The gate that checks whether an artefact equals the model, and the search for where a difference begins."""

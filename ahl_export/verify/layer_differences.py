@@ -1,4 +1,4 @@
-"""Where an artefact that disagrees with the model begins to: intermediate outputs, compared layer by layer."""
+"""Finds where an artefact starts to differ from the model: compares intermediate outputs layer by layer."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,14 +12,14 @@ from ahl_export.verify.parity import Pixels
 from ahl_train.unified import Unified
 
 Arrays = list[NDArray[np.float32]]
-# Of names of the graph's tensors: a function that gives them for one frame.
+# From names of the graph's tensors to a function that returns them for one frame.
 Probe = Callable[[Sequence[str]], Callable[[Pixels], Arrays]]
 
-_SHARE = 0.1  # of the largest departure: where that much is reached, it begins
+_SHARE = 0.1  # of the largest difference: the difference begins at the first layer that reaches this
 
 
 def probe(model: ir.Model, names: Sequence[str]) -> Callable[[Pixels], Arrays]:
-    """A function that gives the named tensors of an ONNX graph for one frame, by ONNX Runtime."""
+    """A function that returns the named tensors of an ONNX graph for one frame, by ONNX Runtime."""
     import onnxruntime
 
     wider = model.clone()
@@ -70,7 +70,7 @@ def from_graph(graph: ir.Model, other: Probe, frame: Pixels) -> str:
 def _layers(graph: ir.Model, *, activated: bool = False) -> list[tuple[str, str]]:
     """Module and tensor of the preprocessed frame, of each convolution, and of the outputs, in graph order.
 
-    `activated`: behind the clip that follows a convolution, which a quantised graph takes together with it.
+    `activated`: after the clip that follows a convolution, as a quantised graph merges both.
     """
     convolutions = [node for node in graph.graph if node.op_type == "Conv"]
     preprocessing = convolutions[0].predecessors()[0]
@@ -80,17 +80,17 @@ def _layers(graph: ir.Model, *, activated: bool = False) -> list[tuple[str, str]
 
 
 def _activated(value: ir.Value) -> ir.Value:
-    """What a clip makes of a tensor; the tensor itself where none reads it."""
+    """The output of the clip that reads a tensor; the tensor itself if no clip reads it."""
     return next((n.outputs[0] for n in value.consumers() if n.op_type in ("Clip", "Relu")), value)
 
 
 def _closest_shape(calls: Arrays, value: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Of a module's outputs at both scales, the one of this shape: the graph leaves out what nothing needs."""
+    """The module's output of this shape, from its calls at both scales: the graph leaves out unused outputs."""
     return next((c for c in calls if c.shape == value.shape), calls[0]), value
 
 
 def _worst(layers: Sequence[tuple[str, NDArray[np.float32], NDArray[np.float32]]]) -> str:
-    """Relative error of each layer (root mean square); where a tenth of the largest is reached first."""
+    """One clause on the layers' relative errors (root mean square): the first to reach a tenth of the largest."""
     errors = []
     for name, wanted, got in layers:
         if wanted.shape != got.shape:
@@ -98,7 +98,7 @@ def _worst(layers: Sequence[tuple[str, NDArray[np.float32], NDArray[np.float32]]
         size = float(np.sqrt(np.mean(np.square(wanted, dtype=np.float64))))
         errors.append(float(np.sqrt(np.mean(np.square(wanted.astype(np.float64) - got)))) / max(size, 1e-12))
     worst = int(np.argmax(errors))
-    # Outputs are logarithms and deviations, which may be near nothing: off by more than all of its size is off by all.
+    # Outputs are logarithms and deviations, which may be near 0. An error of more than their size counts as their size.
     begins = next(i for i, e in enumerate(errors) if not e < _SHARE * min(errors[worst], 1.0))
     clause = f"it begins at {layers[begins][0]}, off by {errors[begins]:.1e} of its size"
     return clause if begins == worst else f"{clause}, and is largest at {layers[worst][0]}, by {errors[worst]:.1e}"

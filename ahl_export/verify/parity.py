@@ -1,4 +1,4 @@
-"""The gate: an artefact must score as the model that was trained does, on frames of many sizes and kinds."""
+"""The gate: an artefact must score like the trained model, on frames of many sizes and kinds."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,7 @@ from ahl_train.data.images import load
 from ahl_train.features import Item
 from ahl_train.run import Run
 
-_SHAPES = ((448, 448), (768, 1024), (500, 120))  # (H, W), beside the frames' own: resizing is where exports drift
+_SHAPES = ((448, 448), (768, 1024), (500, 120))  # (H, W), besides the frames' own: exports drift in resizing
 _KINDS = ("cutmix", "cutpaste", "draem")
 _PSEUDO = 40  # pseudo anomalies whose decisions are compared
 _TIMED = 50  # frames
@@ -29,11 +29,11 @@ Scores = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a gate allows. `score`, `map`: largest difference from the model, relative where its value is above 1.
+    """The limits of a gate. `score`, `map`: largest difference from the model, relative where its value is above 1.
 
-    `unit`: of scores, instead of that 1. Where an artefact rounds it is the spread of normals' scores (``spread``):
-    what a difference does to decisions depends on that. `flips`: share of decisions that may differ from the float32
-    graph's, beyond chance; `rank`: least rank correlation with it.
+    `unit`: replaces that 1 for scores. For artefacts that round, it is the spread of normals' scores (``spread``),
+    because a difference affects decisions in proportion to it. `flips`: share of decisions that may differ from the
+    float32 graph's, beyond chance; `rank`: least rank correlation with it.
     """
 
     score: float
@@ -45,7 +45,7 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Closeness:
-    """How far an engine is from the model in torch, differences as ``Bounds`` has them."""
+    """How far an engine is from the model in torch, with differences as in ``Bounds``."""
 
     frames: int
     score_max: float
@@ -56,7 +56,7 @@ class Closeness:
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """An engine's scores of the calibration normals and of pseudo anomalies, and what they cost.
+    """An engine's scores of calibration normals and pseudo anomalies, and its times.
 
     `milliseconds`: of the first normals, one at a time; `map_range`: [low, high] for colouring maps.
     """
@@ -69,9 +69,9 @@ class Survey:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """The frames that artefacts are judged on.
+    """The frames that artefacts are tested on.
 
-    None of them was trained on, but for the donors of pseudo anomalies, and where all normals train (cross).
+    The model has not trained on them, except on the donors of pseudo anomalies, and if all normals train (cross).
     """
 
     run: Run
@@ -89,19 +89,19 @@ class Evidence:
 
     @cached_property
     def wanted(self) -> list[Outputs]:
-        """What the model in torch says of the gate's frames."""
+        """The outputs of the model in torch for the gate's frames."""
         scored = (self.run.model.score(torch.from_numpy(np.array(frame))[None]) for frame in self.gate)
         return [Outputs(*(t.numpy() for t in outputs)) for outputs in scored]
 
     @cached_property
     def model_scores(self) -> Scores:
-        """What the model in torch says of each calibration normal, float64 [n]."""
+        """The score of the model in torch for each calibration normal, float64 [n]."""
         scored = (self.run.model.score(torch.from_numpy(np.array(pixels))[None])[0] for pixels in self.normals())
         return np.array([score.item() for score in scored])
 
     @cached_property
     def statistics(self) -> list[calibration.FrameStatistics]:
-        """Of each calibration normal's pixels; any engine's."""
+        """Frame statistics of each calibration normal's pixels, the same for every engine."""
         with ThreadPoolExecutor(cores(None)) as pool:
             return list(pool.map(lambda s: calibration.frame_statistics(load(s)), self.run.calibration_normals))
 
@@ -113,17 +113,17 @@ class Evidence:
         """Pseudo anomalies of each kind, made of calibration normals with train normals as donors."""
         split = self.run.split
         for i, sample in enumerate(self.run.calibration_normals[:_PSEUDO]):
-            donor = split.train_normal[(i + 1) % len(split.train_normal)]  # another, where the normals are the same
+            donor = split.train_normal[(i + 1) % len(split.train_normal)]  # another sample, if the same normals train
             yield Item(sample, _KINDS[i % len(_KINDS)], donor, self.run.config.seed).pixels()
 
 
 def spread(normals: Scores) -> float:
-    """The standard deviation of normals' scores, float [N]; 1 where it is less, as the prior of all systems has."""
+    """The standard deviation of normals' scores, float [N], at least 1: the prior of all systems has 1."""
     return max(1.0, float(np.std(normals)))
 
 
 def compare(engine: Engine, frames: Sequence[Pixels], wanted: Sequence[Outputs], unit: float = 1.0) -> Closeness:
-    """Score each frame, uint8 [H, W, 3], and compare with what the model said of it; `unit` as in ``Bounds``."""
+    """Score each frame, uint8 [H, W, 3], and compare with the model's outputs; `unit` as in ``Bounds``."""
     got = [engine.infer(frame[None]) for frame in frames]
     scores = [difference(w.score, g.score, unit) for w, g in zip(wanted, got, strict=True)]
     maps = [difference(w.anomaly_map, g.anomaly_map) for w, g in zip(wanted, got, strict=True)]
@@ -136,12 +136,12 @@ def compare(engine: Engine, frames: Sequence[Pixels], wanted: Sequence[Outputs],
     )
 
 
-def survey(engine: Engine, evidence: Evidence, beside: Engine | None = None) -> Survey:
-    """Score every calibration normal and the pseudo anomalies; the first normals alone, for what a frame takes.
+def survey(engine: Engine, evidence: Evidence, parallel: Engine | None = None) -> Survey:
+    """Score every calibration normal and the pseudo anomalies. The first normals are scored one at a time and timed.
 
-    `beside`: the same artefact, made for frames side by side; it scores those that are not timed.
+    `parallel`: the same artefact, built for frames in parallel; it scores the frames that are not timed.
     """
-    beside = beside or engine
+    parallel = parallel or engine
 
     def look(engine: Engine, pixels: Pixels) -> tuple[float, NDArray[np.float32]]:
         outputs = engine.infer(pixels[None])
@@ -152,10 +152,10 @@ def survey(engine: Engine, evidence: Evidence, beside: Engine | None = None) -> 
         pixels, started = load(sample), perf_counter()
         seen.append(look(engine, pixels))
         milliseconds.append(1e3 * (perf_counter() - started))
-    # Side by side the rest takes two thirds of the time: an engine's threads wait for each other within a frame.
+    # In parallel the rest takes two thirds of the time: within one frame, an engine's threads wait for each other.
     with ThreadPoolExecutor(cores(None)) as pool:
-        seen += pool.map(lambda sample: look(beside, load(sample)), normals[_TIMED:])
-        pseudo = [score for score, _ in pool.map(partial(look, beside), evidence.pseudo())]
+        seen += pool.map(lambda sample: look(parallel, load(sample)), normals[_TIMED:])
+        pseudo = [score for score, _ in pool.map(partial(look, parallel), evidence.pseudo())]
     middle, top = np.quantile(np.concatenate([values for _, values in seen]), (0.5, 0.999))
     # Colour begins above what normal frames usually show and is full at twice their range.
     map_range = (float(middle), float(middle + 2 * (top - middle) + 1e-6))
@@ -163,13 +163,13 @@ def survey(engine: Engine, evidence: Evidence, beside: Engine | None = None) -> 
 
 
 def rank_correlation(a: Scores, b: Scores) -> float:
-    """Spearman's, of two [n] without many ties."""
+    """Spearman's rank correlation of two [n] without many ties."""
     first, second = (np.argsort(np.argsort(x)).astype(float) for x in (a, b))
     return float(np.corrcoef(first, second)[0, 1])
 
 
 def departs(found: Closeness, bounds: Bounds) -> str | None:
-    """How it is further from the model than the bounds allow, None if it is not."""
+    """How the engine exceeds the bounds; None if it does not."""
     if found.score_max <= bounds.score and found.map_max <= bounds.map:  # NaN is not close
         return None
     unit = "" if bounds.unit == 1 else f" spreads of {bounds.unit:.2g}"
@@ -180,6 +180,6 @@ def departs(found: Closeness, bounds: Bounds) -> str | None:
 
 
 def difference(wanted: NDArray[np.floating], got: NDArray[np.floating], unit: float = 1.0) -> NDArray[np.floating]:
-    """Of each value, in units, relative where the wanted one is above one unit."""
+    """The difference of each value, in units; relative where the expected value is above one unit."""
     found: NDArray[np.floating] = np.abs(wanted - got) / np.maximum(unit, np.abs(wanted))
     return found

@@ -1,4 +1,4 @@
-"""The bench: a grid of systems, settings, shots and seeds on one dataset, each finished cell a line of results."""
+"""The benchmark: a grid of systems, settings, shots and seeds on a dataset. Each finished cell is a result line."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -46,17 +46,17 @@ class Grid:
     settings: tuple[Setting, ...] = ("general", "hard")
     shots: tuple[int, ...] = (1, 10)
     systems: tuple[str, ...] = (DEFAULT_SYSTEM,)
-    seeds: int = 3  # how many: 0, 1, 2
+    seeds: int = 3  # number of seeds: 0, 1, 2
     schedule: str = "auto"
     epochs: int | None = None
-    epoch: str = LAST  # or BEST: beside the last epoch's AUROC that of the best one, chosen on the test images
-    pixel: bool = False  # the maps' pixels too, where there are masks
+    epoch: str = LAST  # or BEST: also report the AUROC of the best epoch, chosen on the test images
+    pixel: bool = False  # also evaluate the maps' pixels, on images with masks
     backbone: str = DEFAULT
     backbone_weights: Path | None = None
 
     def __post_init__(self) -> None:
         if not (self.settings and self.shots and self.systems and self.seeds >= 1):
-            raise ConfigError("the grid is empty: give one setting, number of shots, system and seed, or more")
+            raise ConfigError("the grid is empty: give at least one setting, number of shots, system and seed")
         if self.epoch not in (LAST, BEST):
             raise ConfigError(f"epoch is {self.epoch!r}, choose {LAST} or {BEST}")
         for name, setting, shots in product(self.systems, self.settings, self.shots):
@@ -76,12 +76,12 @@ class Grid:
         )
 
     def classes(self, dataset: Dataset) -> tuple[str, ...]:
-        """The rows of the hard setting: the classes that have every number of shots to give."""
+        """The classes of the hard setting: those with enough anomalies for every number of shots."""
         counts = Counter(s.kind for s in dataset.anomalies)
         return tuple(c for c in dataset.classes if counts[c] >= max(self.shots))
 
     def cells(self, dataset: Dataset) -> tuple[Cell, ...]:
-        """Seeds innermost: cells that run at the same time then need different pseudo anomalies."""
+        """All cells, with seeds innermost: cells that run in parallel then need different pseudo anomalies."""
         rows = [(s, c) for s in self.settings for c in (self.classes(dataset) if s == "hard" else (None,))]
         return tuple(
             Cell(name, setting, seen_class, shots, seed)
@@ -90,9 +90,9 @@ class Grid:
 
 
 def choose_systems(wanted: str) -> tuple[str, ...]:
-    """Names and the groups `all`, `default` and `rivals`, with commas; ConfigError, naming the choices, for any other.
+    """System names from a comma-separated list. The groups `all`, `default` and `rivals` count as names.
 
-    `all` are the paper's systems and ours.
+    `all` means the paper's systems and ours. ConfigError for an unknown name; it lists the choices.
     """
     groups = {"all": SYSTEMS.built_in, "default": (DEFAULT_SYSTEM,), "rivals": tuple(RIVALS)}
     parts = [name.strip() for name in wanted.split(",")]
@@ -112,11 +112,11 @@ def run_grid(
     ray: str | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Run the cells that ``out`` has no result of, each result being appended as it ends; gives results.jsonl.
+    """Run the cells that have no result in ``out`` yet and append each result. Returns the path of results.jsonl.
 
-    ``ray``: the address of a cluster, or "local"; without it ``jobs`` processes run here, one by default.
-    TrainError, before the first cell runs, for a cell that cannot be dealt; later, naming the cell, for one that
-    fails. The finished ones stay, and the next call goes on after them.
+    ``ray``: the address of a cluster, or "local". Without it, ``jobs`` processes run on this machine (default 1).
+    TrainError before the first cell runs if the dataset cannot be split for a cell. TrainError later, with the cell's
+    name, if a cell fails. Finished results stay, and the next call continues after them.
     """
     if jobs is not None and jobs < 1:
         raise ConfigError(f"jobs is {jobs}, expected 1 or more")
@@ -128,10 +128,10 @@ def run_grid(
         results.require_same(work.made())
         there = {Cell.of(line) for line in results.lines if line["data"] == grid.data}
         missing = [cell for cell in cells if cell not in there]
-        report(f"{len(cells) - len(missing)} of {len(cells)} cells are there already")
+        report(f"{len(cells) - len(missing)} of {len(cells)} cells are done already")
         if not missing:
             return out / RESULTS
-        work.open()  # here first, so that processes don't extract the same features side by side
+        work.open()  # here first, so that parallel processes don't extract the same features
         lines = by_ray(work.open, missing, ray, jobs) if ray else by_processes(work.open, missing, jobs or 1)
         for number, line in enumerate(lines, start=1):
             results.append(line)
@@ -140,12 +140,12 @@ def run_grid(
 
 
 def deal(cell: Cell, dataset: Dataset) -> Split:
-    """As in the paper, all train normals train: none is held out to calibrate on."""
+    """The cell's split. As in the paper, all train normals train: none is held out for calibration."""
     dealt = split(
         dataset, setting=cell.setting, shots=cell.shots, seed=cell.seed, seen_class=cell.seen_class, calibration=0
     )
     if len({s.label for s in dealt.test}) < 2:
-        raise DataError(f"{dataset.name}: normals and anomalies must remain to test on: add images, or ask for less")
+        raise DataError(f"{dataset.name}: the test needs normals and anomalies: add images, or ask for fewer shots")
     return dealt
 
 
@@ -173,7 +173,7 @@ def anomaly_maps(base: Base, store: FeatureStore, samples: Sequence[Sample]) -> 
 
 
 def chunks(base: Base, store: FeatureStore, samples: Sequence[Sample]) -> Iterator[Features]:
-    """The features that a base reads, chunk by chunk, where the store's extractor is."""
+    """The features that a base reads, in chunks, on the device of the store's extractor."""
     rows = store.rows([Item(s) for s in samples])
     for start in range(0, len(rows), _CHUNK):
         features = store.read(rows[start : start + _CHUNK], base.inputs)
@@ -194,12 +194,12 @@ class _Work:
         return BackboneSpec(self.grid.backbone, self.grid.backbone_weights)
 
     def made(self) -> Result:
-        """How the cells are made."""
+        """The settings that all cells share."""
         made = {key: getattr(self.grid, key) for key in ("schedule", "epochs", "epoch", "pixel", "backbone")}
         return {**made, "backbone_digest": self.spec.digest}
 
     def open(self) -> Callable[[Cell], Result]:
-        """What runs a cell in this process; our systems' features of all images come first, since cells share them."""
+        """The function that runs a cell in this process. First extracts our systems' features, which cells share."""
         there = accelerator.device()
         ours = self._ours(there) if any(name in SYSTEMS for name in self.grid.systems) else None
         return partial(self._run, ours, Rivals(self.spec, there, maps=self.grid.pixel))
@@ -212,7 +212,7 @@ class _Work:
         return extractor, store
 
     def _run(self, ours: tuple[Extractor, FeatureStore] | None, those: Rivals, cell: Cell) -> Result:
-        """Train a cell and test it: its line of results."""
+        """Train and test a cell; returns its result line."""
         with _naming(cell):
             started = perf_counter()
             dealt = deal(cell, self.dataset)
@@ -220,7 +220,7 @@ class _Work:
                 found, maps = self._of_ours(*ours, cell, dealt)
             else:
                 found, maps = self._of_rival(those, cell, dealt)
-            # The last epoch's is the result. What is chosen on test images stands beside it, and is used for nothing.
+            # The result is the last epoch's. The best epoch is chosen on test images: it is only reported.
             best = {"auroc_best": max(found)} if self.grid.epoch == BEST else {}
             measured = {"auroc": found[-1], **best, "seconds": round(perf_counter() - started, 3)}
             if self.grid.pixel:
@@ -229,7 +229,7 @@ class _Work:
         return {**asdict(cell), **measured, **where, **self.made()}
 
     def _of_ours(self, extractor: Extractor, store: FeatureStore, cell: Cell, dealt: Split) -> tuple[list[float], Maps]:
-        """AUROC of one of our systems; before it those of its epochs, where the best is asked for."""
+        """AUROCs of one of our systems: the result is last, after those of the epochs if the best epoch is wanted."""
         chosen, found = system(cell.system), []
         torch.manual_seed(integer(cell.seed, Stream.WEIGHTS))
         base = chosen.base(extractor, cell.shots)
@@ -243,14 +243,14 @@ class _Work:
         return found, partial(anomaly_maps, base, store)
 
     def _of_rival(self, those: Rivals, cell: Cell, dealt: Split) -> tuple[list[float], Maps]:
-        """AUROC of a rival, which has no epochs."""
+        """AUROC of a rival. A rival has no epochs."""
         found = those.find(cell.system, cell.seed, dealt.train_normal, self.dataset.samples)
         score = roc_auc_score([s.label for s in dealt.test], [found[s].score for s in dealt.test])
         return [float(score)], lambda samples: [of for s in samples if (of := found[s].map) is not None]
 
 
 def _pixels(maps: Maps, dealt: Split) -> Result:
-    """AUROC and AUPRO of the pixels of test normals and of anomalies that have masks; nothing where none has."""
+    """AUROC and AUPRO of the pixels of test normals and anomalies with masks; empty if no anomaly has a mask."""
     judged = [s for s in dealt.test if s.label == 0 or s.mask]
     if not any(s.label for s in judged):
         return {}
@@ -270,7 +270,7 @@ def _naming(cell: Cell) -> Iterator[None]:
 
 
 def _readable(data: str, report: Callable[[str], None]) -> Dataset:
-    """Copies stay: the paper's figures are of them too."""
+    """The dataset without unreadable images. Copies stay: the paper's figures include them too."""
     dataset = load_dataset(data)
     readable, unreadable = verify(dataset.samples)
     for left_out in unreadable:
@@ -279,7 +279,7 @@ def _readable(data: str, report: Callable[[str], None]) -> Dataset:
 
 
 def _check(grid: Grid, dataset: Dataset, cells: Sequence[Cell], report: Callable[[str], None]) -> None:
-    """Whatever cannot be dealt is known before hours of work."""
+    """Raise before hours of work if the dataset cannot be split for a cell."""
     few = sorted(set(dataset.classes) - set(grid.classes(dataset))) if "hard" in grid.settings else []
     if few:
         report(f"no hard rows for classes of fewer than {max(grid.shots)} anomalies: {', '.join(few)}")
@@ -291,6 +291,6 @@ def _check(grid: Grid, dataset: Dataset, cells: Sequence[Cell], report: Callable
 
 
 def _supersample(dataset: Dataset) -> int:
-    """One for all cells, so that they share features; of the frames' sizes alone, of train normals."""
+    """One supersampling for all cells, so that they share features. It depends only on the train normals' sizes."""
     train = split(dataset, shots=0, seed=0, calibration=0).train_normal
     return supersample_for(train)

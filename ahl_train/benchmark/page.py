@@ -1,4 +1,4 @@
-"""Pages of the documentation: figures that a command writes between two markers; written whole, or not at all."""
+"""Writes figures between two markers of a documentation page. A page is written completely or not at all."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from ahl_train.errors import RunError
 
 
 def write(target: Path, text: str) -> Path:
-    """Write aside and rename. RunError."""
+    """Write to a temporary file, then rename it. RunError if that fails."""
     aside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         aside.write_text(text, encoding="utf-8")
@@ -20,7 +20,7 @@ def write(target: Path, text: str) -> Path:
 
 
 def write_into(page: Path, text: str, markers: tuple[str, str]) -> Path:
-    """Put the text between the page's markers, in place of what is there. RunError without page or markers."""
+    """Replace the text between the page's markers. RunError without page or markers."""
     return write(page, insert(page, text, markers))
 
 

@@ -1,4 +1,4 @@
-"""results.jsonl: a line for each finished cell of a bench, appended whole, so that a killed bench can go on."""
+"""results.jsonl: one line per finished cell. Lines are appended whole, so an interrupted benchmark can continue."""
 
 import fcntl
 import json
@@ -13,10 +13,10 @@ from ahl_train.data.split import Setting
 from ahl_train.errors import RunError
 
 RESULTS = "results.jsonl"
-LAST, BEST = "last", "best"  # whose AUROC a line has: the last epoch's alone, or the best one's beside it
-SAME = ("schedule", "epochs", "epoch", "pixel", "backbone", "backbone_digest")  # one of each in a folder
+LAST, BEST = "last", "best"  # which AUROC a line has: the last epoch's, or also the best one's
+SAME = ("schedule", "epochs", "epoch", "pixel", "backbone", "backbone_digest")  # equal in all results of a folder
 
-_SINCE: dict[str, Any] = {"epoch": "last", "pixel": False}  # fields that older results lack, with what is true of those
+_SINCE: dict[str, Any] = {"epoch": "last", "pixel": False}  # fields that older results lack, and their values there
 _NEEDED = {"system", "setting", "seen_class", "shots", "seed", "auroc", "seconds", "data", "dataset", "classes", *SAME}
 
 Result = dict[str, Any]
@@ -38,12 +38,12 @@ class Cell:
 
     @classmethod
     def of(cls, line: Result) -> "Cell":
-        """The cell that a line is the result of."""
+        """The cell of a result line."""
         return cls(**{f.name: line[f.name] for f in fields(cls)})
 
 
 def read_results(folder: Path) -> list[Result]:
-    """The finished cells; a last line that a kill has cut is left out. RunError if there are none to read."""
+    """The finished cells, without an incomplete last line. RunError if the file cannot be read."""
     file = folder / RESULTS
     try:
         content = file.read_bytes()
@@ -53,7 +53,7 @@ def read_results(folder: Path) -> list[Result]:
 
 
 class Results:
-    """The open file: what it holds, and room for more."""
+    """The open results file: its lines, and a method to append one."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path, self._file = path, file
@@ -63,16 +63,16 @@ class Results:
         file.seek(0, os.SEEK_END)
 
     def require_same(self, made: Result) -> None:
-        """RunError if a line was made otherwise: the cells of one table are comparable."""
+        """RunError if a line was made with other settings: the cells of a table must be comparable."""
         for line in self.lines:
-            other = [f"{k}: {line[k]!r} there, {made[k]!r} asked" for k in SAME if line[k] != made[k]]
+            other = [f"{k}: {line[k]!r} in the folder, {made[k]!r} requested" for k in SAME if line[k] != made[k]]
             if other:
                 raise RunError(
                     f"{self.path} holds results of other settings ({'; '.join(other)}): choose another --out"
                 )
 
     def append(self, line: Result) -> None:
-        """Keep a line for good."""
+        """Append a line and flush it to disk."""
         self._file.write(json.dumps(line).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -81,7 +81,7 @@ class Results:
 
 @contextmanager
 def open_results(folder: Path) -> Iterator[Results]:
-    """The folder's results, for one bench at a time. RunError if they cannot be read or written."""
+    """The folder's results, locked for one benchmark at a time. RunError if they cannot be read or written."""
     file = folder / RESULTS
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def open_results(folder: Path) -> Iterator[Results]:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise RunError(f"another bench writes to {folder}: wait for it, or choose another --out") from None
+                raise RunError(f"another benchmark writes to {folder}: wait for it, or choose another --out") from None
             handle.seek(0)
             yield Results(file, handle)
     except OSError as error:

@@ -1,6 +1,6 @@
-"""Rivals on the bench: anomalib's PatchCore and PaDiM on our backbone's weights. They learn from normals alone.
+"""Rivals in the benchmark: anomalib's PatchCore and PaDiM with our backbone's weights. They train on normals only.
 
-Memory bank, coreset, Gaussians, maps and scores are anomalib's own code; ours are the weights, frames and seeds.
+Memory bank, coreset, Gaussians, maps and scores are anomalib's own code. The weights, frames and seeds are ours.
 """
 
 import io
@@ -23,28 +23,28 @@ from ahl_train.data.images import Sample, load
 from ahl_train.errors import ConfigError, MissingExtraError
 from ahl_train.features.backbone import BackboneSpec, load_network
 
-SIDE = 256  # px, of a frame
-STAGES = (-3, -2)  # of timm's, of strides 8 and 16
-CORESET = 0.1  # the share of patches that PatchCore keeps: anomalib's number
-BANK = 2_000  # patches that it keeps at most: choosing them takes time with their number times that of all patches
-CHANNELS = 100  # that PaDiM draws, or all if there are fewer: anomalib's number for its default network
+SIDE = 256  # px, side of a frame
+STAGES = (-3, -2)  # timm's stages of strides 8 and 16
+CORESET = 0.1  # share of patches that PatchCore keeps: anomalib's default
+BANK = 2_000  # patches that PatchCore keeps at most: its coreset takes time in proportion to BANK x all patches
+CHANNELS = 100  # that PaDiM draws, or all if there are fewer: anomalib's default for its default network
 _STRIDES = [8, 16]
 _BATCH = 16  # frames
 
 
 @dataclass(frozen=True)
 class Rival:
-    """A column of the bench's table: anomalib's model of a backbone, and what fits it to what it has looked at."""
+    """A column of the benchmark's table: `build` makes anomalib's model, `fit` fits it to the frames it has seen."""
 
     title: str
-    build: Callable[[str, list[int]], nn.Module]  # of timm's name and the stages' places
+    build: Callable[[str, list[int]], nn.Module]  # of timm's name and the stages' indices
     fit: Callable[[Any], None]
 
 
 def _patchcore(backbone: str, layers: list[int]) -> nn.Module:
     from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 
-    # Its annotation wants names; the extractor behind it takes timm's places too.
+    # The annotation asks for names, but the feature extractor also accepts timm's indices.
     return PatchcoreModel(layers, backbone, pre_trained=False)  # type: ignore[arg-type]
 
 
@@ -53,7 +53,7 @@ def _padim(backbone: str, layers: list[int]) -> nn.Module:
     from anomalib.models.image.padim.torch_model import PadimModel
 
     channels = sum(TimmFeatureExtractor(backbone, layers, pre_trained=False).out_dims)
-    # As PatchCore's.
+    # The annotation is wrong here too, as for PatchCore.
     return PadimModel(backbone, layers, pre_trained=False, n_features=min(CHANNELS, channels))  # type: ignore[arg-type]
 
 
@@ -74,15 +74,15 @@ SAID = (
 
 
 def require() -> None:
-    """MissingExtraError without anomalib."""
+    """MissingExtraError if anomalib is not installed."""
     if find_spec("anomalib") is None:
         raise MissingExtraError(f"{' and '.join(RIVALS)} need the extra [rivals]: pip install 'ahl[train,rivals]'")
 
 
 def build(name: str, spec: BackboneSpec) -> nn.Module:
-    """A rival with the backbone's weights, not yet fitted. WeightsError.
+    """A rival with the backbone's weights, not fitted yet. WeightsError if there are no weights.
 
-    ConfigError for a network whose layers of strides 8 and 16 anomalib does not find by timm's names.
+    ConfigError if anomalib does not find the network's layers of strides 8 and 16 by timm's names.
     """
     net = load_network(spec)
     infos: Any = net.feature_info
@@ -99,29 +99,29 @@ def build(name: str, spec: BackboneSpec) -> nn.Module:
 
 
 def _network(model: nn.Module) -> nn.Module:
-    """timm's, within a rival."""
+    """The timm network inside a rival."""
     return model.get_submodule("feature_extractor.feature_extractor")
 
 
 class Found(NamedTuple):
-    """What a rival says of a frame: higher is more anomalous."""
+    """A rival's result for a frame: higher is more anomalous."""
 
     score: float
-    map: NDArray[np.float32] | None  # [SIDE, SIDE], where maps are kept
+    map: NDArray[np.float32] | None  # [SIDE, SIDE]; None if maps are not kept
 
 
 class Rivals:
-    """What rivals find on the frames of a dataset. A rival is fitted once for a seed and its train normals."""
+    """Results of rivals on the frames of a dataset. A rival is fitted once for each seed and set of train normals."""
 
     def __init__(self, spec: BackboneSpec, device: torch.device, *, maps: bool = False) -> None:
-        """``maps``: keep them too, a quarter of a megabyte for each frame, seed and rival."""
+        """``maps``: also keep the maps, a quarter of a megabyte for each frame, seed and rival."""
         self._spec, self._device, self._maps = spec, device, maps
         self._found: dict[tuple[str, int, tuple[Sample, ...]], dict[Sample, Found]] = {}
 
     def find(self, name: str, seed: int, normals: tuple[Sample, ...], samples: Sequence[Sample]) -> dict[Sample, Found]:
-        """Fitted to ``normals``, what it finds on each of the other ``samples``.
+        """Fit a rival to ``normals`` and return its results for all other ``samples``.
 
-        All of them at once, whichever a cell tests: what a cell gives doesn't depend on the cells before it.
+        It always scores all of them, so the result of a cell does not depend on the cells before it.
         ConfigError, WeightsError, and DataError for an unreadable frame.
         """
         key = name, seed, normals
@@ -133,8 +133,8 @@ class Rivals:
 
     @torch.inference_mode()
     def fit(self, name: str, seed: int, normals: Sequence[Sample]) -> nn.Module:
-        """A rival fitted to normals, in eval mode, where the scores are computed."""
-        memory.release()  # for the coreset's thousands of rounds, whose small results stay between large ones
+        """A rival fitted to normals, in eval mode, on the device."""
+        memory.release()  # the coreset takes thousands of rounds: their small results would stay between large blocks
         with _seeded(seed), accelerator.ieee():
             model = build(name, self._spec).to(self._device)
             for frames in self._batches(model, normals):
@@ -149,9 +149,9 @@ class Rivals:
         found: list[Found] = []
         with accelerator.ieee():
             for frames in self._batches(model, others):
-                said = model(frames)
-                maps = said.anomaly_map[:, 0].cpu().numpy() if self._maps else [None] * len(frames)
-                found += map(Found, said.pred_score.flatten().tolist(), maps)
+                result = model(frames)
+                maps = result.anomaly_map[:, 0].cpu().numpy() if self._maps else [None] * len(frames)
+                found += map(Found, result.pred_score.flatten().tolist(), maps)
         return found
 
     def _batches(self, model: nn.Module, samples: Sequence[Sample]) -> Iterator[Tensor]:
@@ -171,7 +171,7 @@ def _frame(sample: Sample) -> Tensor:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """anomalib draws from torch's generators, and from numpy's global one, which is left as it was."""
+    """Seed torch and numpy's global generator, which anomalib draws from. Restores numpy's state at the end."""
     before = np.random.get_state()
     torch.manual_seed(seed)
     np.random.seed(seed)
@@ -183,7 +183,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Its imports warn, its coreset draws a progress bar."""
+    """Hide the warnings of anomalib's imports and the progress bar of its coreset."""
     with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         yield

@@ -1,4 +1,4 @@
-"""All sets in one table: a row a set, a column a system, means over seeds, and under them the mean over the sets."""
+"""One table of all sets: a row per set, a column per system, means over seeds; below them the mean over the sets."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -28,14 +28,14 @@ MARKERS = ("<!-- sets: written by ahl benchmark table -->", "<!-- /sets -->")
 
 
 def write_sets(folders: Sequence[Path], page: Path) -> Path:
-    """The table of several benches into a page, between `MARKERS`. RunError, also for a page without such a place."""
+    """Write the table of several benchmarks between the page's `MARKERS`. RunError, also if the page has no markers."""
     return write_into(page, sets_to_markdown(gather(folders)), MARKERS)
 
 
 def gather(folders: Sequence[Path]) -> list[Result]:
-    """The results of several benches, of the same sets or of others.
+    """The results of several benchmarks, on the same sets or on different ones.
 
-    RunError if one has none, was made with other settings than the first, or holds a cell that another holds too.
+    RunError if a benchmark has no results, has other settings than the first, or has a cell that another has too.
     """
     gathered: list[Result] = []
     holders: dict[tuple[str, Cell], Path] = {}
@@ -54,7 +54,7 @@ def gather(folders: Sequence[Path]) -> list[Result]:
 
 
 def sets_to_markdown(results: Sequence[Result]) -> str:
-    """One table; under it one for each of MORE that the results have. RunError if there are no results."""
+    """One table, then one for each of MORE that the results have. RunError if there are no results."""
     table = tabulate(results)
     lines = [
         f"AUROC on the test images, mean over {table.seeds} seeds; in the hard setting over the classes too. "
@@ -89,7 +89,7 @@ def _lines(table: Table, entries: Entries) -> Iterator[str]:
 
 
 def _names(table: Table) -> dict[tuple[str, str], str]:
-    """(data, dataset) of each set, in the table's order, to its name; with where it lies, if two are called alike."""
+    """(data, dataset) of each set, in the table's order, to its name; sets with equal names also show their data."""
     sets = dict.fromkeys(row[:2] for row in table.rows)
     alike = Counter(dataset for _, dataset in sets)
     return {(data, dataset): dataset if alike[dataset] == 1 else f"{dataset} ({data})" for data, dataset in sets}
@@ -106,7 +106,7 @@ def _number(entry: Entry | None, seeds: int) -> str:
 
 
 def _mean(entries: Sequence[Entry | None]) -> str:
-    """Of all sets or none: a mean that leaves a set out cannot be compared."""
+    """The mean over all sets, or UNKNOWN if one is missing: means over different sets cannot be compared."""
     found = [entry.ours.mean for entry in entries if entry]
     return f"**{fmean(found):.3f}**" if len(found) == len(entries) else UNKNOWN
 
@@ -116,7 +116,7 @@ def _count(count: int) -> str:
 
 
 def _require_comparable(line: Result, folder: Path, first: Result, whose: Path) -> None:
-    other = [f"{key}: {line[key]!r}, there {first[key]!r}" for key in SAME if line[key] != first[key]]
+    other = [f"{key}: {line[key]!r}, not {first[key]!r}" for key in SAME if line[key] != first[key]]
     if other:
         raise RunError(
             f"{folder} holds results of other settings than {whose} ({'; '.join(other)}): "

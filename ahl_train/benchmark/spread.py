@@ -1,4 +1,4 @@
-"""Cells of a bench, run here, by local processes, or by the workers of a Ray cluster: their results as they end."""
+"""Runs cells of a benchmark here, in local processes or on a Ray cluster, and yields results as cells finish."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -15,11 +15,11 @@ from ahl_train.errors import ConfigError, RunError
 Run = Callable[[Cell], Result]
 Start = Callable[[], Run]  # called once in each process: it opens what the cells need
 
-LOCAL = "local"  # a cluster of this machine alone, which ends with the bench
+LOCAL = "local"  # a cluster on this machine only, which ends with the benchmark
 
 
 def by_processes(start: Start, cells: Sequence[Cell], jobs: int) -> Iterator[Result]:
-    """``jobs`` processes, of one thread each; 1 is this one, with all threads. RunError if one dies."""
+    """``jobs`` processes of one thread each; 1: this process, with all threads. RunError if a process dies."""
     if jobs == 1:
         yield from map(start(), cells)
         return
@@ -28,16 +28,16 @@ def by_processes(start: Start, cells: Sequence[Cell], jobs: int) -> Iterator[Res
         for done in as_completed([pool.submit(_run, cell) for cell in cells]):
             yield done.result()
     except BrokenProcessPool as error:
-        raise RunError("a process of the bench died, perhaps for want of memory: go on with fewer --jobs") from error
+        raise RunError("a process of the benchmark died, perhaps out of memory: continue with fewer --jobs") from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def by_ray(start: Start, cells: Sequence[Cell], address: str, jobs: int | None) -> Iterator[Result]:
-    """``jobs`` workers of one thread each, by default as many as the cluster at ``address`` has cores.
+    """``jobs`` workers of one thread each; by default one for each core of the cluster at ``address``.
 
-    A worker reads the dataset and keeps features at the paths that were given here; what its node's cache lacks, it
-    extracts. ConfigError without Ray or without the cluster, RunError if a worker dies.
+    A worker reads the dataset and stores features at the paths given here. It extracts the features that its node's
+    cache lacks. ConfigError without Ray or without the cluster, RunError if a worker dies.
     """
     try:
         import ray
@@ -57,20 +57,20 @@ def by_ray(start: Start, cells: Sequence[Cell], address: str, jobs: int | None) 
         pool = ActorPool([worker.remote(start) for _ in range(count)])
         yield from pool.map_unordered(lambda actor, cell: actor.run.remote(cell), list(cells))
     except RayActorError as error:
-        raise RunError("a worker of the bench died, perhaps for want of memory: go on with fewer --jobs") from error
+        raise RunError("a worker of the benchmark died, perhaps out of memory: continue with fewer --jobs") from error
     finally:
         ray.shutdown()
 
 
 def _reach(address: str) -> None:
-    """OSError if nothing listens there: Ray itself would go on trying for minutes."""
+    """OSError if nothing listens at the address. Ray itself would retry for minutes."""
     parts = urlsplit(address if "://" in address else f"//{address}")
     if parts.port:
         create_connection((parts.hostname, parts.port), timeout=10).close()
 
 
 class _Worker:
-    """What a process of the cluster holds."""
+    """The state of a process on the cluster."""
 
     def __init__(self, start: Start) -> None:
         torch.set_num_threads(1)
@@ -80,7 +80,7 @@ class _Worker:
         return self._run(cell)
 
 
-_here: Run  # of a local process
+_here: Run  # in a local process
 
 
 def _start(start: Start) -> None:

@@ -1,4 +1,4 @@
-"""The bench's table: mean and spread over seeds beside the paper's figures, as Markdown, HTML and CSV."""
+"""The benchmark's table: mean and spread over seeds beside the paper's figures, as Markdown, HTML and CSV."""
 
 import csv
 import io
@@ -20,9 +20,9 @@ from ahl_train.errors import ConfigError, RunError
 from ahl_train.evaluation import FPR_LIMIT
 from ahl_train.systems import SYSTEMS, system
 
-MEAN = "mean"  # the hard setting's row over its classes
+MEAN = "mean"  # the hard setting's row of means over its classes
 UNKNOWN = "–"
-# Figures that a line may have beside its AUROC: their tables' heads, their names in the CSV.
+# Figures that a result may have besides its AUROC: the heading of their table, their name in the CSV.
 MORE = {
     "auroc_best": ("best epoch, chosen on the test images", "best_on_test"),
     "pixel_auroc": ("AUROC of the pixels", "pixel_auroc"),
@@ -33,7 +33,7 @@ BEST_SAID = (
     "reports it. It is chosen on the test images, and so higher than what a model reaches on images it has never met."
 )
 MARKERS = ("<!-- table: written by ahl benchmark table -->", "<!-- /table -->")
-# Our folders' names of what the paper's tables call otherwise; the rest differ in case and signs only.
+# Our folder names for classes that the paper's tables name differently; other names differ in case and signs only.
 _ALIASES = {"barrettsshortsegment": "barrettsshortseg", "carpets": "carpet", "metalcontamination": "metal"}
 _OF_PAPER = ("auroc", "auroc_best")
 _DOUBTFUL = {("metalnut", "scratch", 1)}  # shifted in the source (the note in paper_tables.json)
@@ -47,7 +47,7 @@ class Figure(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What a line of the table is about."""
+    """What a row of the table shows."""
 
     data: str
     dataset: str
@@ -56,7 +56,7 @@ class Row(NamedTuple):
 
 
 class Column(NamedTuple):
-    """What is compared."""
+    """What a column of the table shows."""
 
     shots: int
     system: str
@@ -80,12 +80,12 @@ Entries = dict[tuple[Row, Column], Entry]
 
 @dataclass(frozen=True)
 class Table:
-    """All of it; a cell that has not been run has no entry."""
+    """The whole table. A cell that has not been run has no entry."""
 
     rows: tuple[Row, ...]
     columns: tuple[Column, ...]
     entries: Entries
-    more: dict[str, Entries]  # of those of MORE that the results have
+    more: dict[str, Entries]  # by figure, for each of MORE that the results have
     made: dict[str, Any]  # schedule, epochs, backbone
 
     @property
@@ -102,9 +102,9 @@ class Table:
 
 
 def write_tables(folder: Path, page: Path | None = None) -> tuple[Path, ...]:
-    """Write table.md, table.html and table.csv beside results.jsonl, and the first into a page, between `MARKERS`.
+    """Write table.md, table.html and table.csv next to results.jsonl, and table.md between the `MARKERS` of a page.
 
-    RunError if there are no results, or the page has no such place.
+    RunError if there are no results, or if the page has no markers.
     """
     table = tabulate(read_results(folder))
     texts = {"table.md": to_markdown(table), "table.html": to_html(table), "table.csv": to_csv(table)}
@@ -122,7 +122,7 @@ def load_paper() -> dict[str, Any]:
 def tabulate(results: Sequence[Result]) -> Table:
     """Rows, columns and entries of the results. RunError if there are none."""
     if not results:
-        raise RunError("the bench has no results yet: run ahl benchmark")
+        raise RunError("the benchmark has no results yet: run ahl benchmark")
     entries = _entries(results, "auroc")
     more = {figure: found for figure in MORE if (found := _entries(results, figure))}
     order = [*SYSTEMS, *RIVALS]
@@ -134,7 +134,7 @@ def tabulate(results: Sequence[Result]) -> Table:
 
 
 def _entries(results: Sequence[Result], figure: str) -> Entries:
-    """Over the seeds, of one figure of those lines that have it. The paper's stand beside AUROC of images alone."""
+    """Mean and spread over seeds of one figure. Only AUROCs of images have the paper's figures beside them."""
     scores: dict[tuple[Row, Column], dict[int, float]] = defaultdict(dict)
     for r in (r for r in results if figure in r):
         row = Row(r["data"], r["dataset"], r["setting"], r["seen_class"] or "")
@@ -154,7 +154,7 @@ def _entries(results: Sequence[Result], figure: str) -> Entries:
 
 
 def paper_figure(paper: dict[str, Any], row: Row, column: Column, classes: Iterable[str] = ()) -> Figure | None:
-    """The paper's figure, for the published sets alone; that of MEAN only if ``classes`` are those of the paper."""
+    """The paper's figure, for published sets only. MEAN has one only if ``classes`` are the paper's classes."""
     if row.data.partition(":")[0] not in READERS.built_in:
         return None
     block = _named(paper[row.setting], row.dataset.removeprefix("mvtec/"))
@@ -170,7 +170,7 @@ def paper_figure(paper: dict[str, Any], row: Row, column: Column, classes: Itera
 
 
 def to_markdown(table: Table) -> str:
-    """A table per number of shots: three lines in a cell. Under it one for each of MORE that the results have."""
+    """A table per number of shots, three lines in a cell; below it a table for each of MORE that the results have."""
     lines = ["# Benchmark", "", *_explained(table)]
     for shots in table.shots:
         columns = [c for c in table.columns if c.shots == shots]
@@ -189,7 +189,7 @@ def _lines(table: Table, columns: Sequence[Column], figure: str) -> Iterator[str
 
 
 def to_html(table: Table) -> str:
-    """One page without any network."""
+    """One page that needs no network."""
     tables = [_html(table, "auroc")]
     for figure in table.more:
         tables += [f"<h2>{escape(headline(figure))}</h2>", _html(table, figure)]
@@ -215,7 +215,7 @@ _CSV_PAPER = ("paper_mean", "paper_std", "difference")
 
 
 def to_csv(table: Table) -> str:
-    """A line per entry, with all digits."""
+    """One line per entry, with all digits."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     more_heads = [f"{MORE[figure][1]}_{part}" for figure in table.more for part in Figure._fields]
@@ -234,7 +234,7 @@ def to_csv(table: Table) -> str:
 def _means(
     scores: dict[tuple[Row, Column], dict[int, float]], data: str, dataset: str, count: int
 ) -> dict[tuple[Row, Column], dict[int, float]]:
-    """Of each seed that has all of the hard setting's ``count`` classes: the mean over them."""
+    """The mean over the hard setting's classes, for each seed that has all ``count`` of them."""
     gathered: dict[tuple[Column, int], list[float]] = defaultdict(list)
     for (row, column), by_seed in scores.items():
         if (row.data, row.setting) == (data, "hard"):
@@ -248,7 +248,7 @@ def _means(
 
 
 def _parts(table: Table, row: Row, column: Column, figure: str) -> list[str]:
-    """Ours; of images also the paper's and the difference."""
+    """The lines of a cell: our figure, and for images also the paper's and the difference."""
     entry = (table.more.get(figure) or table.entries).get((row, column))
     if entry is None:
         return [UNKNOWN]
@@ -271,14 +271,14 @@ def _explained(table: Table) -> list[str]:
 
 
 def settings_of(table: Table) -> str:
-    """One sentence."""
+    """One sentence that states schedule, epochs and backbone."""
     made = table.made
     epochs = f" ({made['epochs']} epochs)" if made["epochs"] else ""
     return f"Ours: schedule {made['schedule']}{epochs}, backbone {made['backbone']}."
 
 
 def notes(table: Table) -> list[str]:
-    """What to know of rivals and of the best epoch, where they are there: paragraphs, each after an empty line."""
+    """Notes on rivals and on the best epoch, if the table has them: paragraphs, each after an empty line."""
     return [
         *(("", SAID) if any(name in RIVALS for name in table.systems) else ()),
         *(("", BEST_SAID) if "auroc_best" in table.more else ()),
@@ -294,13 +294,13 @@ def _shots(shots: int) -> str:
 
 
 def headline(figure: str) -> str:
-    """Of the table of one of MORE."""
+    """The heading of the table of one of MORE."""
     head = MORE[figure][0]
     return head[0].upper() + head[1:]
 
 
 def title(name: str) -> str:
-    """A system's name in the tables; its own name where the plug-in that has it is not here."""
+    """A system's title in the tables, or its name if its plug-in is not installed."""
     if name in RIVALS:
         return RIVALS[name].title
     try:

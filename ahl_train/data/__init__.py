@@ -1,1 +1,1 @@
-"""Images and their labels: data sets, splits, feedback, made images."""
+"""Images and their labels: data sets, splits, feedback, synthetic images."""

@@ -1,4 +1,4 @@
-"""Does a folder hold a published set, whole? Counts found beside those of Table 1."""
+"""Checks whether a folder holds a complete published set: compares its counts with Table 1."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from ahl_train.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One count; `expected` is None where nothing says what it should be."""
+    """One count; `expected` is None if no source states it."""
 
     group: str
     found: int
@@ -31,7 +31,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """What `check` found; `ok` if every expected count is met and every file named is there."""
+    """The result of `check`; `ok` if every count is as expected and every named file exists."""
 
     name: str
     root: Path
@@ -43,16 +43,16 @@ class Report:
         return all(row.ok for row in self.rows)
 
     def lines(self) -> list[str]:
-        """For printing: one line a count, the notes, the verdict."""
+        """The lines to print: one per count, the notes, the verdict."""
         wrong = sum(not row.ok for row in self.rows)
         verdict = "complete" if self.ok else f"{wrong} of {len(self.rows)} counts differ"
         return [*map(str, self.rows), *(f"note: {n}" for n in self.notes), f"{self.name} in {self.root}: {verdict}"]
 
 
 def check_set(name: str, root: Path, read: Callable[[Path], Dataset]) -> Report:
-    """Compare one set with its row of Table 1; for mvtec, its fifteen rows or, in a category's folder, one.
+    """Compare a set with its row of Table 1. For mvtec: all fifteen rows or, in a category's folder, one.
 
-    DataError if the folder is not in the set's layout at all.
+    DataError if the folder does not have the set's layout.
     """
     if name == "mvtec":
         return _check_mvtec(root, read)

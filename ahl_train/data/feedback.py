@@ -1,4 +1,4 @@
-"""Images that were marked on the device, as new normals and anomalies: they train, and never test or calibrate."""
+"""Feedback: images labelled on the device become training images, never test or calibration images."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -17,10 +17,11 @@ ANOMALY = "anomaly"
 def add(dealt: Split, folder: Path) -> tuple[Split, dict[str, Any]]:
     """The split with the images of folder/good and folder/anomaly at the end of its training side, and a record.
 
-    Images were marked because a detector erred on them, so they are no fair sample of the line: none calibrates. One
-    that cannot be read is left out, and so is one with the very pixels of a test, calibration or training image.
-    The record, JSON-able: `folder`, how many `good` and `anomaly`, `left_out` with reasons, `sha256` of what was added.
-    DataError if there are no images, or one image has both labels.
+    People label images because a detector erred on them. Such images are not a fair sample of the line, so none
+    calibrates. Unreadable images are left out, and so are images with exactly the pixels of a test, calibration or
+    training image.
+    The record, JSON-able: `folder`, numbers of `good` and `anomaly`, `left_out` with reasons, `sha256` of what was
+    added. DataError if there are no images, or if an image has both labels.
     """
     found = [
         Sample(file.absolute(), label, kind, split="train")
@@ -33,10 +34,10 @@ def add(dealt: Split, folder: Path) -> tuple[Split, dict[str, Any]]:
     readable, unreadable = verify(found)
     left_out = [str(u) for u in unreadable]
     placed = {
-        digest: words
-        for words, group in (
-            ("it trains already", (*dealt.train_normal, *dealt.train_anomaly)),
-            ("the threshold is calibrated on it", dealt.calibration_normal),
+        digest: reason
+        for reason, group in (
+            ("it is a training image", (*dealt.train_normal, *dealt.train_anomaly)),
+            ("it is a calibration image", dealt.calibration_normal),
             ("it is a test image", dealt.test),
         )
         for digest in verify([*group, *_uncut(group)])[0].values()
@@ -47,7 +48,7 @@ def add(dealt: Split, folder: Path) -> tuple[Split, dict[str, Any]]:
         if twin and twin.label != sample.label:
             raise DataError(f"{sample.path} is the same image as {twin.path}: it cannot be {GOOD} and {ANOMALY}")
         if twin or digest in placed:
-            left_out.append(f"{sample.path}: {placed.get(digest, 'it is there twice')}")
+            left_out.append(f"{sample.path}: {placed.get(digest, 'it is in the feedback twice')}")
         else:
             added[digest] = sample
     normals = tuple(s for s in added.values() if s.label == 0)
@@ -68,5 +69,5 @@ def add(dealt: Split, folder: Path) -> tuple[Split, dict[str, Any]]:
 
 
 def _uncut(samples: Iterable[Sample]) -> list[Sample]:
-    """The whole images of those that are patches."""
+    """The whole images of samples that are patches."""
     return [Sample(path, 0, GOOD) for path in {s.path for s in samples if s.crop}]

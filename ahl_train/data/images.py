@@ -1,4 +1,4 @@
-"""Image files to pixels, and to the list of those that cannot be read."""
+"""Decodes images and masks to pixels, and lists images that cannot be read."""
 
 import hashlib
 from collections.abc import Iterable
@@ -52,12 +52,12 @@ def load_mask(sample: Sample, shape: tuple[int, int]) -> NDArray[np.bool_] | Non
 
 
 def verify(samples: Iterable[Sample]) -> tuple[dict[Sample, str], list[Unreadable]]:
-    """Decode every sample fully: those that can be read, in order, and those that cannot, with the reason.
+    """Decode every sample. Returns the readable ones in order, and the unreadable ones with reasons.
 
-    With each that can be read the SHA-256 of its size and pixels, whatever its file's name and format.
+    Each readable sample comes with the SHA-256 of its size and pixels, independent of its file's name and format.
 
-    DataError if not one normal, or not one anomaly, of those given can be read. Patches of one file that
-    follow each other cost one decoding.
+    DataError if no normal, or no anomaly, of those given can be read. Consecutive patches of one file are decoded
+    once.
     """
     given = list(samples)
     files = [list(group) for _, group in groupby(given, key=lambda s: s.path)]
@@ -73,10 +73,10 @@ def verify(samples: Iterable[Sample]) -> tuple[dict[Sample, str], list[Unreadabl
 
 
 def usable(dataset: Dataset) -> tuple[Dataset, list[str]]:
-    """The dataset less what a run cannot use, and a line for each image left out.
+    """The dataset without images that a run cannot use, and a line for each image left out.
 
-    These are images that cannot be read, copies of others (one that is held out of what its copy trains would promise
-    more than holds), and those that are marked normal and anomalous alike. DataError as ``verify``.
+    Left out: unreadable images; copies of other images (if one copy trains and the other is held out, the promise is
+    too optimistic); images that are labelled both normal and anomalous. DataError as in ``verify``.
     """
     readable, unreadable = verify(dataset.samples)
     lines = [f"unreadable: {u}" for u in unreadable]
@@ -87,7 +87,7 @@ def usable(dataset: Dataset) -> tuple[Dataset, list[str]]:
     kept = []
     for sample, digest in readable.items():
         before = first.setdefault(digest, sample)
-        listed_twice = before.path == sample.path and before.kind != sample.kind  # of two classes: the split knows
+        listed_twice = before.path == sample.path and before.kind != sample.kind  # in two classes: the split handles it
         if len(labels[digest]) > 1:
             lines.append(f"the same image is marked normal and anomalous: {sample.path}")
         elif before is not sample and not listed_twice:
@@ -98,7 +98,7 @@ def usable(dataset: Dataset) -> tuple[Dataset, list[str]]:
 
 
 def _check(patches: list[Sample]) -> list[tuple[Sample, str | Unreadable]]:
-    """Of each patch of one file its digest, or why it cannot be read."""
+    """For each patch of one file: its digest, or why it cannot be read."""
     try:
         image = _decode(patches[0].path)
     except DataError as error:
@@ -119,14 +119,14 @@ def _digest(pixels: NDArray[np.uint8]) -> str:
 def _decode(path: Path) -> NDArray[np.uint8]:
     try:
         return _decode_array(path) if path.suffix == ".npy" else decode(path)
-    except ImageError as error:  # it names the file
+    except ImageError as error:  # its message names the file
         raise DataError(str(error)) from error
     except (OSError, EOFError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as an image ({error}): replace the file") from error
 
 
 def _decode_array(path: Path) -> NDArray[np.uint8]:
-    """Mastcam's files: [H, W, bands] of 8-bit numbers, mostly kept as floats; the first three bands are colour."""
+    """Mastcam's files: [H, W, bands] of 8-bit numbers, mostly stored as floats. The first three bands are colour."""
     bands: NDArray[np.float64] | NDArray[np.uint8] = np.load(path, allow_pickle=False)
     if bands.ndim != 3 or bands.shape[2] < 3 or bands.dtype.kind not in "fu":
         raise ValueError(f"expected numbers [H, W, 3 or more bands], got {bands.dtype} {list(bands.shape)}")

@@ -1,4 +1,4 @@
-"""What every reader returns: labelled samples; and the few steps over folders that readers share."""
+"""The labelled samples that every reader returns, and the steps over folders that readers share."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -19,20 +19,20 @@ class Sample:
     path: Path
     label: int  # 0 normal, 1 anomaly
     kind: str  # "good" or the anomaly class
-    mask: Path | None = None  # non-zero where anomalous; a mask of the whole file, `crop` applies to it too
-    split: Literal["train", "test"] | None = None  # only where the set itself says so
+    mask: Path | None = None  # non-zero where anomalous; of the whole file: `crop` applies to it too
+    split: Literal["train", "test"] | None = None  # only if the set itself has a split
     crop: tuple[int, int, int, int] | None = None  # left, top, right, bottom, in pixels
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A set as it lies on disk, in a fixed order; `protocol.split` deals it out."""
+    """A set as stored on disk, in a fixed order; `split.split` divides it."""
 
     name: str
     samples: tuple[Sample, ...]
     root: Path
     licence: str = "the owner's"
-    notes: tuple[str, ...] = ()  # what was left out, or is odd, in these files
+    notes: tuple[str, ...] = ()  # what was left out, or is unusual, in these files
 
     @property
     def normals(self) -> tuple[Sample, ...]:
@@ -52,13 +52,13 @@ class Dataset:
         return dict(sorted(Counter(s.kind for s in self.samples).items()))
 
     def own_test_normals(self) -> tuple[Sample, ...]:
-        """The test normals of the set's own split; empty where it has no normals on both sides."""
+        """The test normals of the set's own split; empty unless it has normals on both sides."""
         test = tuple(s for s in self.normals if s.split == "test")
         return test if len(test) < len(self.normals) else ()
 
 
 def quarter(normals: int) -> int:
-    """The test's share of normals that are dealt 3:1: the nearest to a quarter, which gives Table 1's counts."""
+    """The number of test normals in a 3:1 split: the nearest to a quarter, which gives Table 1's counts."""
     return (normals + 2) // 4
 
 
@@ -90,5 +90,5 @@ def need_normals(name: str, root: Path, samples: Iterable[Sample]) -> tuple[Samp
     """The samples as a tuple; DataError if none of them is normal."""
     found = tuple(samples)
     if not any(s.label == 0 for s in found):
-        raise DataError(f"{name}: no normal images under {root}: the layout that is read is in docs/reference/data.md")
+        raise DataError(f"{name}: no normal images under {root}: docs/reference/data.md describes the layouts")
     return found

@@ -1,4 +1,4 @@
-"""The paper's settings, general and hard: who trains, who calibrates, who is tested (section A, Table 1)."""
+"""The paper's settings, general and hard: which samples train, calibrate and test (section A, Table 1)."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -11,15 +11,15 @@ from ahl_train.errors import DataError
 from ahl_train.rng import Stream, generator
 
 Setting = Literal["general", "hard"]
-# From 299 normals 1% is promised at 95%, by the highest of their scores; from 473 by the second highest, which one odd
-# normal does not set.
+# With 299 normals the highest score guarantees 1% at 95%. With 473 the second highest does, so that one outlier does
+# not set the threshold.
 CONFIDENT, MAX_CALIBRATION = 299, 473
-_ENOUGH = 600  # train normals, beyond which more of them calibrate rather than train
+_ENOUGH = 600  # train normals; beyond this number, more normals calibrate instead
 
 
 @dataclass(frozen=True)
 class Split:
-    """One deal of a dataset: four disjoint groups."""
+    """One split of a dataset: four disjoint groups."""
 
     train_normal: tuple[Sample, ...]
     calibration_normal: tuple[Sample, ...]
@@ -40,15 +40,15 @@ def split(
     seen_class: str | None = None,
     calibration: Literal["auto"] | int = "auto",
 ) -> Split:
-    """Deal a dataset out.
+    """Split a dataset.
 
-    Normals: the dataset's own split where it has both sides, else one in four to the test, at random. The
-    test normals depend on the seed alone, and so do the calibration normals for one `calibration`: these come
-    out of the train normals, "auto" being a third of them, or all but 600 where that is more, 473 at most.
-    Anomalies: `shots` to train, drawn from all ("general": the rest is tested) or from `seen_class` ("hard": only
-    the other classes are tested). With one seed, fewer shots are the first of more shots.
+    Normals: the dataset's own split if it has normals on both sides; else one in four, at random, is tested. The
+    test normals depend only on the seed. The calibration normals depend only on the seed and `calibration`. They
+    come from the train normals: "auto" takes a third, or all but 600 if that is more, 473 at most.
+    Anomalies: `shots` train. "general" draws them from all anomalies and tests the rest. "hard" draws them from
+    `seen_class` and tests only the other classes. With one seed, fewer shots are the first of more shots.
 
-    DataError if the dataset cannot serve: the message says how many there are, or which choices.
+    DataError if the dataset does not suffice; the message states how many samples, or which choices, there are.
     """
     if setting not in get_args(Setting):
         raise DataError(f"unknown setting {setting!r}: choose general or hard")
@@ -58,19 +58,19 @@ def split(
     if not 0 <= shots <= len(candidates):
         of = f" of class {seen_class}" if setting == "hard" else ""
         raise DataError(
-            f"{dataset.name}: {shots} shots asked, but there are {len(candidates)} anomalies{of}: "
+            f"{dataset.name}: {shots} shots requested, but there are {len(candidates)} anomalies{of}: "
             f"ask for 0 to {len(candidates)}, or add images"
         )
     drawn = generator(seed, Stream.SHOTS).permutation(len(candidates))
     seen = tuple(candidates[i] for i in drawn[:shots])
     rest = tuple(candidates[i] for i in sorted(drawn[shots:]))
-    shown = {(s.path, s.crop) for s in seen}  # a picture under two classes is not tested on once it was shown
+    shown = {(s.path, s.crop) for s in seen}  # a picture in two classes is not tested if it trains
     tested = tuple(s for s in (rest if setting == "general" else others) if (s.path, s.crop) not in shown)
     return Split(train, held_out, seen, test_normal + tested, setting, seen_class, shots, seed)
 
 
 def held_out_of(normals: int) -> int:
-    """How many of so many train normals "auto" holds out to calibrate on."""
+    """How many of so many train normals "auto" holds out for calibration."""
     return min(MAX_CALIBRATION, max(normals // 3, normals - _ENOUGH))
 
 
@@ -91,7 +91,7 @@ def _hold_out(
     count = held_out_of(len(train)) if calibration == "auto" else calibration
     if not isinstance(count, int) or not 0 <= count < len(train):
         raise DataError(
-            f"{dataset.name}: {calibration!r} calibration normals asked of {len(train)} train normals: "
+            f"{dataset.name}: {calibration!r} calibration normals requested from {len(train)} train normals: "
             f"ask for 0 to {len(train) - 1}, or for none, or add normal images"
         )
     return _draw(train, count, generator(seed, Stream.CALIBRATION_NORMALS))

@@ -1,4 +1,4 @@
-"""A made data set in MVTec AD layout for users without data: textures in the manner of Optical, pixel masks."""
+"""A synthetic data set in MVTec AD layout for users without data: textures like Optical's, with pixel masks."""
 
 import shutil
 from collections.abc import Callable
@@ -19,11 +19,11 @@ MIN_SIZE = 32
 
 
 def write_dataset(out: Path, *, normals: int = 200, anomalies: int = 50, seed: int = 0, size: int = 256) -> Path:
-    """Write grey PNGs of size x size px and return `out`: every fourth normal to the test, defects class by class.
+    """Write grey PNGs of size x size px and return `out`. Every fourth normal is tested; defect classes take turns.
 
-    An image depends on the seed and its own number only, so a larger set begins with the smaller one. The set
-    is written aside and renamed, so `out` is whole or absent. ConfigError for counts or sizes that make no set;
-    DataError if `out` is there and not empty, or cannot be written.
+    An image depends only on the seed and its own number, so a larger set begins with the smaller one. The set is
+    written to a temporary folder, which is then renamed, so `out` is complete or absent. ConfigError for invalid
+    counts or sizes; DataError if `out` exists and is not empty, or cannot be written.
     """
     if normals < 1 or anomalies < 0 or seed < 0 or size < MIN_SIZE:
         raise ConfigError(
@@ -31,7 +31,7 @@ def write_dataset(out: Path, *, normals: int = 200, anomalies: int = 50, seed: i
             f"give at least 1, 0, 0 and {MIN_SIZE}"
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"synth: {out} is there and not empty: choose another folder or remove it")
+        raise DataError(f"synth: {out} exists and is not empty: choose another folder or remove it")
     out = out.resolve()
     aside = out.with_name(f".{out.name}.part")
     try:
@@ -65,7 +65,7 @@ def make_anomaly(kind: str, size: int, rng: Generator) -> tuple[NDArray[np.uint8
 
 @dataclass(frozen=True)
 class Defect:
-    """How a class is drawn, and what becomes of the texture inside: contrast x texture + sign x shift."""
+    """How a class is drawn, and how the texture changes inside: contrast x texture + sign x shift."""
 
     draw: Callable[[ImageDraw.ImageDraw, int, Generator], None]
     contrast: float
@@ -127,7 +127,7 @@ def _save(pixels: NDArray[np.uint8], path: Path) -> None:
 
 
 def _texture(size: int, rng: Generator) -> Field:
-    """White noise shaped in frequency: a texture known by its statistics alone, never twice the same."""
+    """White noise shaped in frequency: a random texture that is defined by its statistics only."""
     fy, fx = np.meshgrid(np.fft.fftfreq(size), np.fft.rfftfreq(size), indexing="ij")
     shape = _SPECTRA[int(rng.integers(len(_SPECTRA)))](fy, fx) + 0.02
     field = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((size, size))) * shape, s=(size, size))
@@ -148,5 +148,5 @@ _SPECTRA: tuple[Callable[[Field, Field], Field], ...] = (
 
 
 def _to_pixels(field: Field, rng: Generator) -> NDArray[np.uint8]:
-    """Grey around 128, some 24 levels a standard deviation."""
+    """Grey around 128, about 24 levels per standard deviation."""
     return np.clip(np.rint(rng.uniform(118, 138) + rng.uniform(20, 28) * field), 0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The counts of Table 1, and what is known beyond it; a note where a figure differs from the printed one."""
+"""The counts of Table 1 and of other sources; a note if a count differs from the printed one."""
 
 from dataclasses import dataclass, field
 
@@ -11,8 +11,8 @@ class Expected:
     test_normal: int
     anomaly: int
     classes: int
-    by_class: dict[str, int] = field(default_factory=dict)  # anomalies per class, where the source says
-    note: str = ""  # why a figure here is not the printed one
+    by_class: dict[str, int] = field(default_factory=dict)  # anomalies per class, if the source states them
+    note: str = ""  # why a count differs from the printed one
 
 
 MVTEC: dict[str, Expected] = {
@@ -42,7 +42,7 @@ SETS: dict[str, Expected] = {
         286,
         54,
         1,
-        note="Table 1 prints 594 train normals; the cut gives 1,143 normals, of which 3:1 leaves 857",
+        note="Table 1 prints 594 train normals; the cut gives 1,143 normals, and the 3:1 split leaves 857",
     ),
     "elpv": Expected(1131, 377, 715, 2, {"mono": 313, "poly": 402}),
     "optical": Expected(
@@ -51,7 +51,7 @@ SETS: dict[str, Expected] = {
         2100,
         10,
         {f"Class{i}": 150 if i <= 6 else 300 for i in range(1, 11)},
-        note="Table 1 counts one class; its ten textures are told apart here",
+        note="Table 1 counts one class; its ten textures are ten classes here",
     ),
     "mastcam": Expected(9302, 426, 451, 11),
     "brainmri": Expected(73, 25, 155, 1),

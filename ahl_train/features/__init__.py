@@ -1,4 +1,4 @@
-"""Frames to features: the extractor, the frames asked for, extraction in batches, and the store that keeps them."""
+"""Frames to features: the extractor, the items, extraction in batches, and the store that keeps features."""
 
 from ahl_train.features.extractor import FINE, Extractor, supersample_for
 from ahl_train.features.items import Item

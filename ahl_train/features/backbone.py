@@ -23,7 +23,7 @@ _DOWNLOADED = {"resnet18": "resnet18.tv_in1k"}  # torchvision's weights, the pap
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """Which network, with which weights: a file, or None for the packaged (or downloadable) ones."""
+    """A network and its weights: a file, or None for the packaged (or downloadable) weights."""
 
     name: str = DEFAULT
     weights: Path | None = None
@@ -42,7 +42,7 @@ class BackboneSpec:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the weights file; of the timm name where the weights are downloaded."""
+        """SHA-256 of the weights file, or of the timm name if the weights are downloaded."""
         if self.file is None:
             return hashlib.sha256(_DOWNLOADED.get(self.name, self.name).encode()).hexdigest()
         return hashlib.sha256(self.file.read_bytes()).hexdigest()
@@ -55,7 +55,7 @@ class Backbone(nn.Module):
     std: tuple[float, ...]
     channels: tuple[int, ...]  # of the stages
 
-    def __init__(self, net: Any, stages: tuple[int, ...]) -> None:  # timm's networks: no type tells their methods
+    def __init__(self, net: Any, stages: tuple[int, ...]) -> None:  # timm's networks have no useful type
         super().__init__()
         config = resolve_model_data_config(net)
         self.mean, self.std = tuple(config["mean"]), tuple(config["std"])
@@ -63,7 +63,7 @@ class Backbone(nn.Module):
         self.channels = tuple(infos[i]["num_chs"] for i in stages)
         self.stages = stages
         self._last_but_one: str = infos[-2]["module"]
-        self._channels_last: bool = getattr(net, "output_fmt", "NCHW") == "NHWC"  # as Swin's stages hand them on
+        self._channels_last: bool = getattr(net, "output_fmt", "NCHW") == "NHWC"  # as Swin's stages do
         net.reset_classifier(0)
         _fuse_batch_norms(net.eval())
         self.net = net.requires_grad_(False).to(memory_format=torch.channels_last)
@@ -77,12 +77,12 @@ class Backbone(nn.Module):
         return found
 
     def with_entry(self, x: Tensor) -> list[Tensor]:
-        """The maps of the last stages, and of the last stage's first block: float32 [N, C', h / 2, w / 2]."""
+        """The maps of all stages, then of the last stage's first block: the latter float32 [N, C', h / 2, w / 2]."""
         maps = self(x)
         return [*maps, self.entry(maps[-2])]
 
     def entry(self, before: Tensor) -> Tensor:
-        """The last stage's first block, of the stage before it: float32 [N, C, h, w] to [N, C', h / 2, w / 2]."""
+        """Apply the last stage's first block to the stage before it: float32 [N, C, h, w] to [N, C', h / 2, w / 2]."""
         if not self._channels_last:
             found: Tensor = self._entry(before)
             return found
@@ -97,7 +97,7 @@ class Backbone(nn.Module):
 
     @cached_property
     def _entry(self) -> nn.Module:
-        """What comes after the last stage but one; its first block, where it has several one after the other."""
+        """The module after the last stage but one, or that module's first block if it is a sequence."""
         parent, _, name = self._last_but_one.rpartition(".")
         siblings = dict(self.net.get_submodule(parent).named_children())
         following = list(siblings.values())[list(siblings).index(name) + 1]
@@ -105,7 +105,7 @@ class Backbone(nn.Module):
 
 
 def load_network(spec: BackboneSpec) -> nn.Module:
-    """The architecture with its weights, or a WeightsError that names both ways to get them: never random weights."""
+    """The architecture with its weights, never random ones. A WeightsError names both ways to get the weights."""
     try:
         if spec.file is None:
             published = _DOWNLOADED.get(spec.name, spec.name)
@@ -138,17 +138,17 @@ def _created(name: str, *, pretrained: bool) -> nn.Module:
     """A timm network that takes frames of any size."""
     try:
         return timm.create_model(name, pretrained=pretrained, dynamic_img_size=True)
-    except TypeError:  # one of convolutions, which knows no such argument and takes any size anyway
+    except TypeError:  # convolutional networks take any size and lack this argument
         return timm.create_model(name, pretrained=pretrained)
 
 
 def _in_order(state: dict[str, Tensor], own: dict[str, Tensor]) -> list[Tensor]:
-    """The tensors in the order of ``own``: by name, or, where the publisher gave other names, as they come."""
+    """The tensors in the order of ``own``: by name, or in file order if the publisher used other names."""
     return [state[name] for name in own] if own.keys() <= state.keys() else list(state.values())
 
 
 def _reach_hub(published: str) -> None:
-    """Raise at once where the weights are not here and the hub is out of reach: its download retries for a minute."""
+    """Raise at once if the weights are not cached and the hub is out of reach. A download retries for a minute."""
     config = timm.get_pretrained_cfg(published)
     repository = config.hf_hub_id if config else None
     files = ("model.safetensors", "pytorch_model.bin")
@@ -157,7 +157,7 @@ def _reach_hub(published: str) -> None:
 
 
 def _fuse_batch_norms(module: nn.Module) -> None:
-    """Fold each batch norm into the convolution before it: the same function, a quarter faster on a CPU."""
+    """Fold each batch norm into the convolution before it: same output, a quarter faster on a CPU."""
     previous, previous_name = None, ""
     for name, child in list(module.named_children()):
         if isinstance(previous, nn.Conv2d) and isinstance(child, nn.BatchNorm2d):

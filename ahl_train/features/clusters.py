@@ -1,4 +1,4 @@
-"""The clusters that normals fall into: HADG deals by them, and AHL(Density) standardises its evidence within them."""
+"""Clusters of normals: HADG builds distributions from them, and AHL(Density) standardises evidence within them."""
 
 import numpy as np
 import torch
@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from ahl_train.rng import DENSITY_SEED
 
 CLUSTERS = 3  # the paper's K
-_SOFTNESS = 0.2  # of a membership's edge, in mean squared distances of normals to their own centre
-_PRIOR = 100.0  # normals' worth of the whole that a cluster's moments are shrunk by: small ones say little
+_SOFTNESS = 0.2  # of a membership's edge, in mean squared distances of normals to their centre
+_PRIOR = 100.0  # weight, in normals, that shrinks a cluster's moments to those of all: small clusters say little
 
 
 def k_means(vectors: NDArray[np.floating], clusters: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
-    """Labels [N] and centres [K, D] of float [N, D]; while they are clustered, its dimensions have one unit."""
-    from sklearn.cluster import KMeans  # here: two seconds that a finished run's readers need not wait
+    """Labels [N] and centres [K, D] of float [N, D]. K-means sees each dimension scaled to unit deviation."""
+    from sklearn.cluster import KMeans  # imported here: takes two seconds, and loading a finished run needs none of it
 
     mean, std = vectors.mean(0), vectors.std(0) + 1e-6
     found = KMeans(clusters, n_init=5, random_state=seed).fit((vectors - mean) / std)
@@ -22,7 +22,7 @@ def k_means(vectors: NDArray[np.floating], clusters: int, seed: int) -> tuple[ND
 
 
 class Clusters(nn.Module):
-    """To which of C clusters of normals a frame belongs, softly, so that its score has no jump. Buffers only."""
+    """Soft membership of a frame in C clusters of normals; soft, so that the score has no jump. Buffers only."""
 
     centres: Tensor
     gain: Tensor
@@ -48,7 +48,7 @@ class Clusters(nn.Module):
 
 
 class Standard(nn.Module):
-    """Values in standard deviations of the normals of a frame's own clusters, each of K for itself. Buffers only."""
+    """Scales each of K values to standard deviations of the normals in the frame's own clusters. Buffers only."""
 
     level: Tensor
     spread: Tensor

@@ -1,4 +1,4 @@
-"""Frames to features in batches: workers decode ahead, and the device computes one batch while the last is written."""
+"""Frames to features in batches. Workers decode ahead; the device computes a batch while the last one is written."""
 
 import os
 import sys
@@ -23,15 +23,15 @@ Found = tuple[list[int], Features]  # indices of N of the given frames, and thei
 
 @dataclass(frozen=True)
 class Feed:
-    """How a device is fed."""
+    """Batch and worker settings for a device."""
 
     batch: int  # frames that the backbone sees at once
-    pixels: int  # of all frames of a batch, at most; a larger frame is a batch of its own
-    workers: int  # threads that decode; with 0 the extracting one does
+    pixels: int  # in a batch, at most; a larger frame has its own batch
+    workers: int  # decoding threads; 0: the extracting thread decodes
 
     @classmethod
     def of(cls, device: torch.device) -> "Feed":
-        """The best settings that were found for this kind of device."""
+        """The best known settings for this kind of device."""
         if device.type == "cuda":
             return cls(batch=64, pixels=64 << 20, workers=_workers())
         return cls(batch=4, pixels=8 << 20, workers=0)
@@ -39,7 +39,7 @@ class Feed:
 
 def _workers() -> int:
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return min(cores, 8)  # more do not decode faster: Python's lock
+    return min(cores, 8)  # more do not decode faster, because of Python's lock
 
 
 class Extraction:
@@ -59,14 +59,14 @@ class Extraction:
         return self.of_frames(_decoded(items, self.feed.workers, pinned=self._copying is not None))
 
     def of_frames(self, frames: Iterable[Tensor]) -> Iterator[Found]:
-        """Features of decoded frames, each uint8 [H, W, 3], of any sizes, as ``KEPT`` says, batch by batch.
+        """Features of decoded frames, each uint8 [H, W, 3] of any size; batch by batch, in the dtypes of ``KEPT``.
 
         DataError for a frame of another dtype or shape; RunError if one does not fit into the device's memory, or if
         features are not finite.
         """
         computing: list[Callable[[], Found]] = []
         for batch in self._batches(enumerate(frames)):
-            # First launch this batch, then wait for the last: a GPU computes while the caller writes.
+            # Launch this batch first, then wait for the last one: the GPU computes while the caller writes.
             launched = self._launch(batch)
             yield from (wait() for wait in computing)
             computing = launched
@@ -134,7 +134,7 @@ class Extraction:
         return wait
 
     def _there(self, frames: list[Tensor]) -> Tensor:
-        """Frames of one size as a batch on the device. On a GPU the copy runs beside the computation."""
+        """Frames of one size as a batch on the device. On a GPU, copy and computation run in parallel."""
         if self._copying is None:
             return torch.stack(frames)
         computing = torch.cuda.current_stream(self.device)
@@ -146,15 +146,15 @@ class Extraction:
 
 
 def _decoded(items: Sequence[Item], workers: int, pinned: bool) -> Iterator[Tensor]:
-    """The frames of items, in their order; at most ``_AHEAD`` for each worker are decoded ahead.
+    """The frames of items, in order. For each worker, at most ``_AHEAD`` frames are decoded ahead.
 
-    ``pinned``: in page-locked memory, from which a GPU copies by itself.
+    ``pinned``: in page-locked memory, from which a GPU copies asynchronously.
     """
     if not workers:
         yield from (_frame(item, pinned) for item in items)
         return
-    # Threads, not processes: most of the work of decoding is done without Python's lock, and a frame that another
-    # process decoded takes longer to arrive than to decode.
+    # Threads, not processes: decoding runs mostly without Python's lock, and passing a frame between processes takes
+    # longer than decoding it.
     pool = ThreadPoolExecutor(workers)
     wanted = iter(items)
     ahead = deque(pool.submit(_frame, item, pinned) for item in islice(wanted, workers * _AHEAD))

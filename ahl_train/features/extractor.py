@@ -12,9 +12,9 @@ from ahl_train.features.maps import Features, pool_statistics, smooth
 from ahl_train.features.preprocess import Preprocess, choose_supersample
 from ahl_train.features.tokens import open_backbone
 
-VERSION = 4  # raise it when the numbers that this file, preprocess.py or augment.py give would change
+VERSION = 4  # increase it if a change in this file, preprocess.py or pseudo_anomalies.py changes the features
 FINE = 448  # px, the paper's larger scale; the coarse one is half of it
-# How features are kept and handed on: maps in half precision, statistics whole.
+# The dtypes in which features are stored: maps in half precision, statistics in full.
 KEPT = {
     "fine": torch.float16,
     "coarse": torch.float16,
@@ -24,7 +24,7 @@ KEPT = {
     "context": torch.float16,
     "pooled": torch.float32,
 }
-_SIZED = 32  # frames looked at to choose the supersampling
+_SIZED = 32  # frames used to choose the supersampling
 
 
 def supersample_for(samples: Sequence[Sample]) -> int:
@@ -45,12 +45,12 @@ class Extractor(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device that the extractor computes on."""
         return next(self.parameters()).device
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of one frame's features, in the order in which they are kept."""
+        """Shapes of one frame's features, in the order in which they are stored."""
         return {
             "fine": (self.channels, 14, 14),
             "coarse": (self.channels, 7, 7),
@@ -62,9 +62,9 @@ class Extractor(nn.Module):
         }
 
     def forward(self, image: Tensor) -> Features:
-        """uint8 [N, H, W, 3] to float32 features of the last stage, C channels, and of the two before, D and E.
+        """uint8 [N, H, W, 3] to float32 features of the last stage (C channels) and of the two before it (D and E).
 
-        Of a vision transformer, blocks stand for stages (``tokens.TokenBackbone``).
+        For a vision transformer, blocks replace stages (``tokens.TokenBackbone``).
 
         ``fine`` [N, C, 14, 14] and ``coarse`` [N, C, 7, 7]: the last stage at 448 and 224 px (METHOD, Features).
         ``entry`` [N, C', 14, 14]: the last stage's first block at 448 px, smoothed.
@@ -76,7 +76,7 @@ class Extractor(nn.Module):
         return self.of_scales(*self.preprocess(image))
 
     def of_scales(self, fine: Tensor, coarse: Tensor) -> Features:
-        """The same of preprocessed frames, float32 [N, 3, 448, 448] and [N, 3, 224, 224]."""
+        """The same for preprocessed frames, float32 [N, 3, 448, 448] and [N, 3, 224, 224]."""
         middle, before, last_fine, entry = self.backbone.with_entry(fine)
         middle_coarse, before_coarse, last_coarse = self.backbone(coarse)
         return {

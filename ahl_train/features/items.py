@@ -1,4 +1,4 @@
-"""The frames whose features are wanted, and the key by which each is found again."""
+"""Items: the frames whose features are needed, and the key of each in the store."""
 
 import hashlib
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from ahl_train.rng import Stream, generator
 
 @dataclass(frozen=True)
 class Item:
-    """A frame whose features are wanted: a sample as it is, turned, or made a pseudo anomaly with a donor's help."""
+    """A frame whose features are needed: a sample, unchanged, turned, or changed to a pseudo anomaly with a donor."""
 
     sample: Sample
     augmentation: str | None = None
@@ -33,7 +33,7 @@ class Item:
         return AUGMENTATIONS[self.augmentation](image, rng, load(self.donor))[0]
 
     def key(self) -> str:
-        """64 hex digits of what decides its pixels: the bytes of its files, crops, augmentation and seed."""
+        """64 hex digits of everything that determines the pixels: bytes of its files, crops, augmentation and seed."""
         parts = [_file_digest(self.sample.path), str(self.sample.crop)]
         if self.augmentation in TURNS:
             parts += [self.augmentation]
@@ -50,5 +50,5 @@ def _file_digest(path: Path) -> str:
         try:
             _digests[path] = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as error:
-            raise DataError(f"{path} cannot be read ({error.strerror}): bring it back, or leave it out") from error
+            raise DataError(f"{path} cannot be read ({error.strerror}): restore it, or leave it out") from error
     return _digests[path]

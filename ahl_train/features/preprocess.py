@@ -1,4 +1,4 @@
-"""Pixels to network input: the one preprocessing, used by training and carried in the exported graph."""
+"""Pixels to network input: the only preprocessing, used in training and included in the exported graph."""
 
 from collections.abc import Iterable
 
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 class Preprocess(nn.Module):
     """Resize uint8 frames to both scales of the paper (METHOD, Features) and normalise them.
 
-    A bilinear resize without antialiasing is the only one that every engine computes alike; so frames that are
-    larger than twice the target are resized to ``supersample * size`` and mean-pooled, which sees every source pixel.
-    The coarse scale is the mean-pooled fine one: one resize serves both.
+    Only a bilinear resize without antialiasing gives equal results in all engines. So frames larger than twice the
+    target are resized to ``supersample * size`` and mean-pooled, which uses every source pixel. The coarse scale is
+    the fine one, mean-pooled: one resize serves both.
     """
 
     gain: Tensor
@@ -37,6 +37,6 @@ class Preprocess(nn.Module):
 
 
 def choose_supersample(shapes: Iterable[tuple[int, int]], size: int) -> int:
-    """Smallest factor at which a bilinear tap skips no source pixel of the median frame; shapes are (H, W)."""
+    """Smallest factor at which the bilinear resize skips no source pixel of the median frame; shapes are (H, W)."""
     sides = sorted(max(shape) for shape in shapes)
     return max(1, -(-sides[len(sides) // 2] // (2 * size)))

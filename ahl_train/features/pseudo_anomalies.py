@@ -2,7 +2,7 @@
 
 Each takes an image, a generator and a donor (another training normal, or a texture), uint8 [H, W, 3], and
 returns the augmented copy, uint8 [H, W, 3], with the mask of its changed region, bool [H, W], never empty.
-The donor may be of another size; for a grey image it is made grey. The same generator state gives the same
+The donor may have another size; for a grey image it is made grey. The same generator state gives the same
 result. DataError for other arrays, or sides under 16 px.
 """
 
@@ -20,7 +20,7 @@ Mask = NDArray[np.bool_]
 Augmentation = Callable[[Pixels, Generator, Pixels], tuple[Pixels, Mask]]
 
 MIN_SIDE = 16
-REFERENCE_SIDE = 256  # the size that a scar's pixels are given for in the CutPaste paper
+REFERENCE_SIDE = 256  # px; the CutPaste paper gives a scar's size for this side
 
 
 def cutmix(image: Pixels, rng: Generator, donor: Pixels) -> tuple[Pixels, Mask]:
@@ -49,7 +49,7 @@ def draem(image: Pixels, rng: Generator, donor: Pixels) -> tuple[Pixels, Mask]:
 
 
 AUGMENTATIONS: dict[str, Augmentation] = {"cutmix": cutmix, "cutpaste": cutpaste, "draem": draem}
-# An image of a part that has no orientation is as normal as before.
+# A part without orientation looks as normal after these turns.
 TURNS: dict[str, Callable[[Pixels], Pixels]] = {
     "mirrored": lambda image: image[:, ::-1],
     "upside-down": lambda image: image[::-1],
@@ -67,7 +67,7 @@ def perlin_noise(shape: tuple[int, int], cells: tuple[int, int], rng: Generator)
     angle = rng.uniform(0, 2 * np.pi, (cells[0] + 1, cells[1] + 1)).astype(np.float32)
     down = np.hstack([rows_slope @ np.sin(angle), rows @ np.cos(angle)])
     across = np.hstack([columns, columns_slope])
-    # einsum, not @: a product this thin loses more by waking BLAS's threads than it gains.
+    # einsum, not @: for a product this thin, waking BLAS's threads costs more than it saves.
     noise: NDArray[np.float32] = np.einsum("hk,wk->hw", down, across)
     return np.float32(np.sqrt(2)) * noise
 
@@ -81,7 +81,7 @@ def perlin_mask(shape: tuple[int, int], rng: Generator) -> Mask:
 
 
 def random_texture(donor: Pixels, rng: Generator) -> Pixels:
-    """The donor rolled, then after three different changes out of nine: stands in for a texture set."""
+    """The donor, rolled and then changed by three random changes out of nine. Replaces a texture set."""
     rolled = np.roll(donor, (int(rng.integers(donor.shape[0])), int(rng.integers(donor.shape[1]))), axis=(0, 1))
     picture = Image.fromarray(rolled)
     for i in rng.choice(len(_CHANGES), size=3, replace=False):
@@ -160,7 +160,7 @@ def _corner(rows: int, columns: int, rng: Generator) -> tuple[int, int]:
 
 
 def _fit(donor: Pixels, image: Pixels) -> Pixels:
-    """The donor at the image's size, and grey where the image is: colour alone must not give it away."""
+    """The donor at the image's size, and grey if the image is grey: colour alone must not reveal the paste."""
     picture = Image.fromarray(donor)
     if donor.shape != image.shape:
         picture = picture.resize((image.shape[1], image.shape[0]), Image.Resampling.BILINEAR)

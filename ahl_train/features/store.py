@@ -1,4 +1,4 @@
-"""The memory-mapped store where each frame's features are kept once."""
+"""The memory-mapped store that holds each frame's features once."""
 
 import fcntl
 import hashlib
@@ -26,15 +26,15 @@ _KEY_BYTES = 65  # 64 hex digits and a newline
 class FeatureStore:
     """Features by content: (image bytes, crop, weights, size, augmentation, code version) to one record on disk.
 
-    Append-only: a block of records is written before their keys, so that a kill at any moment loses at most the blocks
-    in the making; a lock lets several processes share it. RunError where the folder cannot be written.
+    The store only grows. It writes a block of records before their keys, so a kill loses only unfinished blocks. A lock
+    lets several processes share it. RunError if the folder cannot be written.
 
-    ``half``: extracted by a backbone in float16, kept apart from the features of one in float32.
+    ``half``: features of a float16 backbone, stored apart from those of a float32 backbone.
     """
 
     def __init__(self, cache: Path, extractor: Extractor, *, half: bool = False) -> None:
         self._extraction = Extraction(extractor, half=half)
-        self.device = extractor.device  # the extractor's; what is read lies in RAM
+        self.device = extractor.device  # the extractor's; features that are read are in RAM
         space = f"{extractor.spec.name}|{extractor.spec.digest}|{FINE}|{extractor.supersample}|{VERSION}"
         if half:
             space += "|float16"
@@ -47,7 +47,7 @@ class FeatureStore:
         self._known: dict[str, int] = {}
 
     def rows(self, items: Sequence[Item], progress: Progress | None = None) -> NDArray[np.int64]:
-        """The row of each item, extracting what is not there yet."""
+        """The row of each item. Extracts features that are missing."""
         keys = [item.key() for item in items]
         with self._locked():
             self._refresh()
@@ -66,14 +66,14 @@ class FeatureStore:
         return {name: self._fill(name, rows, self._room(name, len(rows))).float() for name in names}
 
     def means(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Mean vectors of the coarse maps, where HADG's clusters are: float32 [len(rows), C]."""
+        """Mean vectors of the coarse maps, which HADG clusters: float32 [len(rows), C]."""
         chunks = np.array_split(rows, max(1, len(rows) // _CHUNK))
         return np.concatenate([self.read(chunk, ("coarse",))["coarse"].mean((-2, -1)).numpy() for chunk in chunks])
 
     def reader(self, names: Sequence[str]) -> Callable[[NDArray[np.int64]], Features]:
-        """``read`` for batches, as kept: maps as half floats. The next call for as many rows writes over what it gives.
+        """``read`` for batches, in stored dtypes: maps as half floats. The next call of as many rows overwrites it.
 
-        Asking the system for new memory takes longer than all the rest of it.
+        Asking the system for new memory would take longer than all the rest.
         """
         rooms: dict[tuple[str, int], NDArray[np.generic]] = {}
 
@@ -91,7 +91,7 @@ class FeatureStore:
 
     def _fill(self, name: str, rows: NDArray[np.int64], room: NDArray[np.generic]) -> Tensor:
         if len(rows):
-            # Of the known rows only: behind them may lie a record in the making, or what a kill left of one.
+            # Only known rows: after them there may be an unfinished record, or part of one after a kill.
             field = np.memmap(self._data, self._record, mode="r", shape=(len(self._known),)).view(np.ndarray)[name]
             # One field of one row at a time: indexing whole records would copy all their fields.
             for place, row in zip(room, rows, strict=True):
@@ -99,7 +99,7 @@ class FeatureStore:
         return torch.from_numpy(room)
 
     def _append(self, keys: Sequence[str], features: Features) -> None:
-        """Write a block of records, but for those that another process was first with."""
+        """Write a block of records, except those that another process has written already."""
         with self._locked():
             self._refresh()
             new = [i for i, key in enumerate(keys) if key not in self._known]
@@ -113,7 +113,7 @@ class FeatureStore:
             self._known.update((keys[i], row + n) for n, i in enumerate(new))
 
     def _refresh(self) -> None:
-        """Read the keys that were added since: those of complete records."""
+        """Read the keys of complete records that were added since the last call."""
         if not self._keys.exists():
             return
         complete = min(self._keys.stat().st_size // _KEY_BYTES, self._data.stat().st_size // self._record.itemsize)
@@ -140,7 +140,7 @@ class FeatureStore:
 
 
 def _write_at(path: Path, offset: int, data: bytes | memoryview) -> None:
-    """Write and cut off what a killed process left behind it."""
+    """Write, and cut off what a killed process left after it."""
     with path.open("r+b" if path.exists() else "w+b") as file:
         file.seek(offset)
         file.write(data)

@@ -1,4 +1,4 @@
-"""Vision transformers as backbones: their tokens of one size, made a pyramid of maps as a convolutional network has."""
+"""Vision transformers as backbones: makes their tokens a pyramid of maps, as a convolutional network has."""
 
 from typing import Any
 
@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from ahl_train.errors import WeightsError
 from ahl_train.features.backbone import Backbone, BackboneSpec, load_network
 
-_DEPTHS = (1 / 2, 3 / 4, 1.0)  # of all blocks: where the maps are taken
-_STRIDE = 16  # px of a frame at 448 px, of one patch
-SIDES = {448: (56, 28, 14), 224: (28, 14, 7)}  # of a frame's side in px: of the maps of three stages
+_DEPTHS = (1 / 2, 3 / 4, 1.0)  # shares of all blocks: depths of the three maps
+_STRIDE = 16  # px: side of a patch in a frame of 448 px
+SIDES = {448: (56, 28, 14), 224: (28, 14, 7)}  # a frame's side in px: sides of the maps of three stages
 
 
 class TokenBackbone(nn.Module):
-    """A frozen transformer whose patches all have one size, such as DINOv2; what it gives is what ``Backbone`` gives.
+    """A frozen transformer whose patches all have one size, such as DINOv2. It returns the same maps as ``Backbone``.
 
-    The blocks at half, three quarters and all of its depth stand for three stages, each with the network's last norm.
-    A frame is resized so that a patch of it is 16 px of 448: it has 28 x 28 patches, or 14 x 14. The first map is
+    Three blocks replace three stages: those at half, three quarters and all of its depth, each with the network's last
+    norm. A frame is resized so that a patch covers 16 px of 448: 28 x 28 patches, or 14 x 14. The first map is
     repeated to half that stride, the last one mean-pooled to twice.
     """
 
@@ -27,7 +27,7 @@ class TokenBackbone(nn.Module):
     std: tuple[float, ...]
     channels: tuple[int, ...]  # of the three maps
 
-    def __init__(self, net: Any) -> None:  # timm's networks: no type tells their methods
+    def __init__(self, net: Any) -> None:  # timm's networks have no useful type
         super().__init__()
         config = resolve_model_data_config(net)
         self.mean, self.std = tuple(config["mean"]), tuple(config["std"])
@@ -56,12 +56,12 @@ class TokenBackbone(nn.Module):
 
 
 def open_backbone(spec: BackboneSpec) -> Backbone | TokenBackbone:
-    """The backbone, tried out on a frame of either scale. WeightsError if its maps are not what the heads need."""
+    """The backbone, tried on a frame at both scales. WeightsError if its maps are not those that the heads need."""
     net = load_network(spec)
     try:
         found = TokenBackbone(net) if _tokens(net) else Backbone(net, (-3, -2, -1))
         reason = _misfit(found)
-    except Exception as error:  # timm's networks raise anything where a size does not suit them
+    except Exception as error:  # timm's networks raise any error for a wrong size
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     if reason:
         raise WeightsError(
@@ -72,13 +72,13 @@ def open_backbone(spec: BackboneSpec) -> Backbone | TokenBackbone:
 
 
 def _tokens(net: Any) -> bool:
-    """Have the last stages of a network one stride?"""
+    """Whether the last three stages have one stride."""
     return len({info["reduction"] for info in net.feature_info[-3:]}) == 1
 
 
 @torch.inference_mode()
 def _misfit(backbone: Backbone | TokenBackbone) -> str | None:
-    """What is wrong with its maps of a black frame at both scales; None if nothing is."""
+    """What is wrong with its maps of a black frame, at either scale; None if nothing is wrong."""
     for side, wanted in SIDES.items():
         maps = backbone.with_entry(torch.zeros(1, 3, side, side))
         got = [tuple(values.shape[1:]) for values in maps]

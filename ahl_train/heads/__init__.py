@@ -1,1 +1,1 @@
-"""Base models: one file each; adding another is adding one file (docs/how-to/own-head.md)."""
+"""Base models, one file each. To add one, add a file (docs/how-to/own-head.md)."""

@@ -1,4 +1,4 @@
-"""What a base model phi is: heads that turn features into scores, free of state, so that AHL can adapt T copies."""
+"""The base model phi: heads that turn features into scores, without state, so that AHL can adapt T copies."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ahl_train.features.maps import Features
 from ahl_train.heads.loss import deviation_loss
 
-TIMES = "times"  # beside them, in a batch of training: how often each sample counts, float [N]
+TIMES = "times"  # extra key in a training batch: how often each sample counts, float [N]
 
 # Groups of training samples, as columns of `Base.trains_on`.
 NORMAL, SEEN, PSEUDO = 0, 1, 2
@@ -19,10 +19,10 @@ NORMAL, SEEN, PSEUDO = 0, 1, 2
 
 @dataclass(frozen=True)
 class Copies:
-    """Of images that a base is fitted on, changed; each [..., ...] as the features themselves.
+    """Changed copies of images that a base is fitted on; each [..., ...] as the features themselves.
 
-    ``pasted``: of the first normals, with a patch pasted elsewhere (CutPaste). ``normals``, of the first ones, and
-    ``seen``, of all seen anomalies: turned, in one way after the other; none where the part has an orientation.
+    ``pasted``: the first normals, each with a patch pasted elsewhere (CutPaste). ``normals`` and ``seen``: turned
+    copies of the first normals and of all seen anomalies, one entry per turn; empty if the part has an orientation.
     """
 
     pasted: Features = field(default_factory=dict)
@@ -33,20 +33,20 @@ class Copies:
 class Base(nn.Module):
     """A base model: parameters in, scores out.
 
-    A subclass declares its heads and defines ``heads`` and ``maps``. Parameters are what CDL adapts; buffers are
-    fitted once, on normal features by ``fit_normals``, and shared by all copies. ``forward`` must be pure: AHL calls it
-    through ``torch.func.functional_call`` under ``vmap``.
+    A subclass declares its heads and defines ``heads`` and ``maps``. CDL adapts the parameters. ``fit_normals`` fits
+    the buffers once, on normal features; all copies share them. ``forward`` must be pure: AHL calls it through
+    ``torch.func.functional_call`` under ``vmap``.
     """
 
     names: ClassVar[tuple[str, ...]]
-    # Per head: which of (normal, seen, pseudo) samples it learns from, and whether it is fed to the total negated
-    # (a head that scores normality).
+    # Per head: which of (normal, seen, pseudo) samples it learns from, and whether the total subtracts it (a head that
+    # scores normality).
     trains_on: ClassVar[tuple[tuple[bool, bool, bool], ...]]
     negated: ClassVar[tuple[bool, ...]]
-    inputs: ClassVar[tuple[str, ...]]  # the features that it reads
-    folds = 0  # of normals that ``fit`` holds out in turn, the i-th in fold i % folds; 0: none
-    copied: ClassVar[int] = 0  # of how many normals, at most, it wants to see copies; 0: none
-    sign: Tensor  # of each head in the total, float [heads], where the parameters are
+    inputs: ClassVar[tuple[str, ...]]  # names of the features that the base reads
+    folds = 0  # number of folds that ``fit`` holds out in turn, normal i in fold i % folds; 0: none
+    copied: ClassVar[int] = 0  # most normals of which the base needs copies; 0: none
+    sign: Tensor  # of each head in the total, float [heads], on the parameters' device
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,17 +57,18 @@ class Base(nn.Module):
         """Fit the buffers on normal features, each [N, ...]."""
 
     def fit(self, normals: Features, seen: Features, copies: Copies) -> Features | None:
-        """Fit the buffers on normals and seen anomalies, [N, ...] and [M, ...]; ``copies``: if it wants them.
+        """Fit the buffers on normals [N, ...] and seen anomalies [M, ...]; ``copies``: if the base needs them.
 
-        Gives what ``prepare`` would make of those N + M, had they not been fitted on; None where that is the same.
+        Returns what ``prepare`` would return for those N + M if they had not been fitted on; None if that is the same.
         """
         self.fit_normals(normals)
         return None
 
     def departure(self, normals: Features, held_out: Features, changed: Sequence[Features]) -> float:
-        """How far copies of held-out normals, each time changed in one way, lie from them; fits on ``normals``.
+        """Fit on ``normals``, then measure how far changed copies of held-out normals lie from the originals.
 
-        In standard deviations of the held-out normals. Asked of a base that wants copies.
+        ``changed``: one entry per kind of change. The result is in standard deviations of the held-out normals. Only
+        called for a base that needs copies.
         """
         raise NotImplementedError
 
@@ -75,17 +76,17 @@ class Base(nn.Module):
         """Set the evaluation statistics of batch norms from one balanced batch, after training."""
 
     def prepare(self, features: Features) -> Features:
-        """What no parameter enters: CDL does it once for each sample. Features, each [N, ...], to what ``heads`` takes.
+        """The part without parameters, which CDL runs once per sample: features [N, ...] to the input of ``heads``.
 
-        A base that gives other than the features themselves gives what is small.
+        A base that overrides this must return small tensors.
         """
         return features
 
     @abstractmethod
     def heads(self, features: Features) -> Tensor:
-        """What ``prepare`` gives, each [N, ...], to float [N, heads].
+        """The output of ``prepare``, each [N, ...], to float [N, heads].
 
-        CDL gives each sample of a batch once: what looks at the whole batch, as batch norm, heeds ``features[TIMES]``.
+        CDL gives each sample of a batch once. Layers over the batch, such as batch norm, must use ``features[TIMES]``.
         """
 
     @abstractmethod
@@ -93,17 +94,17 @@ class Base(nn.Module):
         """Features to the anomaly map, float [N, h, w], higher is more anomalous."""
 
     def losses(self, heads: Tensor, group: Tensor, mu: float, sigma: float) -> Tensor:
-        """The loss of each sample by each head, float [T, B, heads] of T models; ``group`` int [B], alike for all T.
+        """The loss of each sample for each head, float [T, B, heads] of T models; ``group`` int [B], for all T.
 
-        The deviation loss, unless the base brings its own. Which losses count is ``trains_on``'s to say.
+        The deviation loss, unless the base overrides it. ``trains_on`` decides which losses count.
         """
         anomalous = (group != NORMAL)[:, None] ^ (self.sign < 0)
         return deviation_loss(heads, anomalous, mu, sigma)
 
     def total(self, heads: Tensor) -> Tensor:
-        """float [..., heads] to the score, float [...]: heads added up, normality negated."""
+        """float [..., heads] to the score, float [...]: the sum of the heads, with normality heads subtracted."""
         return (heads * self.sign).sum(-1)
 
     def forward(self, features: Features, prepared: bool = False) -> Tensor:
-        """Features, or what ``prepare`` made of them, each [N, ...], to float [N, heads]."""
+        """Features, or the output of ``prepare`` if ``prepared``, each [N, ...], to float [N, heads]."""
         return self.heads(features if prepared else self.prepare(features))

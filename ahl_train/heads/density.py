@@ -1,4 +1,4 @@
-"""Density: densities of normality and likeness to the seen anomalies, each weighed by what it proves."""
+"""Density: densities of normality and likeness to the seen anomalies, each weighted by its evidence."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,33 +18,33 @@ from ahl_train.heads.memory_bank import MemoryBank
 from ahl_train.systems import System
 
 FOLDS = 5
-LEAST = 13  # normals: with a fifth of them left out, a Gaussian has the 10 that it needs
-_POOLED = ("before", "coarse", "entry")  # spaces of pooled statistics; the density of the last counts for nothing
+LEAST = 13  # normals: without a fifth of them, 10 remain, which a Gaussian needs
+_POOLED = ("before", "coarse", "entry")  # spaces of pooled statistics; the last one's density is not used
 _PATCHES = ("entry", "coarse", "before", "middle")  # spaces of patches
-_BANKS = ("entry", "texture", "context")  # spaces whose normal patches are remembered; texture: before and middle
-_DENSITIES = 2 + len(_BANKS)  # two of pooled statistics, and the memories
+_BANKS = ("entry", "texture", "context")  # spaces with a memory of normal patches; texture: before and middle
+_DENSITIES = 2 + len(_BANKS)  # two of pooled statistics, then the memories
 _MEMORIES = slice(2, _DENSITIES)
 _BANK = 1_000  # patches
-_AXES = {"context": 64}  # principal axes along which a memory measures; the others along all
-_WIDE = 4.0  # what context weighs in the map where its memory is trusted in full
-_WORST = 5  # patches of a frame that lie farthest out: where a defect is, if there is one
-_CHUNK = 128  # frames looked at at once
-# n seen anomalies are trusted n / (n + 2) that likeness to them tells anything, and (n - 1) / (n - 1 + 10) what each
-# evidence tells: one alone says nothing of that.
+_AXES = {"context": 64}  # principal axes along which a memory measures; other memories use all
+_WIDE = 4.0  # weight of context in the map if its memory is fully trusted
+_WORST = 5  # patches of a frame that lie farthest out, where a defect would be
+_CHUNK = 128  # frames computed at once
+# Trust with n seen anomalies: n / (n + 2) in likeness to them at all, and (n - 1) / (n - 1 + 10) in the weight that
+# they give each evidence. A single anomaly gives no weights.
 PRIOR_LIKENESS, _PRIOR_WEIGHTS = 2, 10
-_MOST = 4.0  # standard deviations: no anomaly says more of an evidence than that
+_MOST = 4.0  # standard deviations: an anomaly's evidence is clipped here
 
 
 class Density(Base):
-    """Kinds of evidence that a frame is anomalous, in standard deviations of held-out normals of its clusters, weighed.
+    """Weighted evidence that a frame is anomalous, in standard deviations of held-out normals of its clusters.
 
-    Densities: Gaussians of pooled statistics, and memories of normal patches. With seen anomalies also likeness to
-    them: of pooled statistics along the anomalies' mean direction once whitened, and along the discriminant of all of
-    them together; of a frame's worst patches the cosine to their nearest ones.
+    Densities: Gaussians of pooled statistics, and memories of normal patches. With seen anomalies there is also
+    likeness to them: of whitened pooled statistics along the anomalies' mean direction; of all pooled statistics
+    together along a discriminant; and of a frame's worst patches, the cosine to the anomalies' nearest ones.
 
-    An evidence weighs what it says of the seen anomalies, each left out in turn, squared, and shrunk towards what is
-    known without any: equal parts, but of a memory as much as it sees of patches that are pasted elsewhere (CutPaste).
-    Of two or more anomalies AHL learns a factor of each weight.
+    An evidence is weighted by its squared mean over the seen anomalies, each left out in turn. The weights are shrunk
+    towards a prior without anomalies: equal weights, but memories by how well they see patches pasted elsewhere
+    (CutPaste). With two or more anomalies AHL learns a factor for each weight.
     """
 
     names = ("density", "seen")
@@ -53,14 +53,14 @@ class Density(Base):
     inputs = ("coarse", "entry", "before", "middle", "context", "pooled")
     folds = FOLDS
     copied = 64
-    fusion: Tensor  # what an evidence weighs before anything is learned, float [K]
-    wide: Tensor  # what context weighs in the map, float []
+    fusion: Tensor  # weight of each evidence before learning, float [K]
+    wide: Tensor  # weight of context in the map, float []
     pooled: Modules[Gaussian]
     patches: Modules[Gaussian]
     banks: Modules[MemoryBank]
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], shots: int) -> None:
-        """Of features of the extractor's ``shapes``, and as many seen anomalies."""
+        """``shapes``: of the extractor's features; ``shots``: the number of seen anomalies."""
         super().__init__()
         dims = {name: shapes[name][0] for name in (*_PATCHES, "context")}
         dims["texture"] = dims["before"] + dims["middle"]
@@ -69,7 +69,7 @@ class Density(Base):
         self.pooled = Modules({name: Gaussian(3 * dims[name]) for name in _POOLED})
         self.patches = Modules({n: Gaussian(dims[n], coarse if n == "coarse" else wide) for n in spaces})
         self.banks = Modules({name: MemoryBank(dims[name], _BANK, _AXES.get(name)) for name in _BANKS})
-        self.sharp = Gaussian(dims["before"], math.prod(shapes["before"][1:]))  # of the map alone
+        self.sharp = Gaussian(dims["before"], math.prod(shapes["before"][1:]))  # for the map only
         for name in _POOLED:
             self.register_buffer(f"direction_{name}", torch.zeros(3 * dims[name]))
         for name in _PATCHES:
@@ -80,19 +80,19 @@ class Density(Base):
         self.clusters, self.standard = Clusters(dims["coarse"]), Standard(count)
         self.register_buffer("fusion", torch.ones(count))
         self.register_buffer("wide", torch.ones(()))
-        # Of one anomaly there is nothing to learn: support and query would have the same.
+        # With one anomaly there is nothing to learn: support and query would both hold it.
         self.weight = nn.Parameter(torch.ones(count), requires_grad=shots > 1)
 
     @torch.no_grad()
     def fit(self, normals: Features, seen: Features, copies: Copies) -> Features:
-        """Evidence of the normals and the seen anomalies, each held out: what was fitted on looks too normal.
+        """Returns evidence of normals and seen anomalies, each held out: an image that was fitted on looks too normal.
 
         ConfigError for fewer than 13 normals.
         """
         n = len(normals["pooled"])
         if n < LEAST:
             raise ConfigError(
-                f"AHL(Density) needs {LEAST} train normals at least, there are {n}: add images of good parts"
+                f"AHL(Density) needs at least {LEAST} train normals, there are {n}: add images of good parts"
             )
         fold = torch.arange(n) % self.folds
         # A normal's turned copies are held out with it.
@@ -121,7 +121,7 @@ class Density(Base):
 
     @torch.no_grad()
     def departure(self, normals: Features, held_out: Features, changed: Sequence[Features]) -> float:
-        """By the change and the density for which it is largest."""
+        """For the change and the density with the largest difference."""
         self._fit_densities(normals, _statistics(normals))
         own, *others = (self._densities(f, self._white(_statistics(f))) for f in (held_out, *changed))
         return max(float(((other - own).mean(0) / own.std(0).clamp_min(1e-6)).max()) for other in others)
@@ -133,29 +133,29 @@ class Density(Base):
     def heads(self, features: Features) -> Tensor:
         weighed = features["evidence"] * (self.fusion * self.weight)
         density = weighed[..., :_DENSITIES].sum(-1)
-        # Written out, since engines disagree about the sum of nothing.
+        # Written out, because engines disagree about the sum of no values.
         seen = weighed[..., _DENSITIES:].sum(-1) if self.shots else torch.zeros_like(density)
         return torch.stack([density, seen], dim=-1)
 
     def losses(self, heads: Tensor, group: Tensor, mu: float, sigma: float) -> Tensor:
-        """The deviation loss of the total: no head has to tell anomalies from normals alone."""
+        """The deviation loss of the total: a single head need not separate anomalies from normals."""
         half = heads.sum(-1, keepdim=True).expand_as(heads)
         return super().losses(half, group, mu, sigma) / heads.shape[-1]
 
     def maps(self, features: Features) -> Tensor:
-        """Log distances added up: of entry, of the whole map of before, and of context, as far as it is trusted."""
+        """The sum of log distances: of entry, of the whole map of before, and of context, weighted by trust."""
         sharp = Gaussian.distance(self.sharp(features["before"].flatten(2).mT))
         sharp = sharp.unflatten(1, features["before"].shape[-2:])
         entry = Gaussian.distance(self.patches["entry"](_patches(features, "entry")))
-        # A normal patch may be one that is remembered, at no distance: there a log alone would be rounding's.
+        # A normal patch may be in the memory itself, at distance 0. There a plain log would depend on rounding.
         context = (1 + self.banks["context"](_patches(features, "context"))).log()
         wide = (_log(entry) + self.wide * context).unflatten(1, features["entry"].shape[-2:])
         return _log(sharp) + F.interpolate(wide.unsqueeze(1), sharp.shape[-2:], mode="bilinear").squeeze(1)
 
     def _fit_spaces(self, normals: Features, seen: Features, turned: Sequence[Features]) -> Tensor:
-        """The densities, and what the seen anomalies look like in them; ``turned``: copies of these.
+        """Fit the densities, and what the seen anomalies look like in them; ``turned``: copies of the anomalies.
 
-        Gives the discriminant of each seen anomaly by the others, float [M].
+        Returns each seen anomaly's discriminant value from the other anomalies, float [M].
         """
         statistics = _statistics(normals)
         self._fit_densities(normals, statistics)
@@ -170,7 +170,7 @@ class Density(Base):
         return self.joint.fit(_joined(statistics), torch.stack([_joined(look) for look in looks]))
 
     def _fit_densities(self, normals: Features, statistics: Features) -> None:
-        """The memories, and the Gaussians of pooled statistics."""
+        """Fit the memories, and the Gaussians of pooled statistics."""
         for name, bank in self.banks.items():
             bank.fit(_patches(normals, name))
         for name, gaussian in self.pooled.items():
@@ -178,11 +178,11 @@ class Density(Base):
 
     def _fit_map(self, normals: Features) -> None:
         self.sharp.fit(normals["before"].flatten(2).mT)
-        if not self.shots:  # else its space of patches is fitted already
+        if not self.shots:  # else the patches of entry are fitted already
             self.patches["entry"].fit(_patches(normals, "entry"))
 
     def _raw(self, features: Features) -> Tensor:
-        """Evidence before it is standardised, float [N, K]: densities, then likeness to the seen anomalies."""
+        """Evidence before standardisation, float [N, K]: densities, then likeness to the seen anomalies."""
         statistics = _statistics(features)
         white = self._white(statistics)
         densities = self._densities(features, white)
@@ -197,26 +197,26 @@ class Density(Base):
         return {name: gaussian(statistics[name]) for name, gaussian in self.pooled.items()}
 
     def _densities(self, features: Features, white: Features) -> Tensor:
-        """Of pooled statistics, and by the memories, float [N, densities]."""
+        """Densities of pooled statistics, then of the memories, float [N, densities]."""
         pooled = [Gaussian.log_density(Gaussian.distance(white[name])) for name in ("before", "coarse")]
         return torch.cat([torch.stack(pooled, dim=-1), self._remembered(features)], dim=-1)
 
     def _remembered(self, features: Features) -> Tensor:
-        """By each memory the log distance of a frame's farthest patch, float [N, memories]."""
+        """For each memory, the log distance of a frame's farthest patch, float [N, memories]."""
         return torch.stack([_log(bank(_patches(features, name)).amax(-1)) for name, bank in self.banks.items()], dim=-1)
 
     def _likeness(self, name: str, patches: Tensor) -> Tensor:
-        """To each seen anomaly, float [N, M]: the mean over a frame's worst patches of the cosine to its nearest."""
+        """Likeness to each seen anomaly, float [N, M]: mean over the worst patches of the cosine to its nearest."""
         white, seen = self.patches[name](patches), getattr(self, f"seen_{name}")
         distance = Gaussian.distance(white)
         cosine = (_unit(white) @ seen.flatten(0, 1).T).unflatten(2, seen.shape[:2]).amax(-1)
-        # By the smallest of them, not by their places: every engine compares alike, few gather alike.
+        # Chosen by distance, not by index: every engine compares alike, few gather alike.
         among = (distance >= distance.topk(_WORST, dim=1).values[:, -1:]).to(distance.dtype)
         likeness: Tensor = (cosine * (among / among.sum(1, keepdim=True)).unsqueeze(-1)).sum(1)
         return likeness
 
     def _left_out(self, seen: Features, turned: Sequence[Features], joint: Tensor) -> Tensor:
-        """Evidence of the seen anomalies, float [M, K]; likeness is to the others, and unknown of a single one."""
+        """Evidence of the seen anomalies, float [M, K]. Likeness is to the others; nan for a single one."""
         raw, others = self._raw(seen), ~torch.eye(self.shots, dtype=torch.bool)
         looks, found = [_statistics(look) for look in (seen, *turned)], [joint]
         for name, gaussian in self.pooled.items():
@@ -233,10 +233,10 @@ class Density(Base):
         return found
 
     def _known(self, raw: Tensor, remembered: Tensor) -> Tensor:
-        """What each evidence weighs before anomalies tell, float [K].
+        """The weight of each evidence before anomalies are used, float [K].
 
-        A memory the square of how far it rises where a patch was pasted elsewhere: of the normals' ``raw``, [N, K], to
-        ``remembered``, [P, memories], of the first of them. Pooled statistics hardly change there.
+        A memory's weight is the square of its rise where a patch was pasted elsewhere: from the normals' ``raw``,
+        [N, K], to ``remembered``, [P, memories], of the first P normals. Pooled statistics hardly change there.
         """
         memories = raw[:, _MEMORIES]
         rise = (remembered - memories[: len(remembered)]).mean(0) / memories.std(0).clamp_min(1e-6)
@@ -247,16 +247,16 @@ class Density(Base):
         return known
 
     def _weights(self, left_out: Tensor, known: Tensor) -> Tensor:
-        """Of each evidence, float [K]: of its mean over anomalies, [M, K], shrunk towards what is known without."""
+        """The weight of each evidence, float [K]: from its mean over anomalies, [M, K], shrunk towards ``known``."""
         if self.shots < 2:
             return known
-        said = left_out.clamp(0, _MOST).mean(0).square()
+        shown = left_out.clamp(0, _MOST).mean(0).square()
         trust = (self.shots - 1) / (self.shots - 1 + _PRIOR_WEIGHTS)
-        return trust * said / said.mean().clamp_min(1e-6) + (1 - trust) * known
+        return trust * shown / shown.mean().clamp_min(1e-6) + (1 - trust) * known
 
 
 def _means(features: Features) -> Tensor:
-    """What HADG clusters by: means of the last stage at 224 px, float [N, C]."""
+    """The vectors that HADG clusters: means of the last stage at 224 px, float [N, C]."""
     return features["coarse"].mean((2, 3))
 
 
@@ -265,7 +265,7 @@ def _part(features: Features, places: Tensor) -> Features:
 
 
 def _together(*parts: Features) -> Features:
-    """One after the other; the first alone is not copied."""
+    """The parts, concatenated. A single part is not copied."""
     first, *more = parts
     if not more:
         return first
@@ -273,17 +273,17 @@ def _together(*parts: Features) -> Features:
 
 
 def _first(values: Tensor, *parts: Features) -> Tensor:
-    """Of each part as many of the first values, one after the other."""
+    """For each part, as many of the first values as it has images; concatenated."""
     return torch.cat([values[: len(part["pooled"])] for part in parts])
 
 
 def _mean_white(gaussian: nn.Module, name: str, looks: Sequence[Features]) -> Tensor:
-    """Whitened pooled statistics of each anomaly, the mean over the looks at it, float [M, 3 C]."""
+    """Whitened pooled statistics of each anomaly, averaged over its looks, float [M, 3 C]."""
     return torch.stack([gaussian(look[name])[:, 0] for look in looks]).mean(0)
 
 
 def _statistics(features: Features) -> Features:
-    """Pooled statistics of each space of patches, float [N, 1, 3 C]; those of ``before`` come with the features."""
+    """Pooled statistics of each space of patches, float [N, 1, 3 C]; the features already hold those of ``before``."""
     spaces = (*_POOLED, "middle")
     found = {name: features["pooled"] if name == "before" else pool_statistics(features[name]) for name in spaces}
     return {name: values.unsqueeze(1) for name, values in found.items()}
@@ -294,7 +294,7 @@ def _joined(statistics: Features) -> Tensor:
 
 
 def _patches(features: Features, name: str) -> Tensor:
-    """Smoothed patches, float [N, P, C]; the extractor has smoothed those at 448 px, and context's."""
+    """Smoothed patches, float [N, P, C]. The extractor has already smoothed those at 448 px and those of context."""
     if name == "texture":
         maps = torch.cat([F.avg_pool2d(features["before"], 2), features["middle"]], dim=1)
     elif name == "before":
@@ -305,13 +305,13 @@ def _patches(features: Features, name: str) -> Tensor:
 
 
 def _worst(white: Tensor) -> Tensor:
-    """Of whitened float [N, P, D] those that lie farthest out, of length 1: [N, worst, D]."""
+    """The patches of whitened float [N, P, D] that lie farthest out, scaled to length 1: [N, worst, D]."""
     places = Gaussian.distance(white).topk(_WORST, dim=1).indices
     return _unit(white.take_along_dim(places.unsqueeze(-1), dim=1))
 
 
 def _unit(white: Tensor) -> Tensor:
-    """Of length 1: how far out a frame lies is the densities' to say."""
+    """Scaled to length 1: only the densities measure how far out a frame lies."""
     return F.normalize(white, dim=-1)
 
 

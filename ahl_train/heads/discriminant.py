@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from ahl_train.heads.gaussian import shrunk_covariance
 
-_SCATTER = 0.1  # how much the anomalies' scatter counts beside the normals' covariance, which is 1
+_SCATTER = 0.1  # weight of the anomalies' scatter; the normals' covariance has 1
 
 
 class Discriminant(nn.Module):
@@ -20,18 +20,18 @@ class Discriminant(nn.Module):
         self.register_buffer("direction", torch.zeros(dim))
 
     def fit(self, normals: Tensor, seen: Tensor) -> Tensor:
-        """Fit on both; what each anomaly would score, had it been left out, float [M]: unknown (nan) of a single one.
+        """Fit on both. Returns the score of each anomaly if it had been left out, float [M]; nan for a single anomaly.
 
         ``seen``, [L, M, D]: L looks at each anomaly, which are left out together.
 
         The direction w maximises the anomalies' distance from the mean by the normals' shrunk covariance and a share of
-        the anomalies' scatter: one anomaly that lies far out alone must not decide for all.
+        the anomalies' scatter. The scatter limits the effect of a single anomaly that lies far out.
         """
         self.mean = normals.mean(0)
         covariance, scale = shrunk_covariance(normals - self.mean)
         root = torch.linalg.cholesky(covariance + 1e-6 * torch.eye(len(covariance), dtype=covariance.dtype))
         white = torch.linalg.solve_triangular(root, ((seen.flatten(0, 1) - self.mean).double() / scale).T, upper=False)
-        # w lies in the span of the few anomalies: their coefficients follow from their inner products.
+        # w lies in the span of the few anomalies, so their inner products give its coefficients.
         gram = white.T @ white
         within = white @ _coefficients(gram)
         self.direction = (torch.linalg.solve_triangular(root.T, within[:, None], upper=True)[:, 0] / scale).float()
@@ -43,12 +43,12 @@ class Discriminant(nn.Module):
         return left_out
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """float [N, D] to [N], in standard deviations of the normals that it was fitted on."""
+        """float [N, D] to [N], in standard deviations of the normals of ``fit``."""
         return (vectors - self.mean) @ self.direction
 
 
 def _coefficients(gram: Tensor) -> Tensor:
-    """(I + s S)^-1 m of whitened anomalies with mean m and scatter S, scaled to length 1, as their coefficients [M]."""
+    """Coefficients [M] of (I + s S)^-1 m at length 1, for whitened anomalies with mean m and scatter S."""
     n = len(gram)
     scatter = (gram - gram.mean(0)) / n
     found = torch.linalg.solve(torch.eye(n) + _SCATTER * scatter, torch.full((n,), 1 / n, dtype=gram.dtype))

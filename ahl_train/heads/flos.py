@@ -1,4 +1,4 @@
-"""FLOS: a linear classifier of the pooled features, by the focal loss (Lin et al. 2017); scales averaged."""
+"""FLOS: a linear classifier of the pooled features with the focal loss (Lin et al. 2017); scales averaged."""
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +35,7 @@ class FLOS(Base):
 
 
 def focal_loss(logit: Tensor, anomalous: Tensor) -> Tensor:
-    """Per sample: -alpha_t (1 - p_t)^gamma log p_t, where p_t is the probability given to the truth (Eq. 5).
+    """Per sample: -alpha_t (1 - p_t)^gamma log p_t, where p_t is the probability of the true class (Eq. 5).
 
     ``logit`` float [...], ``anomalous`` bool, broadcast against it; alpha_t is ALPHA for an anomaly, else 1 - ALPHA.
     """

@@ -1,4 +1,4 @@
-"""A shrunk-covariance Gaussian of normal features, as layers: whitening, and the distance that follows from it."""
+"""A shrunk-covariance Gaussian of normal features, as layers: whitening, and the distance in whitened space."""
 
 import numpy as np
 import torch
@@ -10,15 +10,15 @@ from ahl_train.heads.loss import top_k_mean
 from ahl_train.rng import DENSITY_SEED
 
 _LEAST = 10  # normals
-_MOST = 20_000  # vectors that a covariance is estimated from, at most
-_PRIOR = 5.0  # frames' worth of the mean of all positions that the mean of one is shrunk by
+_MOST = 20_000  # most vectors that estimate a covariance
+_PRIOR = 5.0  # weight, in frames, that shrinks a position's mean to the mean of all positions
 
 
 class Gaussian(nn.Module):
     """Ledoit-Wolf Gaussian of a frame's vectors, [N, P, D]: P positions, 1 for a pooled frame. Buffers only.
 
-    Each position has its own mean, so that a part that always lies at the same place is known there; the covariance
-    about them is one.
+    Each position has its own mean, so the Gaussian knows parts that always lie at the same place. All positions share
+    one covariance.
     """
 
     mean: Tensor
@@ -30,10 +30,10 @@ class Gaussian(nn.Module):
         self.register_buffer("whitening", torch.eye(dim))
 
     def fit(self, vectors: Tensor) -> None:
-        """Fit on float [N, P, D]. ConfigError for too few."""
+        """Fit on float [N, P, D]. ConfigError if N is too small."""
         n = len(vectors)
         if n < _LEAST:
-            raise ConfigError(f"a density of normality needs {_LEAST} train normals at least, there are {n}")
+            raise ConfigError(f"a density of normality needs at least {_LEAST} train normals, there are {n}")
         own = vectors.mean(0)
         self.mean = (n * own + _PRIOR * own.mean(0)) / (n + _PRIOR)
         frame, position = drawn(vectors, _MOST)
@@ -55,9 +55,9 @@ class Gaussian(nn.Module):
 
 
 def drawn(vectors: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Frames and positions, int64 [M] each, of at most so many vectors of [N, P, D]: the same ones of the same shape.
+    """Frames and positions, int64 [M] each, of at most ``most`` vectors of [N, P, D]; equal for equal shapes.
 
-    At random: a stride that divides the map's width would see some of its columns only.
+    Drawn at random: a stride that divides the map's width would use only some of its columns.
     """
     positions = vectors.shape[1]
     generator = torch.Generator().manual_seed(DENSITY_SEED)
@@ -66,15 +66,15 @@ def drawn(vectors: Tensor, most: int) -> tuple[Tensor, Tensor]:
 
 
 def shrunk_covariance(residuals: Tensor) -> tuple[Tensor, Tensor]:
-    """Of centred float [M, D]: Ledoit-Wolf's covariance of the standardised, float64 [D, D], and their scale [D]."""
-    from sklearn.covariance import LedoitWolf  # here: two seconds that a finished run's readers need not wait
+    """Ledoit-Wolf covariance of centred float [M, D] after scaling, float64 [D, D], and the scale [D]."""
+    from sklearn.covariance import LedoitWolf  # here: takes two seconds, and finished runs don't need it
 
     x: NDArray[np.float64] = residuals.double().numpy()
     scale = np.sqrt(np.square(x).mean(0))
     alive = scale[scale > 1e-6 * scale.max()]
-    # A dead channel must not explode later.
+    # A dead channel must not get a huge weight later.
     scale = np.maximum(scale, 0.01 * np.median(alive)) if len(alive) else np.ones_like(scale)
-    # Shrinking towards the identity is right only where all dimensions have one unit.
+    # Shrinking towards the identity is right only if all dimensions have one unit.
     covariance = LedoitWolf(assume_centered=True, store_precision=False).fit(x / scale).covariance_
     return torch.from_numpy(covariance), torch.from_numpy(scale)
 

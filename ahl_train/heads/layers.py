@@ -14,7 +14,7 @@ _Kind = TypeVar("_Kind", bound=nn.Module)
 
 
 class Modules(nn.ModuleDict, Generic[_Kind]):
-    """A ModuleDict whose modules are all of one class, which a type checker then knows."""
+    """A ModuleDict whose modules all have one class, which type checkers know."""
 
     if TYPE_CHECKING:
 
@@ -39,14 +39,14 @@ class PointScore(nn.Module):
         return scores
 
     def channels_last(self, maps: Tensor) -> Tensor:
-        """The same, where channels lie last in memory and samples before them."""
+        """The same, for maps with channels last in memory and samples before them."""
         return (maps.permute(2, 3, 0, 1) @ self.weight.T + self.bias).permute(2, 3, 0, 1)
 
 
 class BatchNormRelu(nn.Module):
-    """Batch norm and ReLU, with the batch's statistics in training and, in evaluation, those that ``fit`` set.
+    """Batch norm and ReLU. Training uses the batch's statistics; evaluation uses those that ``fit`` set.
 
-    Running averages would be a state that changes while T copies are adapted.
+    Running averages would be a state that changes while T copies adapt.
     """
 
     mean: Tensor
@@ -74,13 +74,13 @@ class BatchNormRelu(nn.Module):
 
     @torch.no_grad()
     def fit(self, maps: Tensor) -> None:
-        """Take the statistics of evaluation from float [N, C, h, w]."""
+        """Set the evaluation statistics from float [N, C, h, w]."""
         self.mean = maps.mean((0, 2, 3))
         self.var = (maps - self.mean[:, None, None]).square().mean((0, 2, 3))
 
 
 class _BatchNormRelu(torch.autograd.Function):
-    """Batch norm and ReLU of float [h, w, N, C]: a third of the passes over memory that autograd's steps make."""
+    """Batch norm and ReLU of float [h, w, N, C], with a third of the memory passes of autograd's own steps."""
 
     generate_vmap_rule = True
 
@@ -105,14 +105,14 @@ class _BatchNormRelu(torch.autograd.Function):
         share, rows = _shares(times, found), (gradient * (found > 0)).flatten(0, 2)
         of_bias = rows.sum(0)
         along = (rows * centred).sum(0)
-        # dx = s (dz - share (sum dz + x / var sum(dz x))), x centred, s what scales it (Ioffe and Szegedy 2015, 3).
+        # dx = s (dz - share (sum dz + x / var sum(dz x))), x centred, s its scale (Ioffe and Szegedy 2015, 3).
         back = torch.addcmul(of_bias, centred, along * inverse.square()).mul_(share[:, None])
         back = rows.sub_(back).mul_(weight * inverse)
         return back.unflatten(0, found.shape[:3]), None, along * inverse, of_bias, None
 
 
 def _shares(times: Tensor, maps: Tensor) -> Tensor:
-    """How much each position of [h, w, N, C] counts in a mean over all of them, float [h w N]."""
+    """The weight of each position of [h, w, N, C] in a mean over all positions, float [h w N]."""
     return (times / (times.sum() * maps.shape[0] * maps.shape[1])).expand(maps.shape[:3]).flatten()
 
 

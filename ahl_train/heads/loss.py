@@ -26,6 +26,6 @@ def deviation_loss(score: Tensor, anomalous: Tensor, mu: float, sigma: float, ma
 
 
 def top_k_mean(scores: Tensor, fraction: float = 0.1) -> Tensor:
-    """float [..., h, w] to float [...]: the mean of the top ``fraction`` of the positions, one at least."""
+    """float [..., h, w] to float [...]: the mean of the top ``fraction`` of the positions, at least one."""
     flat = scores.flatten(-2)
     return flat.topk(max(1, int(flat.shape[-1] * fraction)), dim=-1).values.mean(-1)

@@ -1,4 +1,4 @@
-"""A memory of normal patches, as PatchCore has it: how far a patch lies from the nearest that was kept."""
+"""A memory of normal patches, as in PatchCore: how far a patch lies from the nearest stored one."""
 
 import torch
 from torch import Tensor, nn
@@ -6,16 +6,16 @@ from torch import Tensor, nn
 from ahl_train.heads.gaussian import drawn
 from ahl_train.rng import DENSITY_SEED
 
-_PROJECTED = 32  # dimensions in which they are chosen
+_PROJECTED = 32  # dimensions of the projection that chooses the coreset
 _MEASURED = 5_000  # patches whose mean distance is the scale
-_MOST = 50_000  # patches that they are chosen among, at random: more take time, and are like those
+_MOST = 50_000  # random candidates for the coreset: more take time and add little
 
 
 class MemoryBank(nn.Module):
     """A coreset of normal patches (PatchCore, CVPR 2022, section 3.2). Buffers only.
 
-    ``axes``: distances along so many principal axes of normal patches alone, which is quicker, and what varies little
-    among them counts for nothing; None: along all.
+    ``axes``: measure distances along so many principal axes of normal patches only. This is faster, and ignores the
+    directions in which normal patches vary little. None: along all axes.
     """
 
     bank: Tensor
@@ -30,7 +30,7 @@ class MemoryBank(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     def fit(self, patches: Tensor) -> None:
-        """Keep patches, of float [N, P, D], such that no other lies far from all: the same ones of the same."""
+        """Store patches of float [N, P, D] so that no other patch lies far from all of them. Deterministic."""
         among = patches[drawn(patches, _MOST)]
         if self.axes is not None:
             centred = (among - among.mean(0)).double()
@@ -39,21 +39,21 @@ class MemoryBank(nn.Module):
         self.bank = among[_coreset(among, len(self.bank))].clone()
         some = among[:_MEASURED]
         around = (some - some.mean(0)).square().sum(-1).mean()
-        # Where all of them are kept their distance is rounding's.
+        # If all patches are stored, their distances are rounding errors.
         self.scale = torch.maximum(self._squared(some).mean(), 0.01 * around).clamp_min(1e-12)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """float [N, P, D] to squared distances [N, P] from the nearest, 1 on average for normal patches."""
+        """float [N, P, D] to squared distances [N, P] from the nearest stored patch, 1 on average for normals."""
         return self._squared(patches if self.axes is None else patches @ self.axes) / self.scale
 
     def _squared(self, own: Tensor) -> Tensor:
-        """Of float [..., P, d] along the axes to [..., P], before the scale."""
+        """Squared distances of float [..., P, d] along the axes, [..., P], before scaling."""
         nearest = (self.bank.square().sum(-1) - 2 * (own @ self.bank.T)).amin(-1)
         return (own.square().sum(-1) + nearest).clamp_min(0)
 
 
 def _coreset(vectors: Tensor, size: int) -> Tensor:
-    """Indices [size] into float [M, D]: each next one lies farthest from those before it. Fewer are repeated."""
+    """Indices [size] into float [M, D]: each next one lies farthest from those before it. They repeat if M < size."""
     if len(vectors) <= size:
         return torch.arange(size) % len(vectors)
     dim, generator = vectors.shape[1], torch.Generator().manual_seed(DENSITY_SEED)

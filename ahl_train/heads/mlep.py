@@ -1,6 +1,6 @@
 """MLEP: a margin-learned embedding of normals against few anomalies (Liu et al. 2019); scales averaged.
 
-Of the paper's video model this is the part that applies to images: the margin loss, without frame prediction.
+The paper's model is for video. This is the part that applies to images: the margin loss, without frame prediction.
 """
 
 import math
@@ -13,14 +13,14 @@ from ahl_train.heads.base import NORMAL, Base
 from ahl_train.heads.layers import map_of_scales, mean_of_scales
 from ahl_train.systems import System
 
-MARGIN = 1.0  # about the distance of a normal before training
+MARGIN = 1.0  # about a normal's distance before training
 
 
 class MLEP(Base):
     """A row of the tables. The score is the distance of the embedded pooled feature to the centre of the normals.
 
-    The embedding is linear, so that the normals' mean, fitted before training, embeds to the centre of their
-    embeddings whatever the weights: one centre for training and evaluation.
+    The embedding is linear. So the normals' mean, fitted before training, embeds to the centre of their embeddings
+    for any weights: training and evaluation share one centre.
     """
 
     names = ("distance",)

@@ -1,6 +1,6 @@
 """SAOE: synthetic anomalies plus outlier exposure, a linear classifier of the pooled features; scales averaged.
 
-Seen and pseudo anomalies alike are the outliers that it is exposed to (Hendrycks et al. 2019; Ding et al. 2022).
+Both seen and pseudo anomalies are the outliers (Hendrycks et al. 2019; Ding et al. 2022).
 """
 
 import torch
@@ -26,7 +26,7 @@ class SAOE(Base):
         self.point = PointScore(channels, 1)
 
     def losses(self, heads: Tensor, group: Tensor, mu: float, sigma: float) -> Tensor:
-        """Cross-entropy: -log p_t, where p_t is the probability given to the truth."""
+        """Cross-entropy: -log p_t, where p_t is the probability of the true class."""
         return -F.logsigmoid(torch.where((group != NORMAL)[:, None], heads, -heads))
 
     def heads(self, features: Features) -> Tensor:

@@ -1,1 +1,1 @@
-"""Anomaly Heterogeneity Learning: HADG, CDL, importance, and how a run puts them together."""
+"""Anomaly Heterogeneity Learning: HADG, CDL, importance, and their combination in a run."""

@@ -1,4 +1,4 @@
-"""CDL: T base models adapt to their distributions, g learns from how they do on the queries (Algorithm 1)."""
+"""CDL: T base models adapt to their distributions; g learns from their losses on the queries (Algorithm 1)."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -22,7 +22,7 @@ from ahl_train.method.replay import Replay
 from ahl_train.rng import Stream, generator, integer
 
 Groups = tuple[Rows, Rows, Rows]  # rows in the feature store of normal, seen and pseudo samples
-_Gradients = tuple[Tensor, Sequence[Tensor | None]]  # a loss, and each parameter's gradient: None where it is unused
+_Gradients = tuple[Tensor, Sequence[Tensor | None]]  # a loss, and each parameter's gradient (None if unused)
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Task:
 
 @dataclass(frozen=True)
 class EpochLog:
-    """What an epoch did; floats, JSON-able."""
+    """The log of an epoch: floats, JSON-able."""
 
     epoch: int
     support_loss: float
@@ -45,7 +45,7 @@ class EpochLog:
 
 
 class CDL:
-    """Learns g from tasks. All that an epoch needs is in ``state_dict`` and (seed, epoch), so that a run can resume."""
+    """Learns g from tasks. ``state_dict``, seed and epoch determine an epoch completely, so that a run can resume."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class CDL:
         self.epoch = 0
         self.mu, self.sigma = prior(seed)
         self.device = next(base.parameters()).device
-        # Where it makes tensors of its own. The CPU's context would cost each operation on the CPU some microseconds.
+        # The device for new tensors. On the CPU, a device context would cost each operation some microseconds.
         self._there: AbstractContextManager[object] = nullcontext() if self.device.type == "cpu" else self.device
         rows = np.concatenate([rows for t in tasks for rows in (*t.support, *t.query)])
         self.samples = Samples(base, read, rows, self.device, fitted)
@@ -81,7 +81,7 @@ class CDL:
         self.history = torch.empty(0, len(self.watched.rows), len(tasks), device=self.device)
 
     def run_epoch(self) -> EpochLog:
-        """Adapt the base models, weigh them, step g (Algorithm 1, lines 4 to 13). It waits for a GPU at its end."""
+        """Adapt the base models, weigh them, step g (Algorithm 1, lines 4 to 13). Waits for a GPU at the end."""
         self.base.train()
         rng = generator(self.seed, Stream.CDL_EPOCH, self.epoch)
         with self._there:
@@ -94,13 +94,13 @@ class CDL:
         return EpochLog(self.epoch, *losses, None if psi_loss is None else psi_loss.item())
 
     def _adapt(self, rng: np.random.Generator) -> tuple[dict[str, Tensor], Tensor]:
-        """Inner steps (Eq. 1): from g's weights, each phi_i on its support. Parameters stacked, [T, ...]; mean loss."""
+        """Inner steps (Eq. 1): each phi_i learns on its support, from g's weights. Parameters [T, ...]; mean loss."""
         t = len(self.tasks)
         stacked = {name: p.detach().expand(t, *p.shape).clone() for name, p in self.parameters.items()}
         loss = torch.zeros(t)
         for batch in self._batches([task.support for task in self.tasks], self.schedule.inner_steps, rng):
             loss, gradients = self.inner(stacked, batch)
-            # A step is each model's own, so one over the stack is T of them.
+            # Each model has its own step, so one step over the stack is T steps.
             for p, gradient in zip(stacked.values(), gradients, strict=True):
                 if gradient is not None:
                     p.add_(gradient, alpha=-self.schedule.inner_lr)
@@ -113,9 +113,9 @@ class CDL:
         return losses.detach(), torch.autograd.grad(losses.sum(), list(own.values()), allow_unused=True)
 
     def _learn(self, adapted: dict[str, Tensor], weights: Tensor, rng: np.random.Generator) -> Tensor:
-        """Outer steps (Eq. 4): g on the weighted query losses of the adapted phi_i; the last of them.
+        """Outer steps (Eq. 4): g learns from the weighted query losses of the adapted phi_i. Returns the last loss.
 
-        First order: the displacement phi_i - g of an epoch is held constant while g moves.
+        First order: the displacement phi_i - g of an epoch stays constant while g moves.
         """
         shift = {name: adapted[name] - p.detach() for name, p in self.parameters.items()}
         loss = torch.zeros(())
@@ -138,7 +138,7 @@ class CDL:
         return loss.detach(), torch.autograd.grad(loss, list(own.values()), allow_unused=True)
 
     def _weigh(self, adapted: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-        """w_i: uniform before epoch K; then from psi's predictions (Eqs. 6, 7)."""
+        """w_i: uniform in the first K epochs; then from psi's predictions (Eqs. 6, 7)."""
         t = len(self.tasks)
         uniform = torch.full((t,), 1 / t)
         if not self.plus or t == 1:
@@ -174,7 +174,7 @@ class CDL:
         return heads
 
     def _batches(self, sets: Sequence[Groups], steps: int, rng: np.random.Generator) -> Iterator["_Batch"]:
-        """The batches of all steps. They are drawn first and sent to the device in one go."""
+        """The batches of all steps. They are drawn first and sent to the device all at once."""
         if not steps:
             return
         rows, groups = zip(*draws(sets, steps, self.schedule.batch, rng), strict=True)
@@ -190,7 +190,7 @@ class CDL:
         return tensor if self.device.type == "cpu" else tensor.pin_memory().to(self.device, non_blocking=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that ``load_state_dict`` needs to go on after the last whole epoch."""
+        """Everything that ``load_state_dict`` needs to continue after the last complete epoch."""
         return {
             "epoch": self.epoch,
             "base": self.base.state_dict(),
@@ -208,10 +208,10 @@ class CDL:
 
 
 class _Batch(NamedTuple):
-    """One batch of each of T models.
+    """One batch for each of T models.
 
-    `features`: of its B' different samples, each [T, B', ...], and how often they are in it; of few seen anomalies most
-    are there several times. `places`: where among them each of the batch is, int [T, B, 1]. `group`: int [B].
+    `features`: of its B' different samples, each [T, B', ...], with how often each sample counts; few seen anomalies
+    repeat often. `places`: the index of each batch member among these, int [T, B, 1]. `group`: int [B].
     """
 
     features: Features
@@ -221,7 +221,7 @@ class _Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class _Watched:
-    """The query samples whose scores psi watches."""
+    """The query samples that psi watches."""
 
     rows: Rows
     group: Tensor  # int [samples]
@@ -245,7 +245,7 @@ class _Watched:
 def draws(
     sets: Sequence[Groups], steps: int, batch: int, rng: np.random.Generator
 ) -> Iterator[tuple[Rows, NDArray[np.int64]]]:
-    """``steps`` batches: rows [T, B] and their groups [B], alike for all T; equal shares of the groups."""
+    """``steps`` batches: rows [T, B] and their groups [B], the same for all T; equal shares of the groups."""
     shares = _shares(sets, batch)
     group = np.repeat(list(shares), list(shares.values()))
     for _ in range(steps):
@@ -254,7 +254,7 @@ def draws(
 
 
 def _shares(sets: Sequence[Groups], batch: int) -> dict[int, int]:
-    """How many of a batch come from each group of which all sets have samples."""
+    """How many samples of a batch come from each group that all sets have."""
     present = [g for g in (NORMAL, SEEN, PSEUDO) if all(len(s[g]) for s in sets)]
     if not present:
         raise DataError("the distributions have no group of samples in common: add normal images")
@@ -262,13 +262,13 @@ def _shares(sets: Sequence[Groups], batch: int) -> dict[int, int]:
 
 
 def _draw(rows: Rows, n: int, rng: np.random.Generator) -> Rows:
-    """``n`` of the rows: without replacement where they suffice, else each about as often."""
+    """``n`` of the rows: without replacement if there are enough, else each about equally often."""
     repeats = -(-n // len(rows))
     return np.concatenate([rng.permutation(rows) for _ in range(repeats)])[:n]
 
 
 def _most(sets: Sequence[Groups], batch: int) -> int:
-    """Different samples that a batch of a set has at most."""
+    """The largest number of different samples in a batch of a set."""
     shares = _shares(sets, batch)
     return max(sum(min(share, len(np.unique(s[g]))) for g, share in shares.items()) for s in sets)
 
@@ -276,7 +276,7 @@ def _most(sets: Sequence[Groups], batch: int) -> int:
 def _distinct(rows: Rows, most: int) -> tuple[Rows, NDArray[np.int64], NDArray[np.float32]]:
     """Rows [..., B] to each batch's different rows [..., B'], their places among those [..., B], and counts [..., B'].
 
-    B' is ``most``, so that all steps have one shape: a batch with fewer repeats its last row, with a count of 0.
+    B' is ``most``, so that all steps have one shape: a shorter batch repeats its last row, with a count of 0.
     """
     flat = rows.reshape(-1, rows.shape[-1])
     shape = (*rows.shape[:-1], most)

@@ -1,4 +1,4 @@
-"""Changed copies of train images that a base is fitted with: pasted, and turned where the part has no orientation."""
+"""Changed copies of train images for fitting a base: pasted, and turned if the part has no orientation."""
 
 from collections.abc import Sequence
 
@@ -10,8 +10,8 @@ from ahl_train.features.maps import Features
 from ahl_train.features.pseudo_anomalies import TURNS
 from ahl_train.heads.base import Base, Copies
 
-_FEWEST = 10  # held-out normals that can tell whether a part has an orientation
-# Standard deviations of held-out normals that turned copies may depart from them where a part has no orientation.
+_FEWEST = 10  # held-out normals that show whether a part has an orientation
+# Turned copies may depart by so many standard deviations of held-out normals if a part has no orientation.
 # docs/results/method.md: boards 0.2, solar cells 0.5; heads 1.2, strips 1.7, parts that lie aligned 5 or more.
 _NORMAL = 0.75
 
@@ -25,7 +25,7 @@ def copies(
     progress: Progress | None,
     most: int,
 ) -> Copies:
-    """Of normals, in the order in which the base gets them, and seen anomalies; ``most``: normals with their copies."""
+    """Copies of normals, in the base's order, and of seen anomalies; ``most``: limit for normals plus their copies."""
 
     def features(samples: Sequence[Sample], change: str | None = None) -> Features:
         # CutPaste uses no donor.

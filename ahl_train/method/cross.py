@@ -1,4 +1,4 @@
-"""Few normals: each trains, and is scored by a model that was trained without it (cross-conformal, CV+)."""
+"""Cross-calibration for few normals: each trains, and a model trained without it scores it (CV+)."""
 
 from time import perf_counter
 
@@ -19,7 +19,7 @@ from ahl_train.unified import Unified
 
 
 def deal_folds(normals: int, folds: int, seed: int) -> list[tuple[int, ...]]:
-    """Indices 0 to ``normals`` - 1 dealt at random into ``folds`` groups, whose sizes differ by one at most."""
+    """Indices 0 to ``normals`` - 1, split at random into ``folds`` groups whose sizes differ by at most one."""
     order = rng.generator(seed, Stream.FOLDS).permutation(normals)
     return [tuple(sorted(part.tolist())) for part in np.array_split(order, folds)]
 
@@ -32,9 +32,9 @@ def score_folds(
     folder: RunFolder,
     progress: Progress,
 ) -> None:
-    """Train a model without each fold, and keep the scores that it gives that fold's normals; finished folds stay.
+    """Train a model without each fold, and save its scores of that fold's normals. Skips finished folds.
 
-    Scores are the model's own, from pixels at full precision, not from the cache's features.
+    The model computes the scores from pixels at full precision, not from cached features.
     """
     chosen = system(config.system)
     groups = deal_folds(len(dealt.train_normal), config.fold_count, config.seed)
@@ -50,5 +50,5 @@ def score_folds(
         with accelerator.ieee():
             scores = [model.score(p)[0].item() for p in pixels]
         folder.save_fold(k, Fold(fold, tuple(scores)))
-        (own.path / "checkpoint.pt").unlink(missing_ok=True)  # large, and of no use any more
+        (own.path / "checkpoint.pt").unlink(missing_ok=True)  # large, and no longer needed
         folder.log({"event": "fold", "fold": k, "seconds": round(perf_counter() - started, 3)})

@@ -22,7 +22,7 @@ from ahl_train.method.prepared import Rows
 from ahl_train.rng import Stream, generator
 from ahl_train.run import Fold, RunFolder
 
-_FIT_AT_MOST = 1_200  # normals that a density is fitted on: more take memory, and say no more of a covariance
+_FIT_AT_MOST = 1_200  # normals that fit a density: more take memory and don't improve the covariance
 
 
 def learn(
@@ -37,16 +37,16 @@ def learn(
     after_epoch: Callable[[Base], None] | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> tuple[Fold, ...]:
-    """Fit the base's densities, then its heads: by AHL, or plainly on all samples. Without a folder nothing is kept.
+    """Fit the base's densities, then its heads: by AHL, or directly on all samples. Without a folder nothing is saved.
 
-    The heads learn where the store's extractor is; afterwards the base is on the CPU.
+    The heads learn on the device of the store's extractor; afterwards the base is on the CPU.
 
-    ``without``: indices of train normals that the base shall not see, not even as donors of pseudo anomalies.
+    ``without``: indices of train normals that the base must not see, not even as donors of pseudo anomalies.
 
-    ``after_epoch`` gets what the base would be if that epoch were the last: a copy, in which it may change anything.
+    ``after_epoch`` gets a copy of the base, as it would be if that epoch were the last. It may change the copy.
 
-    Gives each train normal's score by what was fitted without it, fold by fold, where the run calibrates on them; ()
-    of a base that holds none out.
+    Returns each train normal's score from a fit without it, fold by fold, if the run calibrates on them; () for a base
+    that holds none out.
     """
     cdl, rng, held_out = begin(base, config, dealt, store, ahl, progress, without, report)
     balanced = _balanced(cdl.tasks, rng)
@@ -70,7 +70,7 @@ def learn(
 
 @dataclass(frozen=True)
 class _HeldOut:
-    """`rows`: of all train normals; `fitted`: indices of those that the base was fitted on; `prepared`: of these."""
+    """`rows`: of all train normals; `fitted`: indices of those that fitted the base; `prepared`: their features."""
 
     rows: np.ndarray
     fitted: np.ndarray
@@ -79,7 +79,7 @@ class _HeldOut:
 
 @torch.inference_mode()
 def _folds(base: Base, held_out: _HeldOut, store: FeatureStore) -> tuple[Fold, ...]:
-    """Those that were not fitted on are dealt to the folds too: whatever was fitted had not seen them."""
+    """Out-of-fold scores. Normals that fitted nothing are dealt to the folds too: no fit has seen them."""
     scores, fold = np.empty(len(held_out.rows)), np.empty(len(held_out.rows), np.int64)
     own = {name: values[: len(held_out.fitted)] for name, values in held_out.prepared.items()}
     scores[held_out.fitted] = base.total(base(own, prepared=True)).numpy()
@@ -101,9 +101,9 @@ def begin(
     without: Collection[int] = (),
     report: Callable[[str], None] = lambda line: None,
 ) -> tuple[CDL, np.random.Generator, _HeldOut | None]:
-    """All of ``learn`` before its first epoch: features, the base's densities, HADG.
+    """The steps of ``learn`` before its first epoch: features, the base's densities, HADG.
 
-    With the state of its generator, and the normals that the base held out.
+    Also returns the random generator and the normals that the base held out.
     """
     memory.keep()
     rng = generator(config.seed, Stream.DISTRIBUTIONS)
@@ -144,7 +144,7 @@ def begin(
 
 
 def _finish(base: Base, store: FeatureStore, balanced: np.ndarray) -> Base:
-    """The base as it scores, on the CPU: its batch norms' statistics are of the balanced rows."""
+    """The base as it scores, on the CPU. Its batch norms get the statistics of the balanced rows."""
     features = store.read(balanced, base.inputs)
     base.fit_norms({name: values.to(store.device) for name, values in features.items()})
     return base.eval().cpu()
@@ -155,10 +155,10 @@ def _learns_from(base: Base, group: int) -> bool:
 
 
 def _donors(normals: Sequence[Sample], seed: int, kept: np.ndarray) -> list[Sample]:
-    """The donor of each kept normal: one, so that its pseudo anomalies are shared by the distributions.
+    """The donor of each kept normal. There is one each, so that distributions share its pseudo anomalies.
 
-    And the same whatever else is left out, unless it is left out itself: the next along the permutation's cycle is
-    then taken, so that folds share nearly all of their pseudo anomalies.
+    A donor does not depend on which other normals are left out. If the donor itself is left out, the next one in the
+    permutation's cycle replaces it. So folds share nearly all of their pseudo anomalies.
     """
     donors, there = generator(seed, Stream.DONORS).permutation(len(normals)), set(kept.tolist())
 
@@ -181,7 +181,7 @@ def _tasks(
     store: FeatureStore,
     progress: Progress | None,
 ) -> list[Task]:
-    """Distributions as rows of the store; pseudo anomalies are made and extracted here, all in one go."""
+    """Distributions as rows of the store. Makes and extracts all pseudo anomalies at once."""
     wanted = {
         (int(i), d.augmentation): Item(normals[i], d.augmentation, donors[i], seed)
         for d in distributions
@@ -197,7 +197,7 @@ def _tasks(
 
 
 def _pooled(tasks: Sequence[Task]) -> Task:
-    """One task of all samples: what a base model alone trains on."""
+    """One task with all samples, for training a base model alone."""
 
     def every(group: int) -> Rows:
         return np.unique(np.concatenate([s[group] for t in tasks for s in (t.support, t.query)]))

@@ -18,7 +18,7 @@ Indices = NDArray[np.int64]
 class Subset:
     """A support or a query set: indices into the train normals and the seen anomalies.
 
-    ``pseudo`` are normals too: those that the distribution's augmentation turns into pseudo anomalies.
+    ``pseudo``: the normals that the distribution's augmentation turns into pseudo anomalies.
     """
 
     normal: Indices
@@ -32,7 +32,7 @@ class Distribution:
 
     support: Subset
     query: Subset
-    augmentation: str | None  # a key of augment.AUGMENTATIONS; None without pseudo anomalies
+    augmentation: str | None  # a key of AUGMENTATIONS; None without pseudo anomalies
 
 
 def generate(
@@ -46,19 +46,19 @@ def generate(
     overlap: Overlap = "none",
     pseudo: int | None = None,
 ) -> tuple[Distribution, ...]:
-    """Every ordered pair of K clusters, and one of all normals split in two: K (K - 1) + 1 distributions.
+    """One distribution per ordered pair of K clusters, and one of all normals split in two: K (K - 1) + 1 in all.
 
     ``normal_features`` float [N, D] are clustered by K-means (``grouping="random"``: split at random, Table 4's
-    +CDL). Of ``n_seen`` anomalies half go to the support and half to the query, a single one to both. ``overlap``
-    (Table 5) copies half of the support's samples into the query, the query's into the support, or both. ``pseudo``
-    caps the pseudo anomalies of a set, half of its normals otherwise.
-    ConfigError for fewer normals than 4 per cluster.
+    +CDL). Half of the ``n_seen`` anomalies go to the support and half to the query; a single one goes to both.
+    ``overlap`` (Table 5) copies half of the support's samples into the query, half of the query's into the support, or
+    both. ``pseudo`` limits the pseudo anomalies of a set; the default is half of its normals.
+    ConfigError for fewer than 4 normals per cluster.
     """
-    # The seen anomalies have their own stream, so that the normals are dealt alike for any number of shots.
+    # Seen anomalies have their own stream, so that the normals' groups don't depend on the number of shots.
     rng, seen_rng = rng.spawn(2)
     n = len(normal_features)
     if n < 4 * clusters:
-        raise ConfigError(f"{clusters} clusters need {4 * clusters} train normals at least, there are {n}")
+        raise ConfigError(f"{clusters} clusters need at least {4 * clusters} train normals, there are {n}")
     labels = _group(normal_features, clusters, grouping, rng)
     groups = [np.flatnonzero(labels == c) for c in range(clusters)]
     halves = np.array_split(rng.permutation(n), 2)
@@ -81,7 +81,7 @@ def _group(features: NDArray[np.floating], clusters: int, grouping: str, rng: np
     if grouping == "random":
         return at_random
     labels, _ = k_means(features, clusters, seed=int(rng.integers(2**31)))
-    # A cluster too small to be split into normals and pseudo anomalies would make an empty set: fall back.
+    # If a cluster is too small to split into normals and pseudo anomalies, a set would be empty: group at random.
     return labels if np.bincount(labels, minlength=clusters).min() >= 2 else at_random
 
 
@@ -100,7 +100,7 @@ def _subset(
 
 
 def _half(subset: Subset, rng: np.random.Generator) -> Subset:
-    # Spawned streams, so that what is copied changes nothing else that is dealt.
+    # Spawned streams, so that copying changes no other draw.
     groups = zip(rng.spawn(3), (subset.normal, subset.seen, subset.pseudo), strict=True)
     return Subset(*(own.permutation(a)[: (len(a) + 1) // 2] for own, a in groups))
 

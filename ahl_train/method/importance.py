@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from ahl_train.heads.base import NORMAL, PSEUDO, SEEN
 
-HISTORY = 5  # K, epochs watched; the weights are uniform before as many have passed
+HISTORY = 5  # K, watched epochs; the weights are uniform until K epochs have passed
 _GROUP_WEIGHTS = {NORMAL: 0.5, PSEUDO: 0.5, SEEN: 1.0}
 
 
@@ -24,7 +24,7 @@ class Psi(nn.Module):
 
 
 def train_step(psi: Psi, optimizer: torch.optim.Optimizer, scores: Tensor, steps: int = 20) -> Tensor:
-    """Fit psi to predict the newest of float [K + 1, samples, T] from the K before it; the last MSE, float []."""
+    """Fit psi to predict the newest of float [K + 1, samples, T] from the K before it. Returns the last MSE."""
     history, target = scores[:-1].transpose(0, 1), scores[-1]
     for _ in range(steps):
         loss = nn.functional.mse_loss(psi(history), target)

@@ -1,4 +1,4 @@
-"""Samples as heads take them: what no parameter enters is done once for each, not again in each batch."""
+"""Samples as heads take them: the computation without parameters is done once per sample, not in each batch."""
 
 from collections.abc import Callable
 
@@ -11,18 +11,18 @@ from ahl_train.features.maps import Features
 from ahl_train.heads.base import Base
 
 Rows = NDArray[np.int64]
-Read = Callable[[Rows], Features]  # what it gives may be written over by its next call
+Read = Callable[[Rows], Features]  # its next call may overwrite the result
 _CHUNK = 64  # samples
-_RESIDENT = 4 << 30  # bytes of samples that are kept on a GPU, at most
+_RESIDENT = 4 << 30  # most bytes of samples to keep on a GPU
 
 
 class Samples:
     """The samples of some rows, on the base's device. A sample's place is its index among the sorted rows.
 
     They are kept as a table if ``base.prepare`` makes them small, or if a GPU has room for them. Otherwise each batch
-    reads its own.
+    reads its samples.
 
-    ``fitted``: rows that the base was fitted on, and what ``Base.fit`` gave for them, which is taken instead.
+    ``fitted``: rows that the base was fitted on, and the result of ``Base.fit`` for them, which replaces ``prepare``.
     """
 
     @torch.no_grad()
@@ -35,7 +35,7 @@ class Samples:
         if prepares or (device.type == "cuda" and self._size() <= _RESIDENT):
             own, parts, order = self._known, [], np.arange(len(self._known))
             if fitted:
-                given, first = np.unique(fitted[0], return_index=True)  # of equal images one row
+                given, first = np.unique(fitted[0], return_index=True)  # one row for equal images
                 wanted = np.isin(given, self._known)
                 there = torch.from_numpy(first[wanted])
                 parts = [{name: values[there].to(device) for name, values in fitted[1].items()}]
@@ -48,11 +48,11 @@ class Samples:
             self._table = {name: torch.cat([part[name] for part in parts])[place] for name in parts[0]}
 
     def places(self, rows: Rows) -> Rows:
-        """The place of each row. The rows must be among those that the samples were made of."""
+        """The place of each row. The rows must be among those given at construction."""
         return np.searchsorted(self._known, rows)
 
     def at(self, places: Tensor) -> Features:
-        """Features of the samples at ``places``, int [...]: float [..., C, h, w], or as ``base.prepare`` gives them."""
+        """Features of the samples at ``places``, int [...]: float [..., C, h, w], or as from ``base.prepare``."""
         flat = places.flatten()
         if self._table is None:
             found = self._there(self._known[flat.cpu().numpy()])

@@ -26,7 +26,7 @@ class Replay(Generic[_Found]):
         self._inputs: list[Tensor]
         self._outputs: _Found
         self._graph: torch.cuda.CUDAGraph | None = None
-        self.refused: str | None = None  # why the capture failed; ``function`` is then called as it is
+        self.refused: str | None = None  # why the capture failed; ``function`` then runs without a graph
 
     def __call__(self, *inputs: object) -> _Found:
         given = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
@@ -45,15 +45,15 @@ class Replay(Generic[_Found]):
     def _capture(self, inputs: tuple[object, ...]) -> torch.cuda.CUDAGraph:
         own = pytree.tree_map_only(Tensor, lambda tensor: tensor.detach().clone(), inputs)
         device = pytree.tree_leaves(own)[0].device
-        beside = torch.cuda.Stream(device)
-        beside.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(beside):
+        side_stream = torch.cuda.Stream(device)
+        side_stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(side_stream):
             for _ in range(_WARM_UP):
                 self._function(*own)
-        torch.cuda.current_stream(device).wait_stream(beside)
+        torch.cuda.current_stream(device).wait_stream(side_stream)
         graph = torch.cuda.CUDAGraph()
-        # The warm-up's stream, where libraries have their workspaces. Other threads may use the GPU meanwhile.
-        with torch.cuda.graph(graph, stream=beside, capture_error_mode="thread_local"):
+        # Capture on the warm-up's stream, where libraries have their workspaces. Other threads may use the GPU.
+        with torch.cuda.graph(graph, stream=side_stream, capture_error_mode="thread_local"):
             self._outputs = self._function(*own)
         self._inputs = [leaf for leaf in pytree.tree_leaves(own) if isinstance(leaf, Tensor)]
         return graph

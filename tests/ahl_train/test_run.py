@@ -68,7 +68,7 @@ def test_the_split_is_read_back_as_it_was_dealt(folder):
 
 def test_an_existing_run_is_not_overwritten(folder):
     before = (folder.path / "run.json").read_bytes()
-    with pytest.raises(RunError, match=r"holds a run: go on with --resume, or choose another --out"):
+    with pytest.raises(RunError, match=r"holds a run: continue with --resume, or choose another --out"):
         folder.create(CONFIG, SPLIT, {})
     assert (folder.path / "run.json").read_bytes() == before
 
@@ -77,8 +77,8 @@ def test_a_run_of_other_settings_is_not_resumed_and_they_are_named(folder):
     folder.require_same(TrainConfig("elpv", shots=1))
     with pytest.raises(RunError) as raised:
         folder.require_same(TrainConfig("elpv", shots=10, augmentations=("draem",)))
-    assert "shots: 1 there, 10 asked" in str(raised.value)
-    assert "augmentations: ['cutmix', 'cutpaste', 'draem'] there, ['draem'] asked" in str(raised.value)
+    assert "shots: 1 in the folder, 10 requested" in str(raised.value)
+    assert "augmentations: ['cutmix', 'cutpaste', 'draem'] in the folder, ['draem'] requested" in str(raised.value)
     assert "seed" not in str(raised.value)
 
 
@@ -128,7 +128,7 @@ def test_a_folder_that_is_not_a_finished_run_is_refused(folder, name, content, m
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(RunError, match="cannot be made"):
+    with pytest.raises(RunError, match="cannot be created"):
         RunFolder(tmp_path / "file" / "run").create(CONFIG, SPLIT, {})
 
 

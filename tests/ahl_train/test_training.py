@@ -61,12 +61,12 @@ def test_too_few_normals_are_refused_before_a_folder_is_made(cells, tmp_path):
         (few / "train/good").mkdir(parents=True, exist_ok=True)
         shutil.copy(image, few / "train/good" / f"{i}.png")
     config = TrainConfig(str(few), shots=0, calibrate="split")
-    with pytest.raises(DataError, match=r"needs 13 train normals at least, there are 10; 5 calibrate and 5 test"):
+    with pytest.raises(DataError, match=r"needs at least 13 train normals, there are 10; 5 calibrate and 5 test"):
         train(config, tmp_path / "out")
     for image in sorted((few / "train/good").iterdir())[1:]:
         shutil.copy(sorted((few / "train/good").iterdir())[0], image)
     said = []
-    with pytest.raises(DataError, match="needs 13 train normals at least, there are 1"):
+    with pytest.raises(DataError, match="needs at least 13 train normals, there are 1"):
         train(TrainConfig(str(few), shots=0), tmp_path / "out", report=said.append)
     assert said[-1] == "19 images left out"
     assert not (tmp_path / "out").exists()
@@ -152,9 +152,9 @@ def test_a_run_without_shots_of_the_net_logs_every_epoch_though_interrupted_anyw
 
 @pytest.mark.slow
 def test_a_finished_run_is_refused_without_resume_and_unchanged_by_it(cells, cache, whole):
-    with pytest.raises(RunError, match="go on with --resume"):
+    with pytest.raises(RunError, match="continue with --resume"):
         train(whole.config, whole.folder, cache=cache)
-    with pytest.raises(RunError, match="shots: 4 there, 3 asked"):
+    with pytest.raises(RunError, match="shots: 4 in the folder, 3 requested"):
         train(settings(cells, shots=3), whole.folder, resume=True, cache=cache)
     epochs = epochs_logged(whole.folder)
     assert_same(train(whole.config, whole.folder, resume=True, cache=cache), whole)
@@ -168,7 +168,7 @@ def test_a_run_keeps_its_precision(cells, cache, whole, tmp_path):
     half = train(config, out, cache=cache, precision="float16")
     assert (half.record["precision"], whole.record["precision"]) == ("float16", "float32")
     assert_same(train(config, out, resume=True, cache=cache), half)
-    with pytest.raises(RunError, match="a run on float16 features, float32 asked: choose another --out"):
+    with pytest.raises(RunError, match="a run on float16 features, float32 requested: choose another --out"):
         train(config, out, resume=True, cache=cache, precision="float32")
     near = train(config, tmp_path / "near", cache=cache).model.base.state_dict()
     for name, tensor in half.model.base.state_dict().items():

@@ -1,4 +1,4 @@
-"""The published sets, each read from its own layout, those of plug-ins, and folders in MVTec AD layout."""
+"""Readers of the published sets, of plug-ins' sets, and of folders in MVTec AD layout."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ _PUBLISHED = ("aitex", "brainmri", "elpv", "headct", "hyperkvasir", "mastcam", "
 READERS: Registry[Reader] = Registry(
     "ahl.datasets",
     {name: f"{__name__}.{name}:read" for name in _PUBLISHED},
-    "a function of a folder that gives an ahl_train.data.samples.Dataset",
+    "a function that takes a folder and returns an ahl_train.data.samples.Dataset",
     callable,
     DataError,
 )
@@ -26,7 +26,7 @@ def load_dataset(spec: str) -> Dataset:
     """Open a set: `elpv` (its package), `NAME:DIR` (a published set or a plug-in's, in DIR), or a folder in MVTec AD
     layout.
 
-    DataError for a name that is not known, a folder that is not there or not in the layout, a plug-in that fails.
+    DataError for an unknown name, a missing folder, a folder without the layout, or a plug-in that fails.
     """
     if spec == "elpv":
         return elpv.read()
@@ -43,7 +43,7 @@ def load_dataset(spec: str) -> Dataset:
 def check(name: str, directory: Path | str | None = None) -> Report:
     """Compare a published set in a folder (None for elpv: its package) with Table 1; see `Report`.
 
-    DataError for a name that is not known, or a folder that is not in the set's layout at all.
+    DataError for an unknown name, or a folder that does not have the set's layout.
     """
     if name not in READERS.built_in:
         raise DataError(f"unknown set {name!r}: choose one of {', '.join(READERS.built_in)}")
@@ -59,8 +59,8 @@ def _read(name: str, folder: Path) -> Dataset:
         found = READERS[name](folder)
     except TrainError:
         raise
-    except Exception as error:  # of someone else's reader
+    except Exception as error:  # from a plug-in's reader
         raise DataError(f"{name}: {folder} cannot be read ({type(error).__name__}: {error})") from error
     if not isinstance(found, Dataset):
-        raise DataError(f"{name}: its reader gives {type(found).__name__}, expected ahl_train.data.samples.Dataset")
+        raise DataError(f"{name}: its reader returned {type(found).__name__}, expected ahl_train.data.samples.Dataset")
     return found

@@ -29,10 +29,10 @@ CLASSES = {  # the code in the middle of a name such as 0001_002_00.png
 
 
 def read(root: Path) -> Dataset:
-    """Every square of the defect-free strips is normal; of a strip with defects, those that its mask marks.
+    """Squares of defect-free strips are normal. In a strip with defects, the squares that its mask marks are anomalies.
 
     root: holds NODefect_images/<fabric>/, Defect_images/ and Mask_images/. The clean squares of a strip with
-    defects are left out, as in the released preparation; so are strips whose mask is missing (noted).
+    defects are left out, as in the released preparation. Strips without a mask are left out too (noted).
     """
     normal_root = root / "NODefect_images"
     strips = [f for folder in [normal_root, *subfolders(normal_root)] for f in image_files(folder)]
@@ -48,19 +48,19 @@ def read(root: Path) -> Dataset:
 
 
 def _squares(strip: Path) -> list[tuple[int, int, int, int]]:
-    """Boxes side by side; the last one is narrower where the length is no multiple of the side."""
+    """Boxes from left to right; the last is narrower if the length is not a multiple of the side."""
     with Image.open(strip) as image:
         width, height = image.size
     return [(left, 0, min(left + SIDE, width), height) for left in range(0, width, SIDE)]
 
 
 def _mask_files(folder: Path, stem: str) -> list[Path]:
-    """Two strips have their mask in two files, _mask1 and _mask2."""
+    """The strip's mask files. Two strips have two files, _mask1 and _mask2."""
     return sorted(folder.glob(f"{stem}_mask*.png"))
 
 
 def _marked(strip: Path, box: tuple[int, int, int, int], masks: dict[Path, NDArray[np.bool_]]) -> list[Sample]:
-    """The square as an anomaly, with the mask file that marks most of it; nothing if none marks it."""
+    """The square as an anomaly, with the mask file that marks most of it; empty if no mask marks it."""
     left, top, right, bottom = box
     area = {path: int(mask[top:bottom, left:right].sum()) for path, mask in masks.items()}
     path = max(area, key=area.__getitem__, default=None)

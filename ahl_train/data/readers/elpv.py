@@ -7,12 +7,12 @@ from pathlib import Path
 from ahl_train.data.samples import GOOD, Dataset, Sample, locate, need_normals
 from ahl_train.errors import DataError
 
-_LABELS = {0.0: 0, 1.0: 1}  # of defect probabilities
+_LABELS = {0.0: 0, 1.0: 1}  # by defect probability
 LICENCE = "CC BY-NC-SA 4.0 (no commercial use)"
 
 
 def read(root: Path | None = None) -> Dataset:
-    """Cells of defect probability 0 (normal) and 1 (anomaly: mono or poly); the doubtful ones are left out.
+    """Cells of defect probability 0 (normal) and 1 (anomaly: mono or poly); other cells are left out.
 
     root: a folder with `labels.csv` and `images/`, or one that holds it as `data/`, `utils/` or
     `src/elpv_dataset/data/`; None for the installed package.
@@ -24,7 +24,7 @@ def read(root: Path | None = None) -> Dataset:
 
 
 def _cells(folder: Path) -> Iterator[Sample]:
-    """The cells of the defect probabilities that have a label, as they come."""
+    """The cells whose defect probability has a label, in the order of the file."""
     for number, line in enumerate((folder / "labels.csv").read_text().splitlines(), start=1):
         if not (fields := line.split()):
             continue

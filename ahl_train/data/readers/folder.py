@@ -7,7 +7,7 @@ from ahl_train.errors import DataError
 
 
 def read(root: Path, *, name: str | None = None, licence: str = "the owner's") -> Dataset:
-    """Read one category; only train/good must be there. DataError without it, or if it is empty."""
+    """Read one category. Only train/good is required; DataError if it is missing or empty."""
     name = name or root.name
     if not root.is_dir():
         raise DataError(f"{name}: no folder {root}")

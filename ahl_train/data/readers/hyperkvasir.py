@@ -10,7 +10,7 @@ PART = "upper-gi-tract"
 
 def read(root: Path) -> Dataset:
     """root: holds upper-gi-tract/ with anatomical-landmarks/<place>/ and pathological-findings/<finding>/, or
-    labeled-images/ (as the archive unpacks) with that."""
+    labeled-images/ with upper-gi-tract/ (as the archive unpacks)."""
     folder = locate("hyperkvasir", root, ("", "labeled-images", "hyper-kvasir/labeled-images"), PART) / PART
     samples = [Sample(f, 0, GOOD) for place in subfolders(folder / "anatomical-landmarks") for f in image_files(place)]
     samples += [

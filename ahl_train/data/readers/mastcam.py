@@ -11,9 +11,9 @@ LICENCE = "see the source"
 def read(root: Path) -> Dataset:
     """The set's own split: train_typical against test_typical and the classes of test_novel.
 
-    root: holds the unpacked train_typical/, test_typical/ and test_novel/<class>/, all of .npy files;
-    test_novel/all repeats frames of the classes and is not read, nor is validation_typical. Of a frame that stands
-    under two classes, both samples name the first file, so that a deal can tell that they are one picture.
+    root: holds the unpacked train_typical/, test_typical/ and test_novel/<class>/, all with .npy files. Not read are
+    test_novel/all, which repeats frames of the classes, and validation_typical. If a frame is in two classes, both
+    samples name the first file, so that a split knows that they are one picture.
     """
     samples = [Sample(f, 0, GOOD, split="train") for f in _arrays(root / "train_typical")]
     samples += [Sample(f, 0, GOOD, split="test") for f in _arrays(root / "test_typical")]
@@ -25,7 +25,7 @@ def read(root: Path) -> Dataset:
         for file in _arrays(folder):
             repeated += file.name in first
             samples.append(Sample(first.setdefault(file.name, file), 1, folder.name, split="test"))
-    notes = (f"{repeated} frames stand under two classes and count twice, as in Table 1",) if repeated else ()
+    notes = (f"{repeated} frames are in two classes and count twice, as in Table 1",) if repeated else ()
     return Dataset("mastcam", need_normals("mastcam", root, samples), root, LICENCE, notes)
 
 

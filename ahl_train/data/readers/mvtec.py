@@ -1,4 +1,4 @@
-"""MVTec AD: fifteen categories, each a folder in the layout that bears its name."""
+"""MVTec AD: fifteen categories, each in a folder with the category's name."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ LICENCE = "CC BY-NC-SA 4.0 (no commercial use)"
 
 
 def read(root: Path) -> Dataset:
-    """Read one category. DataError for the folder of all of them: the paper trains and tests each apart."""
+    """Read one category. DataError for the folder of all categories: the paper trains and tests each separately."""
     inside = [f.name for f in subfolders(root) if (f / "train" / GOOD).is_dir()]
     if inside:
         raise DataError(f"mvtec: {root} holds {len(inside)} categories: name one, e.g. mvtec:{root / inside[0]}")

@@ -26,7 +26,7 @@ def read(root: Path) -> Dataset:
 
 
 def _read_part(folder: Path, name: str) -> Iterator[Sample]:
-    """Samples of a Labels.txt: a line `1`, then number, label, image, label again, mask (0 where there is none)."""
+    """Samples of a Labels.txt: a line `1`, then number, label, image, label again, mask (0 if there is none)."""
     table = folder / "Label" / "Labels.txt"
     if not table.is_file():
         raise DataError(f"optical: no {table}: unpack the set again")

@@ -13,7 +13,7 @@ LICENCE = "CC BY-NC-SA 4.0 (no commercial use)"
 
 
 def read(root: Path) -> Dataset:
-    """A third that its mask marks is an anomaly (class defect), any other is normal.
+    """A third that its mask marks is an anomaly (class defect); any other third is normal.
 
     root: holds kos01/ to kos50/, each with Part0.jpg, Part0_label.bmp and so on. DataError for an image without
     its label file.
@@ -23,7 +23,7 @@ def read(root: Path) -> Dataset:
         for photo in (f for f in image_files(item) if not f.stem.endswith("_label")):
             label = photo.with_name(f"{photo.stem}_label.bmp")
             if not label.is_file():
-                raise DataError(f"sdd: {photo} has no {label.name} beside it: unpack the set again")
+                raise DataError(f"sdd: {photo} has no {label.name} in its folder: unpack the set again")
             mask = read_mask(label)
             for left, top, right, bottom in _thirds(photo):
                 marked = bool(mask[top:bottom, left:right].any())

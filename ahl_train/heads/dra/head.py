@@ -24,7 +24,7 @@ class DRA(Base):
     trains_on = ((True, True, True), (True, True, False), (True, False, True), (True, True, True))
     negated = (True, False, False, False)
     inputs = _SCALES
-    winograd = True  # learn by Winograd's convolution
+    winograd = True  # train with Winograd's convolution
     residual_norm: Modules[BatchNormRelu]
 
     def __init__(self, channels: int, hidden: int = 256) -> None:
@@ -33,7 +33,7 @@ class DRA(Base):
         self.abnormality = PointScore(channels, 2)
         bound = 1 / math.sqrt(9 * channels)
         self.residual_conv = nn.Parameter(torch.empty(channels, channels, 3, 3).uniform_(-bound, bound))
-        # The scales differ in their statistics, so each has its own norm.
+        # The scales have different statistics, so each has its own norm.
         self.residual_norm = Modules({scale: BatchNormRelu(channels) for scale in _SCALES})
         self.residual_point = PointScore(channels, 1)
         self.register_buffer("reference_fine", torch.zeros(channels, 14, 14))
@@ -63,7 +63,7 @@ class DRA(Base):
         return mean[:, 0]
 
     def _residuals(self, features: Features) -> list[Tensor]:
-        """Of both scales, convolved."""
+        """The convolved residuals of both scales."""
         residuals = [getattr(self, f"reference_{scale}") - features[scale] for scale in _SCALES]
         if self.training and self.winograd:
             return conv3x3(residuals, self.residual_conv)

@@ -1,7 +1,7 @@
 """3x3 convolution by Winograd's minimal filtering F(7x7, 3x3) (Lavin and Gray 2015, arXiv 1509.09308).
 
-A fifth of the multiplications of a direct convolution: tiles of 7 cover the maps of 14 and of 7 exactly. T models'
-filters are T batches of matrix products, where a direct convolution would be a grouped one.
+It needs a fifth of the multiplications of a direct convolution: tiles of 7 cover maps of 14 and of 7 exactly. The
+filters of T models are T batches of matrix products; a direct convolution would be a grouped one.
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_OUT, _IN = 7, 9  # a tile's side, written and read
-# Beside infinity. The usual 0, 1, -1, 2, -2, 1/2, -1/2 and an eighth would lose three more bits to rounding.
+_OUT, _IN = 7, 9  # a tile's side: output, input
+# Besides infinity. The usual 0, 1, -1, 2, -2, 1/2, -1/2 and an eighth would lose three more bits to rounding.
 _POINTS = np.array([0.25, -0.25, 0.75, -0.75, 1.25, -1.25, 2, -2])
 
 
 def _toom_cook() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Of one dimension: results [7, 9], filters [9, 3], data [9, 9].
+    """The matrices of one dimension: results [7, 9], filters [9, 3], data [9, 9].
 
     A product of polynomials through its values at the points and at infinity, transposed (Lavin and Gray 2015, 4.1).
     """
@@ -37,9 +37,9 @@ _RESULT, _FILTER, _DATA = (torch.from_numpy(m) for m in _toom_cook())
 
 
 def conv3x3(maps: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
-    """float [N, C, h, w] each and [O, C, 3, 3] to [N, O, h, w] each: F.conv2d with padding 1, of all in one go.
+    """float [N, C, h, w] each and [O, C, 3, 3] to [N, O, h, w] each: F.conv2d with padding 1, for all maps at once.
 
-    In float32 to 1e-3, in values around 1.
+    Accurate to 1e-3 in float32, for values around 1.
     """
     result, filters = _matrices(weight.device, weight.dtype)
     out, channels = weight.shape[:2]
@@ -52,7 +52,7 @@ def conv3x3(maps: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
 
 
 def _data(maps: Tensor) -> Tensor:
-    """[N, C, h, w] to [81, down right N, C]: of each tile what the products take."""
+    """[N, C, h, w] to [81, down right N, C]: the transformed data of each tile."""
     n, c, h, w = maps.shape
     rows, columns = (_band(side, maps.device, maps.dtype) for side in (h, w))
     found = rows @ maps.permute(2, 3, 0, 1).reshape(h, -1)
@@ -75,13 +75,13 @@ def _tiles(side: int) -> int:
 
 @cache
 def _matrices(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Of results, in both dimensions at once, and of filters; sent to a device once."""
+    """The matrices of results (both dimensions at once) and of filters; sent to a device once."""
     return torch.kron(_RESULT, _RESULT).to(device, dtype), _FILTER.to(device, dtype)
 
 
 @cache
 def _band(side: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """What makes the data of all tiles along a side, with the zeros beyond it: [tiles 9, side]."""
+    """The matrix that transforms all tiles along a side, with zeros beyond the side: [tiles 9, side]."""
     band = torch.zeros(_tiles(side), _IN, _tiles(side) * _OUT + 2, dtype=_DATA.dtype)
     for tile in range(_tiles(side)):
         band[tile, :, tile * _OUT : tile * _OUT + _IN] = _DATA

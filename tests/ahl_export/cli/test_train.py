@@ -36,7 +36,7 @@ def test_same_seed_same_scores(small_set: Path, cache: Path, tmp_path: Path) -> 
     [
         (["--schedule", "long"], "schedule is 'long', choose auto, paper or light or short"),
         (["--system", "nobody"], "unknown system 'nobody': choose among"),
-        (["--shots", "9"], "9 shots asked, but there are 8 anomalies"),
+        (["--shots", "9"], "9 shots requested, but there are 8 anomalies"),
         (["--pseudo", "glitter"], "augmentations are glitter, choose among cutmix, cutpaste, draem"),
         (["--setting", "hard"], "setting hard needs a seen class"),
         (["--backbone-weights", "nowhere.pth"], "no weights file nowhere.pth"),
@@ -86,7 +86,7 @@ def test_an_existing_run_is_not_overwritten(small_set: Path, cache: Path, tmp_pa
     options = ("--data", small_set, "--shots", 2, "--epochs", 1, "--out", tmp_path / "run", "--cache", cache)
     assert ahl("train", *options).returncode == 0
     before = (tmp_path / "run/model.pt").read_bytes()
-    assert "holds a run: go on with --resume" in refused(ahl("train", *options))
+    assert "holds a run: continue with --resume" in refused(ahl("train", *options))
     other = ahl("train", *options, "--seed", 7, "--resume")
-    assert "seed: 0 there, 7 asked" in refused(other)
+    assert "seed: 0 in the folder, 7 requested" in refused(other)
     assert (tmp_path / "run/model.pt").read_bytes() == before

@@ -69,5 +69,5 @@ def test_convolutions_that_share_constants_get_their_own(graph: bytes) -> None:
 
 
 def test_what_is_no_constant_has_no_values(graph: bytes) -> None:
-    with pytest.raises(ExportError, match="image is no constant"):
+    with pytest.raises(ExportError, match="image is not a constant"):
         array_of(from_bytes(graph).graph.inputs[0])

@@ -212,9 +212,9 @@ def test_the_promise_and_the_alarm_are_drawn_where_there_is_a_calibration(page: 
     fitted = calibration.fit(np.random.default_rng(7).normal(size=300), alpha=0.05)
     stream = replay(fitted)
     shown = _Seen(write_report(replace(_data(), calibration=fitted, drift=stream), tmp_path).read_text())
-    assert "Does the promise keep" in shown.text and "The drift alarm." in shown.text
+    assert "Does the guarantee hold" in shown.text and "The drift alarm." in shown.text
     assert stream.change in " ".join(str(a.get("aria-label")) for a in shown.all("div"))
-    assert "Does the promise keep" not in page
+    assert "Does the guarantee hold" not in page
 
 
 def test_text_from_outside_is_escaped(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_an_interrupted_bench_goes_on_where_it_was(cells, cache, tmp_path):
     run_grid(asked, tmp_path, cache=cache, report=said.append)
     after = file.read_text().splitlines(keepends=True)
     assert after[:-1] == whole[:-1]
-    assert "5 of 6 cells are there already" in said
+    assert "5 of 6 cells are done already" in said
     assert aurocs(tmp_path) == before  # same seed, same AUROC
     run_grid(asked, tmp_path, cache=cache)
     assert file.read_text().splitlines(keepends=True) == after
@@ -77,7 +77,7 @@ def test_the_best_epoch_stands_beside_the_last_and_changes_nothing(cells, cache,
         # An epoch's figure is that of a training which ends there: the rate falls only after eight or more.
         ends = [one["auroc"] for lines in by_epochs for one in lines if Cell.of(one) == cell]
         assert line["auroc_best"] == max(*ends, line["auroc"])
-    with pytest.raises(RunError, match="epoch: 'last' there, 'best' asked"):
+    with pytest.raises(RunError, match="epoch: 'last' in the folder, 'best' requested"):
         run_grid(replace(asked, epoch="best"), tmp_path / "last", cache=cache)
 
 
@@ -106,7 +106,7 @@ def test_pixels_are_judged_as_those_of_a_run(tmp_path):
     # A bench reads maps' features in half precision, a run computes them.
     assert line["pixel_auroc"] == pytest.approx(found.pixel_auroc, abs=2e-3)
     assert line["pixel_aupro"] == pytest.approx(found.pixel_aupro, abs=2e-3)
-    with pytest.raises(RunError, match="pixel: True there, False asked"):
+    with pytest.raises(RunError, match="pixel: True in the folder, False requested"):
         run_grid(replace(asked, pixel=False), tmp_path / "bench", cache=tmp_path / "cache")
 
 
@@ -164,7 +164,7 @@ def test_a_failing_cell_is_named_and_the_finished_stay(cells, cache, tmp_path, m
 
 def test_cells_that_cannot_be_dealt_fail_first(cells, cache, tmp_path):
     with pytest.raises(
-        DataError, match=r"cell ahl-density, general, shots 9, seed 0: .*9 shots asked, but there are 8"
+        DataError, match=r"cell ahl-density, general, shots 9, seed 0: .*9 shots requested, but there are 8"
     ):
         run_grid(grid(cells, shots=(9,)), tmp_path / "out", cache=cache)
     with pytest.raises(DataError, match="no class has 9 anomalies"):
@@ -228,12 +228,12 @@ def result(**other):
 def test_one_folder_holds_comparable_results_of_one_bench(tmp_path):
     with open_results(tmp_path) as results:
         results.append(result())
-        with pytest.raises(RunError, match="another bench writes"), open_results(tmp_path):
+        with pytest.raises(RunError, match="another benchmark writes"), open_results(tmp_path):
             pass
     with open_results(tmp_path) as again:
         assert isinstance(again, Results)
         again.require_same(result(seed=1))
-        with pytest.raises(RunError, match="epochs: 12 there, 30 asked"):
+        with pytest.raises(RunError, match="epochs: 12 in the folder, 30 requested"):
             again.require_same(result(epochs=30))
 
 

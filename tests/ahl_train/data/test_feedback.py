@@ -57,9 +57,9 @@ def test_it_joins_the_training_side_alone(dealt, marked):
     [
         ("test", "good", "it is a test image"),
         ("test", "anomaly", "it is a test image"),
-        ("calibration_normal", "good", "the threshold is calibrated on it"),
-        ("train_normal", "good", "it trains already"),
-        ("train_anomaly", "anomaly", "it trains already"),
+        ("calibration_normal", "good", "it is a calibration image"),
+        ("train_normal", "good", "it is a training image"),
+        ("train_anomaly", "anomaly", "it is a training image"),
     ],
 )
 def test_an_image_with_a_place_keeps_it(dealt, marked, group, label, said):
@@ -82,7 +82,9 @@ def test_neither_a_tested_patch_nor_its_whole_image_trains(dealt, marked, box):
 def test_a_file_twice_trains_once(dealt, marked):
     shutil.copy(CELLS[20], marked / "good" / "z.png")
     grown, record = feedback.add(dealt, marked)
-    assert len(grown.train_normal) == 5 and record["left_out"] == [f"{marked / 'good' / 'z.png'}: it is there twice"]
+    assert len(grown.train_normal) == 5 and record["left_out"] == [
+        f"{marked / 'good' / 'z.png'}: it is in the feedback twice"
+    ]
 
 
 def test_both_labels_at_once_are_refused(dealt, marked):
@@ -125,7 +127,7 @@ def test_a_run_with_feedback(marked, tmp_path):
     config = TrainConfig(str(root), shots=2, epochs=1, calibration=5, feedback=marked)
     made = train(config, tmp_path / "run", cache=tmp_path / "cache", report=said.append)
     assert any("tested.png: it is a test image" in line for line in said)
-    assert "feedback: 2 normals and 1 anomalies more to train on" in said
+    assert "feedback: 2 normals and 1 anomalies added to training" in said
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (record["feedback"]["good"], record["feedback"]["anomaly"]) == (2, 1)
     assert record["settings"]["feedback"] == str(marked)

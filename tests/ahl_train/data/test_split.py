@@ -100,7 +100,7 @@ def test_calibration_can_be_given():
 @pytest.mark.parametrize(
     ("dataset", "arguments", "says"),
     [
-        (made(free=8, hole=3), {"shots": 4}, "4 shots asked, but there are 3 anomalies"),
+        (made(free=8, hole=3), {"shots": 4}, "4 shots requested, but there are 3 anomalies"),
         (made(free=8, hole=3, cut=9), {**HARD, "shots": 4, "seen_class": "hole"}, "3 anomalies of class"),
         (made(free=8, hole=3), {"shots": -1}, "-1 shots"),
         (made(hole=3), {"shots": 1}, "no normal images"),

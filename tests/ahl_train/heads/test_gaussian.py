@@ -93,7 +93,7 @@ def test_all_positions_are_seen_when_there_are_too_many_vectors(monkeypatch):
 
 
 def test_too_few_normals_are_refused():
-    with pytest.raises(ConfigError, match="10 train normals at least, there are 9"):
+    with pytest.raises(ConfigError, match="at least 10 train normals, there are 9"):
         Gaussian(DIM).fit(correlated(9))
     fitted(correlated(10))
 

@@ -274,7 +274,7 @@ def test_density_finds_what_lies_otherwise(features):
 
 
 def test_density_needs_thirteen_normals(features):
-    with pytest.raises(ConfigError, match="13 train normals at least, there are 12"):
+    with pytest.raises(ConfigError, match="at least 13 train normals, there are 12"):
         density(features, n=12)
     density(features, n=13)
 

@@ -96,7 +96,7 @@ def test_a_run_that_settled_itself_goes_on(cells, cache, tmp_path):
         again = train(replace(config, **same), tmp_path / "run", resume=True, cache=cache)
         assert again.folds == made.folds
     for other in ({"calibration": 6}, {"folds": 6}, {"calibrate": "split"}):
-        with pytest.raises(RunError, match=f"{next(iter(other))}: .* there, .* asked"):
+        with pytest.raises(RunError, match=f"{next(iter(other))}: .* in the folder, .* requested"):
             train(replace(config, **other), tmp_path / "run", resume=True, cache=cache)
 
 
@@ -209,8 +209,8 @@ def test_a_killed_run_keeps_its_finished_folds_and_ends_the_same(config, cache, 
 @pytest.mark.slow
 def test_damaged_folds_are_refused(whole, tmp_path):
     for damage, message in (
-        ('{"normals": [0, 1], "scores": [0.5]}', "not one score a normal"),
-        ('{"normals": [0, 1], "scores": [0.5, NaN]}', "not one score a normal"),
+        ('{"normals": [0, 1], "scores": [0.5]}', "not one score per normal"),
+        ('{"normals": [0, 1], "scores": [0.5, NaN]}', "not one score per normal"),
         ('{"normals": [0], "scores": [0.5]}', "lacks the out-of-fold scores"),
         ('{"normals": [0]}', "is damaged"),
         (None, "lacks the out-of-fold scores"),
@@ -241,7 +241,7 @@ def test_a_normal_that_nothing_was_fitted_on_is_scored_as_it_is(cells, cache, tm
 def test_more_folds_than_normals_are_refused_where_none_were_given(cells):
     few = load_dataset(str(cells))
     few = replace(few, samples=few.normals[:8] + few.anomalies)
-    with pytest.raises(DataError, match="10 folds asked of 6 train normals"):
+    with pytest.raises(DataError, match="10 folds requested for 6 train normals"):
         split_of(few, TrainConfig(str(cells), system="devnet", shots=3, calibrate="cross"))
     settled, _ = split_of(few, TrainConfig(str(cells), shots=3))  # AHL(Density) needs 13, and says so (train)
     assert settled.fold_count == 5
@@ -249,5 +249,5 @@ def test_more_folds_than_normals_are_refused_where_none_were_given(cells):
 
 @pytest.mark.slow
 def test_more_folds_than_normals_are_refused(config, tmp_path):
-    with pytest.raises(DataError, match="19 folds asked of 18 train normals"):
+    with pytest.raises(DataError, match="19 folds requested for 18 train normals"):
         train(replace(config, folds=19), tmp_path / "run")

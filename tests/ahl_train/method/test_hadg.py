@@ -146,5 +146,5 @@ def test_a_cluster_of_one_outlier_falls_back_to_random_groups():
 
 
 def test_too_few_normals_are_refused():
-    with pytest.raises(ConfigError, match="3 clusters need 12 train normals at least, there are 11"):
+    with pytest.raises(ConfigError, match="3 clusters need at least 12 train normals, there are 11"):
         generate(np.zeros((11, 2)), 1, np.random.default_rng(0))
