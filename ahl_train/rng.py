@@ -17,7 +17,7 @@ import numpy as np
 
 # AHL(Density) is fitted in the same way in every run, whatever the run's seed. This seed determines its clusters, the
 # patches for its covariances and memories, and the projection that chooses a coreset. Another number changes its
-# published results: .007 of AUROC on HeadCT. No first weights are drawn from it, so that no run takes this number twice.
+# published results: .007 of AUROC on HeadCT. No first weights are drawn from it: no run takes it twice.
 DENSITY_SEED = 0
 
 

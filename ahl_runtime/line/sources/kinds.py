@@ -42,7 +42,7 @@ SOURCES: Registry[SourceKind] = Registry(
         "camera": "ahl_runtime.line.sources.stream:CAMERA",
         "rtsp": "ahl_runtime.line.sources.stream:RTSP",
         "mjpeg": "ahl_runtime.line.sources.stream:MJPEG",
-        "gige": "ahl_runtime.line.sources.gige:GIGE",
+        "gige": "ahl_runtime.line.sources.cameras.gige:GIGE",
         "ring": "ahl_runtime.line.sources.ring:RING",
         "push": "ahl_runtime.line.sources.push:PUSH",
     },

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ahl_runtime.core.errors import Busy, ImageError, SourceError
-from ahl_runtime.line.sources.aravis import Buffer, Camera
 from ahl_runtime.line.sources.base import Lost, Report, Stopped
+from ahl_runtime.line.sources.cameras.aravis import Buffer, Camera
 from ahl_runtime.line.sources.kinds import SourceKind
 from ahl_runtime.line.sources.live import CapturedFrame, Live
 from ahl_runtime.line.sources.settings import StreamSettings

@@ -17,8 +17,8 @@ from ahl_runtime.http.app import build
 from ahl_runtime.http.server import Server
 from ahl_runtime.http.settings import Settings
 from ahl_runtime.line.line import Line
-from ahl_runtime.line.sources.aravis import LIBRARY, Buffer, Camera
-from ahl_runtime.line.sources.gige import FORMATS, GigeSource, rgb
+from ahl_runtime.line.sources.cameras.aravis import LIBRARY, Buffer, Camera
+from ahl_runtime.line.sources.cameras.gige import FORMATS, GigeSource, rgb
 from ahl_runtime.service.config import LineConfig
 from tests.ahl_runtime.support import rows, until
 
@@ -202,7 +202,7 @@ def test_a_camera_that_says_nothing(fake: Fake, running: Callable[..., Line]) ->
 
 STILL = """
 import ctypes, time
-from ahl_runtime.line.sources.aravis import LIBRARY
+from ahl_runtime.line.sources.cameras.aravis import LIBRARY
 from ctypes import c_void_p as pointer
 
 aravis = ctypes.CDLL(LIBRARY)
