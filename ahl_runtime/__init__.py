@@ -1,4 +1,4 @@
-"""The line-side runtime: a bundle and frames in, decisions out. No torch; numpy, Pillow and one engine.
+"""The runtime of the device: a bundle and frames in, decisions out. Needs numpy, Pillow and one engine, no torch.
 
     import ahl_runtime
 
@@ -6,7 +6,7 @@
     scored = detector.score("frame.png")  # or uint8 [H, W, 3], RGB
     print(scored.verdict, scored.score, scored.p_value)
 
-Every failure is a `RuntimeFault`.
+Every error is a `RuntimeFault`.
 """
 
 from typing import TYPE_CHECKING

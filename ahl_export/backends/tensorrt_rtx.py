@@ -89,6 +89,6 @@ def check_whole(trt: Any, plan: bytes, made: trt_build.Recipe) -> None:
     """
     log = trt_build.logger(trt)
     if trt.Runtime(log).deserialize_cuda_engine(plan) is None:
-        message = trt_build.line(log.said())
+        message = trt_build.line(log.first_error())
         if "Cuda Runtime" not in message:
             raise ExportError(f"the plan that TensorRT for RTX made does not load ({message}): export again")

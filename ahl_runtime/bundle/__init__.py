@@ -1,1 +1,1 @@
-"""The bundle: its archive, manifest and signature, and the device's own calibrations beside it."""
+"""The bundle: its archive, manifest and signature, and the calibrations that the device made for it."""

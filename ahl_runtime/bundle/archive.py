@@ -1,7 +1,7 @@
-"""The zip around a bundle: one fixed layout, so that each byte of it can be checked against what is expected.
+"""The zip file of a bundle, in one fixed layout, so that every byte can be checked.
 
-Members are stored one after another, without compression, comments, extra fields or gaps, their names ASCII.
-Any zip program can list and read it, but only `pack` writes it: a file that any other program wrote is refused.
+Members are stored one after another, without compression, comments, extra fields or gaps. Their names are ASCII.
+Any zip program can list and read the file. Only `pack` can write it: a file from another program is refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LOCAL = struct.Struct("<4s5H3I2H")
 _CENTRAL = struct.Struct("<4s6H3I5H2I")
 _END = struct.Struct("<4s4H2IH")
 _VERSION = 20
-_DATE = 0x21  # 1 January 1980: the layout depends on the members alone
+_DATE = 0x21  # 1 January 1980: the same members always give the same bytes
 _MODE = 0o100644 << 16
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 _DAMAGED = (
@@ -34,12 +34,12 @@ _DAMAGED = (
 )
 
 
-class Refused(Exception):  # noqa: N818 (never leaves the package: bundle.py turns it into a BundleError)
-    """Why these bytes are not a bundle's zip."""
+class Refused(Exception):  # noqa: N818 (internal: bundle.py turns it into a BundleError)
+    """The reason why these bytes are not the zip of a bundle."""
 
 
 def check_name(name: str) -> str:
-    """`name`, if it is a plain relative path inside the bundle; else Refused."""
+    """Return `name`. Refused, unless it is a plain relative path inside the bundle."""
     if not _NAME.fullmatch(name) or len(name) > 200:
         raise Refused(
             f"member {name[:200]!r} is not a plain relative path (letters, digits, '.', '_', '-', '/'; no '..')"
@@ -48,7 +48,7 @@ def check_name(name: str) -> str:
 
 
 def pack(members: Mapping[str, bytes]) -> Iterator[bytes]:
-    """The zip's bytes, in order, for members of less than 4 GiB together."""
+    """The bytes of the zip, in order. All members together must be smaller than 4 GiB."""
     central = b""
     offset = 0
     for name, body in members.items():
@@ -62,7 +62,7 @@ def pack(members: Mapping[str, bytes]) -> Iterator[bytes]:
 
 
 def unpack(data: bytes) -> dict[str, memoryview]:
-    """The members of a zip that `pack` wrote, as views into `data`, in its order; Refused, with the reason."""
+    """The members of a zip that `pack` wrote, in its order, as views into `data`. Refused, with the reason."""
     members: dict[str, memoryview] = {}
     view = memoryview(data)
     central = b""
@@ -78,24 +78,24 @@ def unpack(data: bytes) -> dict[str, memoryview]:
         members[name] = body
         offset = start + len(body)
     if view[offset:] != central + _end(len(members), len(central), offset):
-        raise Refused("it holds bytes outside its members: cut, appended to, or packed again")
+        raise Refused("it has bytes outside its members: it was cut, appended to, or packed again")
     return members
 
 
 def _listed(data: bytes) -> list[zipfile.ZipInfo]:
-    """The zip's own list of members, each refused that a bundle cannot hold."""
+    """The members that the zip lists. Refused if a bundle cannot hold one of them."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             infos = archive.infolist()
     except _DAMAGED as error:
-        raise Refused(f"not a bundle, or one cut short ({error})") from error
+        raise Refused(f"not a bundle, or a bundle that was cut short ({error})") from error
     if len(infos) > MAX_MEMBERS:
         raise Refused(f"{len(infos)} members, the limit is {MAX_MEMBERS}")
     seen: set[str] = set()
     for info in infos:
         name = check_name(info.orig_filename)
         if name in seen:
-            raise Refused(f"member {name!r} is there twice")
+            raise Refused(f"member {name!r} appears twice")
         seen.add(name)
         if info.flag_bits & 1:
             raise Refused(f"member {name!r} is encrypted")

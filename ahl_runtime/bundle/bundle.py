@@ -1,4 +1,4 @@
-"""The bundle, one .ahl file: written whole or not at all, and read with nothing in it taken on trust."""
+"""The bundle, one .ahl file: written whole or not at all, and checked completely when it is read."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ MAX_MANIFEST_BYTES = 4 << 20
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A checked bundle, whole in memory.
+    """A checked bundle. All of it is in memory.
 
-    `digest`: SHA-256 of manifest.json, in hex. `signed`: it carries a signature, verified where it was opened with a
-    trusted key.
+    `digest`: SHA-256 of manifest.json, in hex. `signed`: the bundle has a signature. The signature was verified only
+    if the bundle was opened with a trusted key.
     """
 
     path: Path
@@ -50,27 +50,27 @@ class Bundle:
     _members: Mapping[str, memoryview] = field(repr=False)
 
     def read(self, member: str) -> bytes:
-        """The bytes of one member; BundleError if there is none of that name."""
+        """The bytes of one member. BundleError if the bundle has no member of that name."""
         try:
             return bytes(self._members[member])
         except KeyError:
             raise BundleError(f"{self.path}: no member {member!r}; it holds {', '.join(self._members)}") from None
 
     def calibration(self, artefact: Artefact) -> Calibration:
-        """An artefact's calibration; BundleError if it is damaged or not the manifest's."""
-        part = artefact.calibration
+        """The calibration of an artefact. BundleError if it is damaged or does not match the manifest."""
+        listed = artefact.calibration
         try:
-            loaded = Calibration.load(io.BytesIO(self.read(part.file)))
+            loaded = Calibration.load(io.BytesIO(self.read(listed.file)))
         except CalibrationError as error:
-            raise BundleError(f"{self.path}: {part.file}: {error}") from error
-        if loaded.n != part.n:
+            raise BundleError(f"{self.path}: {listed.file}: {error}") from error
+        if loaded.n != listed.n:
             raise BundleError(
-                f"{self.path}: {part.file} has {loaded.n} normals, the manifest says {part.n}: export again"
+                f"{self.path}: {listed.file} has {loaded.n} normals, the manifest says {listed.n}: export again"
             )
         return loaded
 
     def reference(self, artefact: Artefact) -> Iterator[tuple[str, NDArray[np.uint8], float]]:
-        """The carried normal frames: file, pixels uint8 [H, W, 3], the artefact's expected score. ImageError."""
+        """The reference frames, all normal: file, pixels uint8 [H, W, 3], expected score. ImageError."""
         for frame in artefact.reference:
             yield frame.file, decode(self.read(frame.file)), frame.score
 
@@ -82,12 +82,12 @@ def write_bundle(
     *,
     sign: Ed25519PrivateKey | None = None,
 ) -> Bundle:
-    """Write a bundle, signed where `sign` is given, and read it back.
+    """Write a bundle, sign it if `sign` is given, and read it back.
 
-    `manifest_fields`: the manifest's fields but `format` and `members`, which are filled in here (`created` too
-    where it is missing). `members`: by name, their bytes or the file that holds them. BundleError if a field
-    or a name is wrong, a file cannot be read or the disk is full; then nothing is left behind, and an older
-    bundle at `path` stays.
+    `manifest_fields`: the fields of the manifest without `format` and `members`. This function adds these two, and
+    `created` if it is missing. `members`: for each name, the bytes or the file that holds them. BundleError if a field
+    or a name is wrong, a file cannot be read or the disk is full. After an error no new file is left, and an older
+    bundle at `path` is unchanged.
     """
     try:
         bodies = {
@@ -126,16 +126,16 @@ def write_bundle(
 def open_bundle(
     path: str | os.PathLike[str], *, trust: Ed25519PublicKey | None = None, max_bytes: int = MAX_BYTES
 ) -> Bundle:
-    """Read and check a bundle: its zip, its signature, its manifest, the SHA-256 of every member. Nothing is unpacked.
+    """Read and check a bundle: its zip, its signature, its manifest, the SHA-256 of every member. Writes no files.
 
-    `trust`: refuse what the owner of this key did not sign; None takes bundles with any signature, or none.
+    `trust`: refuse bundles that the owner of this key did not sign. None accepts any signature, or no signature.
     BundleError, with the path and the reason, for a file that is missing, larger than `max_bytes`, damaged,
     altered, packed again by another program, or of a format version that this runtime does not read.
     """
     path = as_path(path, "the bundle", BundleError)
     try:
         with path.open("rb") as file:
-            # Room is made for all that is asked for; a pipe does not say how much it holds.
+            # read() allocates all the bytes requested, so request the file's size. A pipe reports size 0.
             data = file.read(min(os.fstat(file.fileno()).st_size or max_bytes, max_bytes) + 1)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror or error}): check the path") from error
@@ -145,7 +145,7 @@ def open_bundle(
         members = archive.unpack(data)
         text = bytes(members.pop(MANIFEST, b""))
         if not text:
-            raise Refused(f"no {MANIFEST} in it: not a bundle")
+            raise Refused(f"it has no {MANIFEST}: not a bundle")
         signed = _check_signature(members.pop(SIGNATURE, None), text, trust)
         manifest = _parse(text)
         _check_members(manifest, members)
@@ -155,15 +155,15 @@ def open_bundle(
 
 
 def _check_signature(found: memoryview | None, text: bytes, trust: Ed25519PublicKey | None) -> bool:
-    """Is there a signature? Where a key is trusted, it must be of that key and over these bytes."""
+    """Is there a signature? If a key is trusted, that key must have signed these bytes. Refused."""
     if found is not None and len(found) != signature.SIZE:
         raise Refused(f"{SIGNATURE} has {len(found)} bytes, a signature has {signature.SIZE}: cut or altered")
     if trust is not None:
         if found is None:
-            raise Refused("it is not signed, and only signed bundles are trusted here: export it with --sign")
+            raise Refused("it is not signed, and this device accepts only signed bundles: export it with --sign")
         if not signature.verifies(trust, bytes(found), text):
             raise Refused(
-                "its signature is not the trusted key's: another key signed it, or its manifest was altered since"
+                "its signature does not match the trusted key: another key signed it, or its manifest was altered"
             )
     return found is not None
 
@@ -173,7 +173,7 @@ def _member(body: bytes | memoryview) -> Member:
 
 
 def _parse(text: bytes) -> Manifest:
-    """The manifest; the format version comes first, so that a newer bundle is named as such."""
+    """The manifest. The format version is checked first, so that the error for a newer bundle says so. Refused."""
     if len(text) > MAX_MANIFEST_BYTES:
         raise Refused(f"{MANIFEST} has {len(text)} bytes, the limit is {MAX_MANIFEST_BYTES}")
     try:
@@ -207,4 +207,4 @@ def _check_members(manifest: Manifest, members: Mapping[str, memoryview]) -> Non
             raise Refused(f"member {min(names)!r} {what}: cut or altered; export or copy it again")
     for name, body in members.items():
         if _member(body) != listed[name]:
-            raise Refused(f"member {name!r} was altered (its SHA-256 is another): export or copy it again")
+            raise Refused(f"member {name!r} was altered (its SHA-256 does not match): export or copy it again")

@@ -1,7 +1,7 @@
-"""The device's own calibrations: numbered side files beside the bundle; the newest is in force, none is overwritten.
+"""The device's own calibrations: numbered side files. The newest is active, and none is overwritten.
 
-They lie in the folder BUNDLE.calibrations, as SOURCE.ARTEFACT.NUMBER.zip, packed as bundles are, so that each byte of
-them is checked. One that was undone ends in .undone; audit.jsonl has a line for each change.
+Their names are BUNDLE.calibrations/SOURCE.ARTEFACT.NUMBER.zip. They are packed like bundles, so that every byte is
+checked. A calibration that was rolled back ends in .undone. audit.jsonl has one line for each change.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ahl_runtime.core.files import write_new
 from calibration import Calibration, CalibrationError
 
 FORMAT = 1
-DEFAULT = "default"  # the source whose calibration holds for every source without its own
+DEFAULT = "default"  # sources without their own calibration use that of this source
 AUDIT = "audit.jsonl"
 _INFO, _CALIBRATION = "side.json", "calibration.npz"
 _MAX_BYTES = 64 << 20
@@ -38,7 +38,7 @@ _FILE = re.compile(r"(?P<source>[A-Za-z0-9_-]{1,64})\.(?P<artefact>[A-Za-z0-9_-]
 
 
 class Info(BaseModel):
-    """side.json: what the calibration beside it was made for."""
+    """side.json: the bundle, artefact and source of the calibration in the same side file."""
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, defer_build=True
@@ -54,7 +54,7 @@ class Info(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class SideFile:
-    """A calibration that the device made from its own normals. `name`: SOURCE.ARTEFACT.NUMBER."""
+    """A calibration that was made on the device. `name`: SOURCE.ARTEFACT.NUMBER."""
 
     name: str
     path: Path
@@ -64,7 +64,7 @@ class SideFile:
 
 @dataclass(frozen=True)
 class Change:
-    """A line of the audit, less what the side file itself says."""
+    """Who made a change, why, and further facts for the line in the audit file."""
 
     who: str
     why: str
@@ -72,7 +72,7 @@ class Change:
 
 
 class SideFiles:
-    """The side files of one bundle. Nothing is written before `add`."""
+    """The side files of one bundle. Only `add` and `undo` write."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle.path
@@ -80,32 +80,32 @@ class SideFiles:
         self.folder = bundle.path.with_name(f"{bundle.path.name}.calibrations")
 
     def chosen(self, artefact: str, source: str) -> SideFile | None:
-        """What holds for a source: its own calibration, else the default source's, else None: the bundle's.
+        """The calibration for a source: its own, else that of the default source. None: use that of the bundle.
 
-        SideFileError for one that is damaged or of another bundle, and where only another artefact was calibrated, so
-        that a threshold never changes without a word.
+        SideFileError if the calibration is damaged or belongs to another bundle. SideFileError also if only another
+        artefact was calibrated, so that thresholds never change silently.
         """
         for name in dict.fromkeys((check_source(source), DEFAULT)):
-            if found := self.in_force(artefact, name):
+            if found := self.active(artefact, name):
                 return found
             others = sorted({a for s, a, _ in self._files(".zip") if s == name})
             if others:
                 raise SideFileError(
                     f"{self.folder}: source {name} was calibrated for {', '.join(others)}, not for {artefact}: "
-                    f"choose --engine {others[0]}, calibrate this one too, or decide --as-exported"
+                    f"choose --engine {others[0]}, calibrate {artefact} too, or use --as-exported"
                 )
         return None
 
-    def in_force(self, artefact: str, source: str) -> SideFile | None:
-        """The newest calibration of just this source and artefact, or None; SideFileError if it cannot be used."""
+    def active(self, artefact: str, source: str) -> SideFile | None:
+        """The newest calibration of this source and artefact, or None. SideFileError if it cannot be used."""
         newest = self._newest(artefact, source)
         return self._load(newest, artefact, source) if newest else None
 
     def listed(self) -> Iterator[tuple[str, str, SideFile | SideFileError]]:
-        """Artefact, source, and the calibration in force, or why it cannot be used."""
+        """Artefact, source, and the active calibration or the reason why it cannot be used."""
         for source, artefact in sorted({(s, a) for s, a, _ in self._files(".zip")}):
             try:
-                found = self.in_force(artefact, source)
+                found = self.active(artefact, source)
             except SideFileError as error:
                 yield artefact, source, error
             else:
@@ -113,12 +113,12 @@ class SideFiles:
                     yield artefact, source, found
 
     def add(self, artefact: str, source: str, fitted: Calibration, change: Change) -> SideFile:
-        """Put a calibration in force, with its audit line; SideFileError, and then nothing has changed."""
+        """Activate a calibration and write its audit line. After a SideFileError nothing has changed."""
         fitted = replace(fitted, subject=_subject(self.digest, artefact, check_source(source)))
         number = max((n for s, a, n in self._files() if (s, a) == (source, artefact)), default=0) + 1
         name = f"{source}.{artefact}.{number:04d}"
         if not _FILE.fullmatch(f"{name}.zip"):
-            raise SideFileError(f"artefact {artefact!r} cannot be part of a file's name")
+            raise SideFileError(f"artefact {artefact!r} cannot be used in a file name")
         path = self.folder / f"{name}.zip"
         body = _saved(fitted)
         info = Info(
@@ -139,16 +139,16 @@ class SideFiles:
                 path.unlink()
                 raise
         except FileExistsError as error:
-            raise SideFileError(f"{path}: another calibration was written meanwhile: look at it, then again") from error
+            raise SideFileError(f"{path}: another calibration was just written: check it, then try again") from error
         except OSError as error:
             raise self._unwritable(error) from error
         return SideFile(name, path, info.created, fitted)
 
     def undo(self, artefact: str, source: str, change: Change) -> str:
-        """Take the newest calibration out of force, even a damaged one; its name. SideFileError."""
+        """Roll back the newest calibration, even a damaged one, and return its name. SideFileError."""
         newest = self._newest(artefact, check_source(source))
         if newest is None:
-            raise SideFileError(f"{self.folder}: source {source} has no calibration for {artefact} to undo")
+            raise SideFileError(f"{self.folder}: source {source} has no calibration for {artefact} to roll back")
         aside = newest.with_suffix(".undone")
         try:
             newest.rename(aside)
@@ -162,7 +162,7 @@ class SideFiles:
         return newest.stem
 
     def _files(self, suffix: str = "") -> list[tuple[str, str, int]]:
-        """Source, artefact and number of each file, those undone too unless a suffix is given."""
+        """Source, artefact and number of each file. `suffix`: only files that end so; "" includes .undone files."""
         try:
             names = [p.name for p in self.folder.iterdir() if p.name.endswith(suffix)]
         except FileNotFoundError:
@@ -177,7 +177,7 @@ class SideFiles:
         return self.folder / f"{source}.{artefact}.{max(numbers):04d}.zip" if numbers else None
 
     def _load(self, path: Path, artefact: str, source: str) -> SideFile:
-        way_out = "take it out with calibrate --undo, or decide --as-exported"
+        way_out = "roll it back with calibrate --undo, or use --as-exported"
         try:
             with path.open("rb") as file:
                 members = archive.unpack(file.read(_MAX_BYTES))
@@ -186,13 +186,13 @@ class SideFiles:
             info = Info.model_validate_json(bytes(members[_INFO]))
             body = bytes(members[_CALIBRATION])
             if hashlib.sha256(body).hexdigest() != info.sha256:
-                raise Refused("its calibration was altered (its SHA-256 is another)")
+                raise Refused("its calibration was altered (its SHA-256 does not match)")
             if info.bundle != self.digest:
                 raise Refused(
                     f"it belongs to bundle {info.bundle[:12]}…, not to {self.bundle.name}, which is {self.digest[:12]}…"
                 )
             if (info.artefact, info.source) != (artefact, source):
-                raise Refused(f"it was made for source {info.source} and {info.artefact}, and renamed since")
+                raise Refused(f"it was made for source {info.source} and {info.artefact}, and renamed afterwards")
             fitted = Calibration.load(io.BytesIO(body), subject=_subject(self.digest, artefact, source))
         except OSError as error:
             raise SideFileError(f"{path}: cannot be read ({error.strerror or error}): {way_out}") from error
@@ -204,7 +204,7 @@ class SideFiles:
         return SideFile(path.stem, path, info.created, fitted)
 
     def _audit(self, what: str, name: str, change: Change) -> None:
-        """Append a line, on the disk when this returns. After a power cut in mid-line, a new one is begun."""
+        """Append a line and flush it to the disk. After a line that a power cut left unfinished, begin a new line."""
         line = {
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
             "who": change.who,
@@ -235,14 +235,14 @@ class SideFiles:
 
 
 def check_source(source: str) -> str:
-    """`source`, if it can name one; else SideFileError."""
+    """Return `source`. SideFileError if it is not a valid source name."""
     if not isinstance(source, str) or not _SOURCE.fullmatch(source):
         raise SideFileError(f"source name {source!r:.80}: expected 1 to 64 letters, digits, '_' and '-'")
     return source
 
 
 def user() -> str:
-    """Who runs this program: the login name, or the number where there is none."""
+    """The user who runs this program: the login name, or the user number if there is no name."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name

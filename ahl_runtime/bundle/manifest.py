@@ -1,4 +1,4 @@
-"""What a bundle says of itself: the schema of manifest.json, format 1."""
+"""The schema of manifest.json, format 1: how a bundle describes itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"
 FIRST = "onnxruntime"
 
-# JSON has no infinity: null in the file is +inf in memory, a threshold that rejects nothing.
+# JSON has no infinity: null in the file is +inf in memory. Such a threshold rejects nothing.
 Threshold = Annotated[
     float,
     BeforeValidator(lambda value: math.inf if value is None else value),
@@ -38,7 +38,7 @@ class _Part(BaseModel):
 
 
 class Graph(_Part):
-    """What every artefact computes: the names of its inputs, outputs and heads (columns of `head_scores`)."""
+    """The names of inputs, outputs and heads (columns of `head_scores`), the same for every artefact."""
 
     opset: Annotated[int, Field(ge=1)]
     inputs: list[Name]
@@ -47,7 +47,7 @@ class Graph(_Part):
 
 
 class DecisionRule(_Part):
-    """`score > threshold` rejects, `unsure_threshold < score <= threshold` is unsure; null: never."""
+    """`score > threshold`: reject. `unsure_threshold < score <= threshold`: unsure. A null threshold: never."""
 
     alpha: Rate
     confidence: Rate
@@ -63,28 +63,29 @@ class DecisionRule(_Part):
 
 
 class CalibrationPart(_Part):
-    """The calibration's file and its number of normals."""
+    """The file of the calibration and its number of normals."""
 
     file: Name
     n: Annotated[int, Field(ge=1)]
 
 
 class Reference(_Part):
-    """A normal frame that the bundle carries, and the score that the artefact gave it where it was exported."""
+    """A normal frame in the bundle, and the score that the artefact gave it at export."""
 
     file: Name
     score: Finite
 
 
 class Parity(_Part):
-    """How an artefact compared with the model that was trained, where it was exported.
+    """How an artefact compared with the trained model at export.
 
-    Against the model in torch, on `frames` frames of many sizes and kinds: `score_max`, `score_mean`, `map_max` and
-    `map_mean` differences, each relative where the model's value is above 1, scores where it is above `unit` of
-    `extras.bounds`. Against the bundle's first artefact, on `compared` held-out normals and pseudo anomalies:
-    Spearman's `rank_correlation`, and how many decisions (reject or not) `flips`, each by its own threshold; for the
-    first artefact, with torch on the `frames`. `ms_p50`, `ms_p99`: of one frame of the training images' size on
-    `threads` threads of `cpu`. `size`: bytes of the artefact's files.
+    Compared with the model in torch, on `frames` frames of many sizes and kinds: the differences `score_max`,
+    `score_mean`, `map_max` and `map_mean`. A map difference is relative if the model's value is above 1, a score
+    difference if it is above `unit` of `extras.bounds`. Compared with the bundle's first artefact, on `compared`
+    held-out normals and pseudo anomalies: Spearman's `rank_correlation`, and `flips`, the number of decisions (reject
+    or not) that differ, each by its own threshold. The first artefact is compared with torch on the `frames` instead.
+    `ms_p50`, `ms_p99`: time of one frame of the training images' size on `threads` threads of `cpu`. `size`: bytes of
+    the artefact's files.
     """
 
     frames: Count
@@ -103,13 +104,13 @@ class Parity(_Part):
 
 
 class Artefact(_Part):
-    """One way to run the graph, and what was found when it ran.
+    """The graph in the format of one engine, and how this format scored at export.
 
-    `engine`: what runs it, see `ahl_runtime.engines`. `files`: members, in the order that the engine takes them.
-    `precision`: of weights and arithmetic, in words. `tolerance`: how far a reference frame's score may be off on a
-    device, relative where the score is above 1. `decision`, `calibration`, `map_range` and `reference` come from the
-    artefact's own scores and maps; where it could not run where it was exported, `parity` is null and they are those
-    of the first artefact. `extras`: free JSON, the engine's own facts.
+    `engine`: the engine that runs the artefact, see `ahl_runtime.engines`. `files`: members, in the order that the
+    engine needs. `precision`: of weights and arithmetic, in words. `tolerance`: the largest allowed difference of a
+    reference frame's score on a device, relative if the score is above 1. `decision`, `calibration`, `map_range` and
+    `reference` come from the artefact's own scores and maps. If the artefact could not run at export, they are those
+    of the first artefact, and `parity` is null. `extras`: free JSON, the engine's own facts.
     """
 
     engine: Name
@@ -132,19 +133,19 @@ class Artefact(_Part):
 
     @property
     def members(self) -> tuple[Name, ...]:
-        """Every member that it names."""
+        """Every member that the artefact names."""
         return (*self.files, self.calibration.file, *(r.file for r in self.reference))
 
 
 class Member(_Part):
-    """What a member's bytes must be. `sha256`: 64 hex digits; `size`: bytes."""
+    """The expected bytes of a member. `sha256`: 64 hex digits. `size`: in bytes."""
 
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     size: Annotated[int, Field(ge=0)]
 
 
 class Manifest(_Part):
-    """manifest.json. `artefacts`: the ONNX graph in float32 comes first; `provenance`: free JSON."""
+    """manifest.json. `artefacts`: the ONNX graph in float32 comes first. `provenance`: free JSON."""
 
     format: Annotated[int, Field(ge=1, le=FORMAT)]
     name: Name
@@ -160,20 +161,20 @@ class Manifest(_Part):
         if len(set(engines)) < len(engines):
             raise ValueError(f"artefacts name an engine twice: {', '.join(engines)}")
         if engines[0] != FIRST:
-            raise ValueError(f"the first artefact is {engines[0]}'s, expected {FIRST}'s")
+            raise ValueError(f"the first artefact is for {engines[0]}, expected {FIRST}")
         missing = sorted({name for a in self.artefacts for name in a.members} - set(self.members))
         if missing:
-            raise ValueError(f"members lacks {', '.join(missing)}")
+            raise ValueError(f"the artefacts name {', '.join(missing)}, which members does not list")
         for own in (MANIFEST, SIGNATURE):
             if own in self.members:
-                raise ValueError(f"members names {own}, whose digest cannot be in {MANIFEST}")
+                raise ValueError(f"members lists {own}, but {MANIFEST} cannot hold the digest of {own}")
         return self
 
     @property
     def first(self) -> Artefact:
-        """The ONNX graph in float32, which every device can run and the others are compared with."""
+        """The ONNX graph in float32. Every device can run it, and the other artefacts are compared with it."""
         return self.artefacts[0]
 
     def artefact(self, engine: str) -> Artefact | None:
-        """The artefact of that engine, if the bundle carries one."""
+        """The artefact of that engine, or None if the bundle has none."""
         return next((a for a in self.artefacts if a.engine == engine), None)

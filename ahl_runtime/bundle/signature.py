@@ -1,7 +1,7 @@
 """Ed25519 signatures over a bundle's manifest, and the key files. Needs the extra [signing].
 
-The signature is over the bytes of manifest.json, which hold the SHA-256 of every other member, and is a member itself,
-64 bytes. Keys are PEM files: PKCS#8 for the private one, SubjectPublicKeyInfo for the public one.
+The signature covers the bytes of manifest.json. These hold the SHA-256 of every other member. The signature itself is
+a member of 64 bytes. Keys are PEM files: PKCS#8 for the private key, SubjectPublicKeyInfo for the public key.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ _MAX_KEY_BYTES = 1 << 16
 
 
 def generate(path: Path) -> Path:
-    """Write a new private key to `path`, readable by its owner alone, and its public key to `path`.pub; the latter.
+    """Write a new private key to `path`, readable by its owner alone, and its public key to `path`.pub.
 
-    SigningError if one of the files is there already or cannot be written; then neither is new.
+    Returns the path of the public key. SigningError if one of the files exists already or cannot be written. After an
+    error neither file is new.
     """
     _require()
     from cryptography.hazmat.primitives import serialization as pem
@@ -43,24 +44,24 @@ def generate(path: Path) -> Path:
             with contextlib.suppress(OSError):
                 half.unlink()
         if isinstance(error, FileExistsError):
-            raise SigningError(f"{place}: is there already, and keys are never overwritten: choose another") from error
+            raise SigningError(f"{place}: exists already, and keys are never overwritten: choose another") from error
         raise SigningError(f"{place}: cannot be written ({error.strerror or error}): check the folder") from error
     return public_path
 
 
 def load_private(path: Path) -> Ed25519PrivateKey:
-    """The private key of a file that `generate` wrote; SigningError."""
+    """The private key in a file that `generate` wrote. SigningError."""
     text = _read(path)
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     if b"PUBLIC KEY" in text:
-        raise SigningError(f"{path}: a public key: sign with the private one, the file without .pub")
+        raise SigningError(f"{path}: this is a public key: sign with the private key, the file without .pub")
     try:
         key = load_pem_private_key(text, password=None)
-    except TypeError as error:  # what the library raises for a key under a passphrase
-        raise SigningError(f"{path}: the key is locked by a passphrase: give one that is not") from error
+    except TypeError as error:  # the library raises TypeError for a key with a passphrase
+        raise SigningError(f"{path}: the key has a passphrase: give a key without one") from error
     except (ValueError, UnsupportedAlgorithm) as error:
         raise SigningError(f"{path}: not a private key in PEM: make one with ahl keygen") from error
     if not isinstance(key, Ed25519PrivateKey):
@@ -69,14 +70,16 @@ def load_private(path: Path) -> Ed25519PrivateKey:
 
 
 def load_public(path: Path) -> Ed25519PublicKey:
-    """The public key of a file that `generate` wrote; SigningError."""
+    """The public key in a file that `generate` wrote. SigningError."""
     text = _read(path)
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     if b"PRIVATE KEY" in text:
-        raise SigningError(f"{path}: a private key: give the public one, PATH.pub, and keep this one off the device")
+        raise SigningError(
+            f"{path}: this is a private key: give the public key, PATH.pub, and keep the private key off the device"
+        )
     try:
         key = load_pem_public_key(text)
     except (ValueError, UnsupportedAlgorithm) as error:

@@ -103,7 +103,7 @@ def _roll_back(bundle: Bundle, engine: str | None, name: str, who: str | None, w
     artefact = engines.artefact(bundle, engine or engines.available(bundle)[0])
     undone = files.undo(artefact.engine, name, Change(who or user(), why, {}))
     console.say(f"rolled back: {undone}")
-    rule = DecisionRule.of(bundle, artefact, files.in_force(artefact.engine, name))
+    rule = DecisionRule.of(bundle, artefact, files.active(artefact.engine, name))
     typer.echo(f"active: {rule.name}, threshold {_number(rule.threshold)}: {rule.promise}")
 
 

@@ -23,5 +23,5 @@ def init(
     try:
         write_new(file, [body])
     except FileExistsError as error:
-        raise OutputError(f"{file}: is there already: choose another name") from error
+        raise OutputError(f"{file}: exists already: choose another name") from error
     typer.echo(f"wrote {file}: set the bundle and a source, then ahl-runtime serve --config {file}")

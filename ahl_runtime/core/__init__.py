@@ -1,1 +1,1 @@
-"""What the device's rooms share, and training with them: pixels, files, errors, the vocabulary."""
+"""What the packages of the device and training share: pixels, files, errors, the basic types."""

@@ -1,7 +1,7 @@
 """Growing pauses between attempts.
 
-Retry libraries (tenacity, stamina) sleep themselves; the line's loops must wake when the line stops, so they wait
-themselves and ask here for how long.
+Retry libraries (tenacity, stamina) sleep on their own. The loops of the line must wake up when the line stops. So each
+loop does its own waiting, and this class gives the length of the pause.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 class Backoff:
     """Seconds to wait before each new attempt: `first`, then twice as long each time, but never more than `most`.
 
-    Used by one thread. Both are seconds above 0; where `first` is the larger, every pause is `most`.
+    For one thread. Both are seconds above 0. If `first` is larger than `most`, every pause is `most`.
     """
 
     def __init__(self, first: float, most: float) -> None:
@@ -23,5 +23,5 @@ class Backoff:
         return seconds
 
     def reset(self) -> None:
-        """An attempt succeeded: the next failure is followed by `first` again."""
+        """Call this after a success: the next pause is `first` again."""
         self._next = self._first

@@ -1,4 +1,4 @@
-"""Image files to RGB pixels: the one decoder, for training and for the device."""
+"""Image files to RGB pixels. Training and the device use this same decoder."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ __all__ = ["MAX_PIXELS", "SUFFIXES", "ImageError", "decode", "iter_images"]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm"})
 _SUFFIX = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp", "PPM": ".ppm"}
-FORMATS = tuple(_SUFFIX)  # none that starts a program, as EPS does
+FORMATS = tuple(_SUFFIX)  # not EPS: to decode it, Pillow starts another program
 MAX_PIXELS = 100_000_000
 
 _ORIENTATION = 0x0112  # the EXIF tag
-_SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # "I": 16-bit files that some plugins widen
+_SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # some plugins widen 16-bit files to "I"
 
-# decode() says itself what is wrong with a file; Pillow's warnings would be a second, unasked line on stderr.
+# decode() raises an error that says what is wrong with a file. Pillow's warnings would repeat it on stderr.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def decode(source: str | os.PathLike[str] | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """The pixels of an image file, its bytes, or an open binary file: uint8 [H, W, 3], RGB, C-contiguous.
 
-    Grey is repeated, alpha is dropped, 16-bit grey is divided by 256, EXIF orientation is applied; of several
-    frames the first is taken. ImageError, with the path, for a file that is missing, truncated, not one of
-    FORMATS, of more than `max_pixels` pixels, or of pixels without a fixed scale (float, 32-bit).
+    Grey is repeated in three channels, alpha is dropped, 16-bit grey is divided by 256, EXIF orientation is applied.
+    If a file has several frames, the first is used. ImageError, with the path, for a file that is missing, truncated,
+    not one of FORMATS, larger than `max_pixels` pixels, or without a fixed scale of pixel values (float, 32-bit).
     """
     where = _name(source)
     try:
@@ -53,23 +53,25 @@ def decode(source: str | os.PathLike[str] | bytes | BinaryIO, *, max_pixels: int
     except FileNotFoundError as error:
         raise ImageError(f"{where}: no such file: check the path") from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"{where}: not an image, or one cut short; expected {', '.join(FORMATS)}") from error
-    except Exception as error:  # Pillow's plugins raise anything at all on damaged bytes
+        raise ImageError(
+            f"{where}: not an image, or an image that was cut short; expected {', '.join(FORMATS)}"
+        ) from error
+    except Exception as error:  # Pillow's plugins raise errors of any type on damaged bytes
         reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
         raise ImageError(f"{where}: cannot be decoded ({reason}): replace the file") from error
 
 
 def suffix_of(body: bytes) -> str:
-    """The suffix, with its dot, of a file that `decode` took."""
+    """The suffix, with its dot, for the bytes of a file that `decode` can read."""
     with Image.open(io.BytesIO(body), formats=FORMATS) as image:
         return _SUFFIX[str(image.format)]
 
 
 def iter_images(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
-    """The image files behind `paths`: files as given, folders as all images in them, recursive and sorted.
+    """The image files in `paths`: each file as it is given, and all images in each folder, recursive and sorted.
 
-    In folders, only files with one of SUFFIXES count, and hidden ones (a leading dot) do not. ImageError, before
-    the first file is handed out, for a path that is not there and for a folder without images.
+    In folders, only files with one of SUFFIXES count. Hidden files (a leading dot) do not count. ImageError, before
+    the first file is returned, for a path that does not exist and for a folder without images.
     """
     found: list[Path] = []
     for path in map(Path, paths):
@@ -100,10 +102,10 @@ def _rgb(image: Image.Image, where: str) -> NDArray[np.uint8]:
     if image.mode in _SIXTEEN_BIT:
         grey = np.asarray(image)
         if grey.size and (int(grey.min()) < 0 or int(grey.max()) > 0xFFFF):
-            raise ImageError(f"{where}: 32-bit grey has no fixed scale: save it as 8 or 16 bit")
+            raise ImageError(f"{where}: 32-bit grey has no fixed scale: save the image as 8 or 16 bit")
         return np.repeat((grey >> 8).astype(np.uint8)[:, :, np.newaxis], 3, axis=2)
     if image.mode == "F":
-        raise ImageError(f"{where}: float pixels have no fixed scale: save it as 8 or 16 bit")
+        raise ImageError(f"{where}: float pixels have no fixed scale: save the image as 8 or 16 bit")
     return np.asarray(image.convert("RGB"))
 
 

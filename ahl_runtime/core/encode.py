@@ -10,9 +10,10 @@ from PIL import Image
 
 
 def png(pixels: NDArray[np.uint8], level: int = 6) -> bytes:
-    """The PNG file of uint8 [H, W, 3], RGB, from which `decode` reads the same. `level`: 1, quickly, to 9, small.
+    """Encode uint8 [H, W, 3], RGB, as a PNG file. `decode` gives the same pixels.
 
-    Where the channels are equal it is a grey one, which is read in half the time.
+    `level`: compression, from 1 (fast) to 9 (small). If the channels are equal, the file is grey, which decodes in half
+    the time.
     """
     grey = all(np.array_equal(pixels[..., 0], pixels[..., other]) for other in (1, 2))
     out = io.BytesIO()

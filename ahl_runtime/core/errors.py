@@ -1,15 +1,15 @@
-"""What can go wrong on the device: one exception tree, each message with what, where and the way out."""
+"""The errors of the device: one exception tree. Each message says what is wrong, where, and what to do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class RuntimeFault(Exception):  # noqa: N818 (RuntimeError is Python's own)
-    """Anything that the runtime refuses or cannot do; catch this one."""
+    """The base of all errors of the runtime. Catch this class to catch all of them."""
 
 
 class ImageError(RuntimeFault):
-    """An image that is missing, damaged, too large, or not uint8 [H, W, 3] where pixels are handed over."""
+    """An image that is missing, damaged or too large, or pixels that are not uint8 [H, W, 3]."""
 
 
 class BundleError(RuntimeFault):
@@ -17,7 +17,7 @@ class BundleError(RuntimeFault):
 
 
 class EngineError(RuntimeFault):
-    """An engine that is not there, refuses the model, or fails on a frame."""
+    """An engine that is not installed, cannot load the model, or fails on a frame."""
 
 
 class OutputError(RuntimeFault):
@@ -25,31 +25,31 @@ class OutputError(RuntimeFault):
 
 
 class SigningError(RuntimeFault):
-    """A key that is missing, of another kind, there already, or signing that is not installed."""
+    """A key that is missing, of the wrong kind or exists already, or signing that is not installed."""
 
 
 class SideFileError(RuntimeFault):
-    """A calibration of the device's own that is damaged, of another bundle, or cannot be written."""
+    """A calibration made on the device that is damaged, belongs to another bundle, or cannot be written."""
 
 
 class StoreError(RuntimeFault):
-    """The store of decisions: missing, foreign, full, or without what was asked."""
+    """A store of decisions that is missing, full or not a store, or that lacks what was requested."""
 
 
 class BenchError(RuntimeFault):
-    """A measurement that cannot be made, or whose process ended."""
+    """A measurement that cannot be made, or a measuring process that ended early."""
 
 
 class ConfigError(RuntimeFault):
-    """A line's settings that are missing, misspelt or contradict each other."""
+    """Settings of a line that are missing, misspelt, or contradict each other."""
 
 
 class Busy(RuntimeFault):
-    """The line takes no frame now: its queue is full, it stops, or its store cannot be written."""
+    """The line accepts no frame now: its queue is full, it is stopping, or its store cannot be written."""
 
 
 class NoSource(RuntimeFault):
-    """A source that this line does not have."""
+    """A name that is not a source of this line."""
 
 
 class SourceError(RuntimeFault):
@@ -57,12 +57,12 @@ class SourceError(RuntimeFault):
 
 
 class SinkError(RuntimeFault):
-    """A receiver that did not take a message."""
+    """A receiver that did not accept a message."""
 
 
 @contextmanager
 def raised_as(own: type[Exception], *foreign: type[Exception]) -> Iterator[None]:
-    """At a package's front door: errors of other packages' trees become one of its own, with the same message."""
+    """Raise errors of the `foreign` types as `own`, with the same message. For the public functions of a package."""
     try:
         yield
     except foreign as error:

@@ -1,4 +1,7 @@
-"""Paths as people give them, and files written aside and renamed: whole or not at all, also on a full disk."""
+"""Paths that callers give, and files that are written whole or not at all, also on a full disk.
+
+A file is written under a temporary name in the same folder and then renamed.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +13,24 @@ from pathlib import Path
 
 
 def as_path(value: object, what: str, error: type[Exception]) -> Path:
-    """A path that a caller gave, str or Path; `error`, with `what` it is for, where it is neither."""
+    """The path that a caller gave. `error`, which names `what` the path is for, if it is neither str nor Path."""
     if isinstance(value, str | os.PathLike):
         return Path(value)
     raise error(f"{what} is {value!r:.80}: expected a path, str or Path")
 
 
 def write_whole(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
-    """Write `chunks` to `path`. On OSError nothing new is left behind, and an older file at `path` stays."""
+    """Write `chunks` to `path`. After an OSError no new file is left, and an older file at `path` is unchanged."""
     with _written_aside(path, chunks, 0o666) as aside:
         aside.replace(path)
     _sync_folder(path.parent)
 
 
 def write_new(path: Path, chunks: Iterable[bytes | memoryview], mode: int = 0o666) -> None:
-    """Write `chunks` to a file that is not there yet, with `mode` less the umask; FileExistsError, OSError."""
+    """Write `chunks` to a new file, with `mode` minus the umask. FileExistsError, OSError."""
     with _written_aside(path, chunks, mode) as aside:
         try:
-            os.link(aside, path)  # unlike a rename, it fails where a file is
+            os.link(aside, path)  # unlike a rename, a link fails if the file exists
         except FileExistsError:
             raise
         except OSError:  # no hard links on this file system
@@ -41,7 +44,7 @@ def write_new(path: Path, chunks: Iterable[bytes | memoryview], mode: int = 0o66
 
 @contextlib.contextmanager
 def _written_aside(path: Path, chunks: Iterable[bytes | memoryview], mode: int) -> Iterator[Path]:
-    """A file beside `path` that holds `chunks`, on the disk; removed if anything fails."""
+    """A temporary file next to `path` that holds `chunks`, flushed to the disk. It is removed if anything fails."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(aside, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
@@ -57,7 +60,7 @@ def _written_aside(path: Path, chunks: Iterable[bytes | memoryview], mode: int) 
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself survive a power cut, where the system allows it (Windows does not)."""
+    """Flush the rename to the disk, so that it survives a power cut. Windows does not support this."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Names that a package offers at its front door: each is loaded when it is first asked for, so that doors are light."""
+"""Lazy public names of a package: a name's module is imported at first use, so that `import` of the package is fast."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 def door(
     package: str, offered: Mapping[str, str], extra: str = ""
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """A package's `__getattr__` and `__dir__`. `offered`: the module of each name; `__version__` is there as well.
+    """A package's `__getattr__` and `__dir__`. `offered`: the module of each name. `__version__` is added.
 
-    `extra`: what to install where a library is missing: the ImportError says so.
+    `extra`: the extra of ahl to install if a library is missing. The ImportError names it.
     """
 
     def find(name: str) -> Any:
         if name == "__version__":
-            from importlib.metadata import version  # here: it takes longer than all the rest of a door
+            from importlib.metadata import version  # here, because its import is slow
 
             return version("ahl")
         if name not in offered:

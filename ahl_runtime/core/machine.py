@@ -1,4 +1,4 @@
-"""The machine that figures come from, in words."""
+"""A description of this machine, to print with measured figures."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 
 def cpu() -> str:
-    """The CPU's name, or the board's where the system tells no more."""
+    """The name of the CPU, or of the board if the system does not name the CPU."""
     names = (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name"))
     board = (line.strip("\0") for line in _lines("/proc/device-tree/model"))
     return next(names, "") or next(board, "") or platform.processor() or platform.machine()
 
 
 def machine() -> str:
-    """Cores, CPU and Python."""
+    """The number of cores, the CPU and the version of Python, in one phrase."""
     cores = sum(line.startswith("processor") for line in _lines("/proc/cpuinfo"))
     return f"{cores} cores of an {cpu()}, Python {platform.python_version()}"
 

@@ -1,4 +1,4 @@
-"""Memory that frames, a bundle being loaded or an artefact took and let go of goes back to the system."""
+"""Return freed memory to the system: memory of frames, and of loading a bundle or an artefact."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from pathlib import Path
 _MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of glibc's malloc.h
 _BYTES = 128 * 1024
 _DONTNEED = 4  # MADV_DONTNEED of Linux's mman-common.h
-_MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) r-[x-]p \S+ \S+ [1-9]\d* ")  # of a file (it has an inode), read only
+_MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) r-[x-]p \S+ \S+ [1-9]\d* ")  # a file (it has an inode), read only
 
 
 def give_back() -> None:
-    """Ask glibc for pages of their own for all that is larger than 128 KiB, as it does until the first is freed.
+    """Make glibc map every block above 128 KiB in pages of its own, which it returns to the system when it is freed.
 
-    From then on it would put frames among what lives longer, in an arena for each thread: what is freed between stays
-    with the process, and grows for minutes. Other C libraries have no such setting, nor the habit.
+    By default glibc raises this limit when the first such block is freed. It then places frames between blocks that
+    live longer, in one arena for each thread. Blocks freed in between stay with the process, which grows for minutes.
+    Other C libraries have neither this setting nor this behaviour: then nothing happens.
     """
     try:
         ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _BYTES)
@@ -26,9 +27,10 @@ def give_back() -> None:
 
 
 def trim() -> None:
-    """What was freed since, in small pieces, of which loading a bundle leaves tens of megabytes; and libraries' pages.
+    """Return small freed blocks and the pages of libraries to the system. Loading a bundle frees tens of megabytes.
 
-    Most of an engine's code compiles graphs, and is not run again: what is comes back from the file, page by page.
+    Most of an engine's code compiles graphs and does not run again. Code that does run is read again from its file,
+    page by page.
     """
     try:
         library = ctypes.CDLL(None)
@@ -41,13 +43,13 @@ def trim() -> None:
 
 
 def _unwritten(smaps: str) -> Iterator[tuple[int, int]]:
-    """Address and bytes of what is mapped from a file and equal to it, as proc(5) lists a process's mappings."""
+    """Address and bytes of each mapping that is equal to its file. `smaps`: text of /proc/self/smaps, see proc(5)."""
     found: tuple[int, int] | None = None
     for line in smaps.splitlines():
         if head := _MAPPING.match(line):
             start, end = int(head[1], 16), int(head[2], 16)
             found = start, end - start
         elif found and line.startswith("Anonymous:"):
-            if line.split()[1] == "0":  # else relocated by the loader, or a debugger's
+            if line.split()[1] == "0":  # otherwise the loader or a debugger changed the pages
                 yield found
             found = None

@@ -1,4 +1,4 @@
-"""Registries: what comes with ahl, and what other installed packages add to it through entry points."""
+"""Registries: the built-in values of ahl, and those that other installed packages add through entry points."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ T = TypeVar("T")
 
 
 class Registry(MutableMapping[str, T], Generic[T]):
-    """Values by name: first the built-in ones, then those of plug-ins. Each is imported when it is asked for.
+    """Values by name: first the built-in values, then those of plug-ins. Each value is imported when it is looked up.
 
-    `group`: of the plug-ins' entry points. `built_in`: name to "module:object", as in an entry point. `expected`: what
-    a value has to be, in words, and `accepts` tells whether it is. A plug-in that cannot be imported, or that gives
-    another object, raises `error` when its name is asked for, and at no other time. Unknown names raise KeyError.
+    `group`: the group of the plug-ins' entry points. `built_in`: name to "module:object", as in an entry point.
+    `accepts`: is this object a valid value? `expected`: a valid value, described in words. A plug-in that cannot be
+    imported, or gives another object, raises `error` when its name is looked up, and at no other time. An unknown name
+    raises KeyError.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class Registry(MutableMapping[str, T], Generic[T]):
 
     @property
     def added(self) -> tuple[str, ...]:
-        """The names that do not come with ahl."""
+        """The names that plug-ins or this process added."""
         return tuple(name for name in self if name not in self.built_in)
 
     def __getitem__(self, name: str) -> T:
@@ -49,11 +50,11 @@ class Registry(MutableMapping[str, T], Generic[T]):
         return self._loaded(points[0])
 
     def __setitem__(self, name: str, value: T) -> None:
-        """Add a value to this process alone, without a package."""
+        """Add a value for this process only, without a package."""
         self._set[name] = value
 
     def __delitem__(self, name: str) -> None:
-        """Take back a value that was added to this process."""
+        """Remove a value that was added for this process."""
         del self._set[name]
 
     def __contains__(self, name: object) -> bool:
@@ -78,10 +79,10 @@ class Registry(MutableMapping[str, T], Generic[T]):
     def _loaded(self, point: EntryPoint) -> T:
         try:
             value: T = point.load()
-        except Exception as error:  # whatever the import of someone else's module raises
-            said = " ".join(f"{type(error).__name__}: {error}".split())
+        except Exception as error:  # the import of a plug-in can raise anything
+            message = " ".join(f"{type(error).__name__}: {error}".split())
             raise self._error(
-                f"{point.name!r} of {_owner(point)} cannot be imported ({said}): update or uninstall it"
+                f"{point.name!r} of {_owner(point)} cannot be imported ({message}): update or uninstall it"
             ) from error
         if not self._accepts(value):
             raise self._error(

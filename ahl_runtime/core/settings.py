@@ -1,4 +1,4 @@
-"""Settings that a caller gave by name, checked together."""
+"""Check all settings that a caller gave by name, and report every problem at once."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Settings = TypeVar("Settings")
 
 
 def checked(kind: type[Settings], given: Mapping[str, Any], error: type[Exception]) -> Settings:
-    """A dataclass of settings, each value of its field's type; `error` names every key and value that is wrong.
+    """The dataclass `kind` with the `given` values, each of its field's type. `error` names every wrong key and value.
 
-    Text stands for a path or a number where one is expected, a list for a tuple.
+    Text is accepted for a path or a number, and a list for a tuple.
     """
     known = [f.name for f in fields(kind)]  # type: ignore[arg-type]  # a dataclass, which no type can say
     wrong = [_unknown(name, known) for name in given if name not in known]
@@ -25,14 +25,14 @@ def checked(kind: type[Settings], given: Mapping[str, Any], error: type[Exceptio
     try:
         made = TypeAdapter(kind).validate_python(plain)
     except ValidationError as failed:
-        wrong += [_said(e) for e in failed.errors()]
+        wrong += [_message(e) for e in failed.errors()]
     if wrong:
         raise error("; ".join(wrong))
     return made
 
 
 def _plain(value: Any) -> Any:
-    """NumPy's scalars as Python's, paths as text."""
+    """Convert a NumPy scalar to a Python one and a path to text. Other values stay as they are."""
     if isinstance(value, np.generic):
         return value.item()
     return os.fspath(value) if isinstance(value, os.PathLike) else value
@@ -43,7 +43,8 @@ def _unknown(name: str, known: list[str]) -> str:
     return f"no setting {name!r}" + (f": did you mean {near[0]}?" if near else f": there are {', '.join(known)}")
 
 
-def _said(problem: Any) -> str:
+def _message(problem: Any) -> str:
+    """One problem that pydantic found, in one line."""
     name = ".".join(map(str, problem["loc"][:1]))
     if problem["type"] in ("missing", "missing_argument"):
         return f"{name} is missing"

@@ -1,9 +1,9 @@
-"""Text from files and devices, made fit for a terminal and a log."""
+"""Make text from files and devices safe to print in a terminal or a log."""
 
 from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    """One printable line: names from files may hold anything."""
+    """The text as one printable line. Text from files can contain any character."""
     joined = " ".join(text.splitlines())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)

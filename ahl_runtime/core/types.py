@@ -1,4 +1,4 @@
-"""The vocabulary of the device: frames in, scores, decisions out, and what an engine is."""
+"""The basic types of the device: frames, scores, decisions, engines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Verdict = Literal["pass", "unsure", "reject"]
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One image and where it came from. `image`: uint8 [H, W, 3], RGB, H and W at least 1, else ImageError."""
+    """One image and its origin. `image`: uint8 [H, W, 3], RGB, H and W at least 1. ImageError for another array."""
 
     image: NDArray[np.uint8]
     id: str = ""
@@ -32,7 +32,7 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """What an engine gives for N frames, float32: `score` [N], `anomaly_map` [N, h, w], `head_scores` [N, heads]."""
+    """An engine's outputs for N frames, float32: `score` [N], `anomaly_map` [N, h, w], `head_scores` [N, heads]."""
 
     score: NDArray[np.float32]
     anomaly_map: NDArray[np.float32]
@@ -40,18 +40,18 @@ class Outputs:
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
-        """Of all frames of all parts, one at least."""
+        """Join the outputs of at least one part, in order."""
         names = ("score", "anomaly_map", "head_scores")
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
     def of(self, i: int) -> Score:
-        """Frame i's, in memory of its own, so that it does not hold the batch's."""
+        """The outputs of frame i, copied, so that they do not keep the batch in memory."""
         return Score(float(self.score[i]), self.anomaly_map[i].copy(), self.head_scores[i].copy())
 
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """What the graph says of one frame: higher is more anomalous. `anomaly_map` [h, w], `head_scores` [heads]."""
+    """The outputs for one frame. A higher `value` is more anomalous. `anomaly_map` [h, w], `head_scores` [heads]."""
 
     value: float
     anomaly_map: NDArray[np.float32]
@@ -59,18 +59,19 @@ class Score:
 
 
 def stacked(frames: Sequence[Frame]) -> NDArray[np.uint8]:
-    """The pixels of frames of one size, uint8 [N, H, W, 3]; one frame's are not copied."""
+    """The pixels of frames of one size, uint8 [N, H, W, 3]. A single frame is not copied."""
     return frames[0].image[np.newaxis] if len(frames) == 1 else np.stack([f.image for f in frames])
 
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """What becomes of one frame, and why.
+    """The decision on one frame, and the reason for it.
 
-    `p_value`: (1 + calibration normals that score at least as high) / (n + 1), in (0, 1]. `threshold`: scores
-    above it are rejected; +inf where the calibration has too few normals to reject anything. `promise`: what
-    the threshold promises, one sentence. `anomaly_map`: float32 [h, w]. `bundle`: its digest, SHA-256 in hex.
-    `calibration`: "bundle", or the name of the device's own (`ahl_runtime.bundle.device_calibration`).
+    `p_value`: (1 + number of calibration normals that score at least as high) / (n + 1), in (0, 1]. `threshold`:
+    scores above it are rejected. It is +inf if the calibration has too few normals to reject anything. `promise`: what
+    the threshold promises, in one sentence. `anomaly_map`: float32 [h, w]. `bundle`: the digest of the bundle, SHA-256
+    in hex. `calibration`: "bundle", or the name of a calibration that was made on the device
+    (`ahl_runtime.bundle.device_calibration`).
     """
 
     verdict: Verdict
@@ -88,7 +89,7 @@ class Decision:
 
 
 class Engine(Protocol):
-    """Something that runs the graph. `name`: as `ahl-runtime check` prints it."""
+    """An object that runs the graph. `name`: as `ahl-runtime check` prints it."""
 
     @property
     def name(self) -> str: ...

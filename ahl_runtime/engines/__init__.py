@@ -1,4 +1,4 @@
-"""The engines that this device can run, by name, the preferred one first, and why the others cannot."""
+"""The engines that this device can run, in order of preference, and why it cannot run the others."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ahl_runtime.core.errors import EngineError, RuntimeFault
 from ahl_runtime.engines.base import CheckedEngine, cores, reason
 from ahl_runtime.engines.kinds import ENGINES
 
-__all__ = ["Candidate", "artefact", "available", "candidates", "load", "on_gpu", "pair"]
+__all__ = ["Candidate", "artefact", "available", "candidates", "load", "on_gpu", "single_and_parallel"]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An engine that a bundle carries an artefact for. `missing`: why it cannot run here, None if it can."""
+    """An engine for which a bundle has an artefact. `missing`: why the engine cannot run here, or None if it can."""
 
     engine: str
     artefact: Artefact
@@ -23,9 +23,9 @@ class Candidate:
 
 
 def candidates(bundle: Bundle) -> list[Candidate]:
-    """Every engine that the bundle has an artefact for, the preferred first; those not known here at the end.
+    """Every engine for which the bundle has an artefact, in order of preference. Unknown engines come last.
 
-    A plug-in that cannot be imported is among the last ones, with the reason.
+    A plug-in that cannot be imported is listed at the end, with the reason.
     """
     manifest = bundle.manifest
     known: list[Candidate] = []
@@ -40,9 +40,9 @@ def candidates(bundle: Bundle) -> list[Candidate]:
         artefacts.add(kind.artefact)
         if found := manifest.artefact(kind.artefact):
             known.append(Candidate(name, found, _missing(bundle, name, found)))
-    known.sort(key=_preference)  # stable: otherwise as they are listed
+    known.sort(key=_preference)  # stable: equal engines stay in the order of ENGINES
     unknown = [
-        Candidate(a.engine, a, "ahl-runtime does not know it: update it, or install its plug-in")
+        Candidate(a.engine, a, "ahl-runtime does not know this engine: update ahl-runtime, or install its plug-in")
         for a in manifest.artefacts
         if a.engine not in artefacts
     ]
@@ -50,7 +50,7 @@ def candidates(bundle: Bundle) -> list[Candidate]:
 
 
 def available(bundle: Bundle) -> list[str]:
-    """The engines that can run this bundle here, the preferred one first; EngineError if there is none."""
+    """The engines that can run this bundle here, in order of preference. EngineError if there is none."""
     found = candidates(bundle)
     names = [c.engine for c in found if c.missing is None]
     if not names:
@@ -61,11 +61,11 @@ def available(bundle: Bundle) -> list[str]:
 
 
 def artefact(bundle: Bundle, name: str) -> Artefact:
-    """The artefact that an engine runs. EngineError, naming the choices, for an engine that the bundle is not for."""
+    """The artefact that an engine runs. EngineError, with the choices, if the bundle has no artefact for the engine."""
     found = bundle.manifest.artefact(ENGINES[name].artefact) if name in ENGINES else None
     if found is None:
         choices = ", ".join(c.engine for c in candidates(bundle))
-        raise EngineError(f"{bundle.path}: nothing in it for engine {name!r}: choose among {choices}")
+        raise EngineError(f"{bundle.path}: no artefact for engine {name!r}: choose among {choices}")
     return found
 
 
@@ -81,26 +81,27 @@ def load(bundle: Bundle, name: str, threads: int | None = None) -> CheckedEngine
         return ENGINES[name].load().load(name, bundle, found, threads)
     except RuntimeFault:
         raise
-    except Exception as error:  # of someone else's module
+    except Exception as error:  # a plug-in can raise anything
         raise EngineError(f"{name} fails here: {type(error).__name__}: {reason(error)}") from error
 
 
-def pair(
+def single_and_parallel(
     bundle: Bundle, name: str, threads: int | None = None, side_by_side: bool | None = None
 ) -> tuple[CheckedEngine, CheckedEngine, int]:
-    """An engine for a frame alone, one for frames side by side, and how many these are best: one for each core.
+    """An engine for a single frame, an engine for frames in parallel, and the best number of frames in parallel.
 
-    On a GPU, on one core, with an engine that has no other way, and where `side_by_side` is false, both are the same,
-    for one at a time. None: side by side on ONNX Runtime alone, as OpenVINO takes much more memory for it. EngineError.
+    That number is one frame for each core. Both engines are the same, for 1 frame at a time, on a GPU, on one core,
+    if `side_by_side` is false, and for an engine that cannot score in parallel. `side_by_side` None: the engine's
+    default. That is parallel on ONNX Runtime only, because OpenVINO needs much more memory for it. EngineError.
     """
     found, many, kind = _runnable(bundle, name), cores(threads), ENGINES[name]
-    wanted = kind.beside if side_by_side is None else side_by_side
-    module = kind.pair_module() if wanted and many > 1 and not kind.gpu else None
+    wanted = kind.parallel if side_by_side is None else side_by_side
+    module = kind.parallel_module() if wanted and many > 1 and not kind.gpu else None
     if module is None:
         only = load(bundle, name, threads)
         return only, only, 1
-    alone, beside = module.pair(name, bundle, found, many)
-    return alone, beside, many
+    single, parallel = module.single_and_parallel(name, bundle, found, many)
+    return single, parallel, many
 
 
 def _runnable(bundle: Bundle, name: str) -> Artefact:
@@ -111,12 +112,12 @@ def _runnable(bundle: Bundle, name: str) -> Artefact:
 
 
 def _missing(bundle: Bundle, name: str, found: Artefact) -> str | None:
-    """Why an engine cannot run here; a plug-in whose module fails says so here, and breaks no other."""
+    """Why an engine cannot run here, or None if it can. An error in a plug-in's module is a reason too."""
     try:
         return ENGINES[name].load().missing(name, bundle, found)
     except EngineError as error:
         return str(error)
-    except Exception as error:  # of someone else's module
+    except Exception as error:  # a plug-in can raise anything
         return f"{type(error).__name__}: {reason(error)}"
 
 

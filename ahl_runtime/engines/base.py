@@ -1,4 +1,4 @@
-"""What all engines share: pixels are checked on the way in, scores on the way out."""
+"""The base class of all engines. It checks the pixels before an engine runs, and its scores afterwards."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from ahl_runtime.core.types import Outputs
 
 
 class CheckedEngine(ABC):
-    """An engine implements `_run`; everyone calls `infer`, from any thread."""
+    """An engine implements `_run`. Callers use `infer`, from any thread."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """As `ahl-runtime check` prints it."""
+        """The engine's name, as `ahl-runtime check` prints it."""
 
     @abstractmethod
     def _run(self, images: NDArray[np.uint8]) -> Outputs:
-        """`images`: uint8 [N, H, W, 3], C-contiguous, checked. EngineError."""
+        """Run the graph. `images`: uint8 [N, H, W, 3], C-contiguous, already checked. EngineError."""
 
     def infer(self, images: NDArray[np.uint8]) -> Outputs:
         """Score `images`, uint8 [N, H, W, 3], RGB, all of one size.
 
-        EngineError for other pixels, and for outputs that are not those of the graph: other shapes or types, or
-        a score that is NaN or infinite, on which nothing may be decided.
+        EngineError for other pixels, for outputs of other shapes or types than the graph's, and for a score that is
+        NaN or infinite, because such a score allows no decision.
         """
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
             raise EngineError(f"{self.name}: expected uint8 [N, H, W, 3], got {images.dtype} {list(images.shape)}")
@@ -50,7 +50,7 @@ class CheckedEngine(ABC):
 
 
 def cores(threads: int | None) -> int:
-    """`threads`, or every core that this process may use; EngineError if it is below 1."""
+    """`threads`, or for None the number of cores that this process may use. EngineError if `threads` is below 1."""
     if threads is not None:
         if not isinstance(threads, int) or threads < 1:
             raise EngineError(f"threads is {threads!r}: expected 1 or more")
@@ -61,6 +61,6 @@ def cores(threads: int | None) -> int:
 
 
 def reason(error: Exception) -> str:
-    """What an engine's library says, in one line of at most 300 characters."""
+    """The error message of an engine's library, as one line of at most 300 characters, plus "..." if it was cut."""
     text = " ".join(str(error).split())
     return text if len(text) <= 300 else text[:300] + "..."

@@ -1,4 +1,4 @@
-"""Is there an NVIDIA GPU, and which? Asked of the driver's own library, without any package."""
+"""Find the NVIDIA GPU and its properties through the driver's library. Needs no package."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def missing() -> str | None:
 
 
 def device() -> Device:
-    """The GPU that engines run on. EngineError where there is none."""
+    """The GPU that engines run on. EngineError if there is none."""
     problem = missing()
     if problem:
         raise EngineError(problem)

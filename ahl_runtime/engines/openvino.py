@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: the IR is read from the bundle's bytes, nothing is unpacked."""
+"""OpenVINO on the CPU. It reads the IR from the bundle in memory and writes no files."""
 
 from __future__ import annotations
 
@@ -25,16 +25,18 @@ def missing(engine: str, bundle: Bundle, artefact: Artefact) -> str | None:
 
 
 def load(engine: str, bundle: Bundle, artefact: Artefact, threads: int | None) -> CheckedEngine:
-    """The bundle's IR: xml, then bin. EngineError."""
+    """An engine for the bundle's IR: the xml file, then the bin file. EngineError."""
     return OpenVinoEngine(_ir(bundle, artefact), threads, engine)
 
 
-def pair(engine: str, bundle: Bundle, artefact: Artefact, threads: int) -> tuple[CheckedEngine, CheckedEngine]:
-    """For a frame alone, and for as many side by side as there are `threads`; they share weights. EngineError."""
+def single_and_parallel(
+    engine: str, bundle: Bundle, artefact: Artefact, threads: int
+) -> tuple[CheckedEngine, CheckedEngine]:
+    """An engine for a single frame, and one for `threads` frames in parallel. They share weights. EngineError."""
     model = _ir(bundle, artefact)
-    alone = OpenVinoEngine(model, threads, engine)
-    memory.trim()  # what compiling took, before it is taken again
-    return alone, OpenVinoEngine(model, threads, engine, streams=threads)
+    single = OpenVinoEngine(model, threads, engine)
+    memory.trim()  # return the memory of the first compilation before the second
+    return single, OpenVinoEngine(model, threads, engine, streams=threads)
 
 
 def _ir(bundle: Bundle, artefact: Artefact) -> Any:
@@ -43,11 +45,12 @@ def _ir(bundle: Bundle, artefact: Artefact) -> Any:
 
 
 class OpenVinoEngine(CheckedEngine):
-    """`model`: an IR that was `read`. `threads`: None for every core of this process.
+    """`model`: an IR from `read`. `threads`: None for every core of this process.
 
-    `streams`: how many frames it scores side by side, sharing the threads; a single frame is there soonest with 1.
-    It computes in float32, whatever the weights are stored in, one frame after the other, as the bundle's IR is
-    for one. EngineError if the IR cannot be compiled or is not the bundle's graph.
+    `streams`: how many frames the engine scores in parallel. The streams share the threads. A single frame is fastest
+    with 1. The engine computes in float32, whatever the type of the stored weights. It scores the frames of a batch
+    one after the other, because the bundle's IR takes one frame. EngineError if the IR cannot be compiled or is not
+    the bundle's graph.
     """
 
     def __init__(self, model: Any, threads: int | None = None, name: str = "openvino", streams: int = 1) -> None:
@@ -58,7 +61,7 @@ class OpenVinoEngine(CheckedEngine):
         absent = [n for n in _OUTPUTS if n not in given]
         if absent or [i.any_name for i in self._compiled.inputs] != ["image"]:
             raise EngineError(f"{name}: the IR lacks {', '.join(absent) or 'its input image'}: export the bundle again")
-        self._own = threading.local()  # a request serves one frame at a time, so each thread has its own
+        self._own = threading.local()  # each thread has its own request: a request runs one frame at a time
 
     @property
     def name(self) -> str:
@@ -80,7 +83,7 @@ class OpenVinoEngine(CheckedEngine):
 def read(model: bytes, weights: bytes) -> Any:
     """An openvino.Model of the bytes of an IR's xml and bin, or of ONNX's with empty `weights`. EngineError.
 
-    Weights stored in float16 are made float32 here, once for all that is compiled of it.
+    Weights that are stored in float16 are converted to float32 here, once for all compilations of the model.
     """
     try:
         import openvino
@@ -100,17 +103,17 @@ def read(model: bytes, weights: bytes) -> Any:
 
 
 def compiled(model: Any, threads: int, streams: int = 1) -> Any:
-    """An openvino.CompiledModel of a model that was `read`. EngineError."""
+    """An openvino.CompiledModel of a model from `read`. EngineError."""
     import openvino
 
     settings = {
-        "INFERENCE_PRECISION_HINT": "f32",  # some CPUs would take bfloat16, and scores would leave their bounds
+        "INFERENCE_PRECISION_HINT": "f32",  # some CPUs would use bfloat16: scores would exceed their tolerance
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": streams,
-        # Alone on some cores, it would pin itself to the first of them, as would the next session there.
+        # With fewer threads than cores, each session would pin itself to the same first cores.
         "ENABLE_CPU_PINNING": threads == cores(None),
-        # It would keep what it made ready for each size of frame that it met, up to 5000 times 6.5 MB.
+        # By default OpenVINO caches prepared code for each new frame size, up to 5000 entries of 6.5 MB.
         "CPU_RUNTIME_CACHE_CAPACITY": "0",
     }
     try:

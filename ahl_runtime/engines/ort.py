@@ -1,4 +1,4 @@
-"""ONNX Runtime: on the CPU, the engine that every device has; on CUDA where its GPU package is installed."""
+"""ONNX Runtime. It runs on the CPU of every device, and on CUDA if its GPU package is installed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def missing(engine: str, bundle: Bundle, artefact: Artefact) -> str | None:
         return None
     if problem := cuda.missing():
         return problem
-    import onnxruntime  # not before: where another engine runs, it would be 15 MB for nothing
+    import onnxruntime  # here: the import takes 15 MB, which other engines do not need
 
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         return "onnxruntime is the CPU package: pip uninstall onnxruntime, then pip install onnxruntime-gpu (x86 only)"
@@ -41,21 +41,26 @@ def missing(engine: str, bundle: Bundle, artefact: Artefact) -> str | None:
 
 
 def load(engine: str, bundle: Bundle, artefact: Artefact, threads: int | None) -> CheckedEngine:
-    """The bundle's ONNX graph, as this device was tuned for it (`ahl_runtime.engines.tuned`). EngineError."""
+    """An engine for the bundle's ONNX graph, with this device's tuned options (`engines.tuned`). EngineError."""
     options = SessionOptions() if engine == CUDA else tuned.options(bundle, engine)
     return OrtEngine(bundle.read(artefact.files[0]), threads, engine, options)
 
 
-def pair(engine: str, bundle: Bundle, artefact: Artefact, threads: int) -> tuple[CheckedEngine, CheckedEngine]:
-    """For a frame alone, and for frames side by side: threads of one session would wait at every layer. EngineError."""
+def single_and_parallel(
+    engine: str, bundle: Bundle, artefact: Artefact, threads: int
+) -> tuple[CheckedEngine, CheckedEngine]:
+    """An engine for a single frame on all threads, and one for frames in parallel. EngineError.
+
+    The second uses one thread for each frame, because the threads of one call wait for each other at every layer.
+    """
     return load(engine, bundle, artefact, threads), load(engine, bundle, artefact, 1)
 
 
 class OrtEngine(CheckedEngine):
-    """`model`: the ONNX file's bytes. `threads`: at least 1, None for those of `options`.
+    """`model`: the bytes of the ONNX file. `threads`: at least 1; None for `options.threads`.
 
-    `name`: CUDA runs on the GPU, in float32 without TF32; any other on the CPU. EngineError if the model cannot be
-    loaded or is not the bundle's graph.
+    `name`: the name `CUDA` runs on the GPU, in float32 without TF32. Any other name runs on the CPU. EngineError if
+    the model cannot be loaded or is not the bundle's graph.
     """
 
     def __init__(
@@ -89,7 +94,7 @@ class OrtEngine(CheckedEngine):
 
 @cache
 def _share_arena() -> None:
-    """Sessions of this process take turns in the same memory, which grows by what is asked for and no more."""
+    """Let all sessions of this process share one memory arena, which grows by no more than what is requested."""
     import onnxruntime as ort
 
     place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
@@ -97,37 +102,37 @@ def _share_arena() -> None:
 
 
 def _load_cuda() -> None:
-    """Load CUDA and cuDNN from pip's packages, where the system's loader does not look for them."""
+    """Load CUDA and cuDNN from pip packages, because the system's loader does not find them there."""
     import onnxruntime
 
     if hasattr(onnxruntime, "preload_dlls"):  # since 1.21
-        with redirect_stdout(sys.stderr):  # it prints what it does not find; on stdout may be JSON lines
+        with redirect_stdout(sys.stderr):  # it prints the libraries that it does not find; stdout is for JSON lines
             onnxruntime.preload_dlls()
 
 
 def session(model: bytes, threads: int, on_cuda: bool, chosen: SessionOptions) -> Any:
-    """An onnxruntime.InferenceSession of any ONNX file's bytes. EngineError."""
+    """An onnxruntime.InferenceSession for the bytes of any ONNX file. EngineError."""
     try:
         import onnxruntime
     except ImportError as error:
         raise EngineError(f"onnxruntime cannot be loaded ({error}): pip install onnxruntime") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1  # the graph is one road: nothing in it runs side by side
-    # Threads that spin while they wait take the cores from cameras, sinks and the server.
+    options.inter_op_num_threads = 1  # the graph is sequential: no two nodes could run in parallel
+    # Threads that spin while they wait take CPU time from cameras, sinks and the server.
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(chosen.spinning)))
     options.enable_cpu_mem_arena = chosen.arena
-    options.enable_mem_pattern = False  # one block for all of a frame, planned ahead: a third more memory, no faster
+    options.enable_mem_pattern = False  # planning memory ahead takes a third more memory and is not faster
     if chosen.arena and not on_cuda:
         _share_arena()
         options.add_session_config_entry("session.use_env_allocators", "1")
     options.graph_optimization_level = getattr(
         onnxruntime.GraphOptimizationLevel, f"ORT_ENABLE_{chosen.optimisation.upper()}"
     )
-    options.log_severity_level = 4  # errors are raised; a second copy on stderr helps no one
+    options.log_severity_level = 4  # errors are raised, so do not also print them on stderr
     providers: list[Any] = ["CPUExecutionProvider"]
     if on_cuda:
-        # TF32 has a mantissa of 10 bits: scores would leave the bounds that the bundle was proven in.
+        # TF32 has a mantissa of 10 bits: scores would exceed the bounds that were verified at export.
         providers.insert(0, ("CUDAExecutionProvider", {"use_tf32": "0"}))
         _load_cuda()
     try:
@@ -136,8 +141,8 @@ def session(model: bytes, threads: int, on_cuda: bool, chosen: SessionOptions) -
         raise EngineError(
             f"onnxruntime: the model cannot be loaded ({reason(error)}): export the bundle again"
         ) from error
-    session.disable_fallback()  # a GPU that fails is told, not left for the CPU
-    session._model_bytes = b""  # held for that fallback alone: 16 MB
+    session.disable_fallback()  # if the GPU fails, raise an error instead of a silent switch to the CPU
+    session._model_bytes = b""  # 16 MB that only this fallback needs
     if on_cuda and session.get_providers()[0] != "CUDAExecutionProvider":
         raise EngineError(
             f"{CUDA}: its libraries cannot be loaded: install the CUDA and cuDNN that onnxruntime-gpu needs"

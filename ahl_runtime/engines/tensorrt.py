@@ -1,4 +1,4 @@
-"""TensorRT 10 and 11: the plan that the bundle carries where it fits this device, else one built here, once."""
+"""TensorRT 10 and 11. It uses the bundle's plan if that fits this device. If not, it builds a plan here, once."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def missing_bindings() -> str | None:
 
 
 def load(engine: str, bundle: Bundle, artefact: Artefact, threads: int | None) -> CheckedEngine:
-    """The carried plan, or the one that was built here before, or a new one: that takes minutes. EngineError."""
+    """An engine from the bundle's plan, a plan built here before, or a new plan, which takes minutes. EngineError."""
     recipe = trt_build.recipe(artefact.extras.get("recipe"))
     trt = _module(artefact)
     model, *plan = artefact.files
@@ -60,13 +60,13 @@ def load(engine: str, bundle: Bundle, artefact: Artefact, threads: int | None) -
         try:
             return TensorRtEngine(trt, kept.read_bytes(), recipe, engine)
         except (EngineError, OSError) as error:
-            _LOGGER.warning("%s: %s cannot be used (%s): it is built again", engine, kept, error)
+            _LOGGER.warning("%s: %s cannot be used (%s): building it again", engine, kept, error)
     data = _build(engine, trt, bundle.read(model), recipe, device, kept)
     return TensorRtEngine(trt, data, recipe, engine)
 
 
 def describe(trt: Any, device: cuda.Device) -> dict[str, str]:
-    """What a plan is tied to: TensorRT's version, the GPU, the system and its processor."""
+    """What a plan depends on: TensorRT's version, the GPU, the system and its processor."""
     return {
         "tensorrt": str(trt.__version__),
         "gpu": device.name,
@@ -76,7 +76,7 @@ def describe(trt: Any, device: cuda.Device) -> dict[str, str]:
 
 
 def cached(model: bytes, recipe: trt_build.Recipe, trt: Any, device: cuda.Device) -> Path:
-    """Where this device keeps the plan of a graph: by the graph, the recipe, the GPU, its driver and TensorRT."""
+    """The file for a plan that this device built. The name depends on graph, recipe, GPU, driver and TensorRT."""
     key = {
         "graph": hashlib.sha256(model).hexdigest(),
         "recipe": recipe.model_dump(),
@@ -96,14 +96,15 @@ def _build(engine: str, trt: Any, model: bytes, recipe: trt_build.Recipe, device
         write_whole(kept, [plan.data])
         write_whole(timings, [plan.timing])
     except OSError as error:
-        _LOGGER.warning("%s: %s cannot be kept (%s): it is built at each start", engine, kept, error.strerror or error)
+        reason = error.strerror or error
+        _LOGGER.warning("%s: %s cannot be written (%s): it will be built at each start", engine, kept, reason)
     else:
-        _LOGGER.warning("%s: built in %.0f s, kept as %s", engine, time.monotonic() - started, kept)
+        _LOGGER.warning("%s: built in %.0f s, saved as %s", engine, time.monotonic() - started, kept)
     return plan.data
 
 
 def _fits(made: object, recipe: trt_build.Recipe, here: dict[str, str]) -> bool:
-    """Was the carried plan made for a device like this one, or to run on it as well?"""
+    """Can the bundle's plan run here? It was made for this kind of device, or it is compatible with it."""
     if not isinstance(made, dict) or made.get("platform") != here["platform"]:
         return False
     version = made.get("tensorrt") == here["tensorrt"] or (
@@ -123,7 +124,7 @@ def _number(capability: str) -> int:
 
 
 def _modules(artefact: Artefact) -> tuple[str, ...]:
-    """What can run it: the lean runtime only what was built for it."""
+    """The modules that can run the artefact. The lean runtime runs only version-compatible plans."""
     recipe = trt_build.recipe(artefact.extras.get("recipe"))
     return ("tensorrt", "tensorrt_lean") if recipe.version_compatible and len(artefact.files) > 1 else ("tensorrt",)
 

@@ -1,4 +1,4 @@
-"""TensorRT for RTX: the plan was compiled where the bundle was exported, for the GPUs that the artefact names."""
+"""TensorRT for RTX. The plan was compiled at export, for the GPUs that the artefact names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def missing(engine: str, bundle: Bundle, artefact: Artefact) -> str | None:
     except PackageNotFoundError:
         return f"tensorrt-rtx is not installed: pip install cuda-bindings tensorrt-rtx=={built}"
     if here != built:
-        return f"its plan runs in tensorrt-rtx {built} alone, {here} is installed: pip install tensorrt-rtx=={built}"
+        return f"its plan runs only in tensorrt-rtx {built}, {here} is installed: pip install tensorrt-rtx=={built}"
     targets = [str(target) for target in artefact.extras.get("targets") or ()]
     try:
         found = cuda.device()
@@ -39,7 +39,7 @@ def missing(engine: str, bundle: Bundle, artefact: Artefact) -> str | None:
 
 
 def load(engine: str, bundle: Bundle, artefact: Artefact, threads: int | None) -> CheckedEngine:
-    """The bundle's plan. EngineError."""
+    """An engine for the bundle's plan. EngineError."""
     try:
         import tensorrt_rtx as trt
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""From an ONNX graph and a recipe to a TensorRT plan: strongly typed, in TensorRT 10, 11 and TensorRT for RTX."""
+"""Build a strongly typed TensorRT plan from an ONNX graph and a recipe: TensorRT 10 and 11, TensorRT for RTX."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ Shape = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotate
 
 
 class Recipe(BaseModel):
-    """How to build, as it lies in the manifest. Shapes are (N, H, W): the profile that the engine is tuned for.
+    """How to build a plan, as the manifest stores it. Shapes are (N, H, W): the profile that the engine is tuned for.
 
-    `version_compatible`: the plan carries the lean runtime, and runs in it and in later versions of TensorRT;
-    `hardware_compatible`: on which other GPUs it runs too, Ampere and later or those of the same compute capability.
+    `version_compatible`: the plan contains the lean runtime, and runs in it and in later versions of TensorRT.
+    `hardware_compatible`: the other GPUs on which the plan runs: none, Ampere and later, or those of the same compute
+    capability.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -33,10 +34,10 @@ class Recipe(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A built plan. `types`: how many of the network's convolutions and matrix products give each type.
+    """A built plan. `types`: the number of convolutions and matrix products of the network for each output type.
 
-    `weights`: bytes of weights that the builder says are in it, None where it does not say. `timing`: the timing
-    cache after the build, empty where the library keeps none.
+    `weights`: bytes of weights in the plan as the builder reports them, None if it does not. `timing`: the timing
+    cache after the build, empty if the library has none.
     """
 
     data: bytes
@@ -46,7 +47,7 @@ class Plan:
 
 
 def recipe(fields: object) -> Recipe:
-    """The recipe of a manifest's `extras`. EngineError for one that this version does not read."""
+    """The recipe in a manifest's `extras`. EngineError for a recipe that this version cannot read."""
     try:
         return Recipe.model_validate(fields)
     except ValidationError as error:
@@ -59,17 +60,17 @@ def recipe(fields: object) -> Recipe:
 def build(trt: Any, model: bytes, recipe: Recipe, *, targets: tuple[str, ...] = (), timing: bytes = b"") -> Plan:
     """Build a plan with the module `trt`, `tensorrt` or `tensorrt_rtx`.
 
-    `targets`: compute capabilities, SM89 and so on, which TensorRT for RTX alone can build for without a GPU; empty
-    for the GPU that is here. `timing`: an earlier build's timing cache. EngineError, in one line, if the library
-    refuses the graph, or if the network that it made of the graph does not have the recipe's precision.
+    `targets`: compute capabilities, SM89 and so on; empty for the GPU of this machine. Only TensorRT for RTX can build
+    for targets without a GPU. `timing`: the timing cache of an earlier build. EngineError, in one line, if the library
+    refuses the graph, or if the parsed network does not have the recipe's precision.
     """
     log = logger(trt)
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
     if not parser.parse(model):
-        said = parser.get_error(0).desc() if parser.num_errors else log.said()
-        raise EngineError(f"{trt.__name__} {trt.__version__} cannot read the graph: {line(said)}")
+        message = parser.get_error(0).desc() if parser.num_errors else log.first_error()
+        raise EngineError(f"{trt.__name__} {trt.__version__} cannot read the graph: {line(message)}")
     types = _types(trt, network)
     _check_precision(recipe, types, f"{trt.__name__} {trt.__version__}'s network")
     config = _config(trt, builder, recipe, targets)
@@ -78,15 +79,15 @@ def build(trt: Any, model: bytes, recipe: Recipe, *, targets: tuple[str, ...] = 
         config.set_timing_cache(cache, ignore_mismatch=False)
     data = builder.build_serialized_network(network, config)
     if data is None:
-        raise EngineError(f"{trt.__name__} {trt.__version__} cannot build the engine: {line(log.said())}")
+        raise EngineError(f"{trt.__name__} {trt.__version__} cannot build the engine: {line(log.first_error())}")
     kept = config.get_timing_cache() if cache is not None else None
     return Plan(bytes(data), types, log.weights, bytes(kept.serialize()) if kept is not None else b"")
 
 
 def _config(trt: Any, builder: Any, recipe: Recipe, targets: tuple[str, ...]) -> Any:
     config = builder.create_builder_config()
-    config.clear_flag(trt.BuilderFlag.TF32)  # on by default; 10 bits of mantissa in what calls itself float32
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that the engine can be asked what it runs
+    config.clear_flag(trt.BuilderFlag.TF32)  # on by default, and has a mantissa of 10 bits instead of 23
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the inspector needs it to list the layers
     if recipe.version_compatible:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     if recipe.hardware_compatible != "none":
@@ -111,7 +112,7 @@ def _known(trt: Any, kind: Any, name: str) -> Any:
 
 
 def _types(trt: Any, network: Any) -> dict[str, int]:
-    """What convolutions and matrix products give. A strongly typed network is built in these types or not at all."""
+    """Count convolutions and matrix products by output type. A strongly typed network is built in exactly these."""
     wanted = (trt.LayerType.CONVOLUTION, trt.LayerType.MATRIX_MULTIPLY)
     layers = (network.get_layer(i) for i in range(network.num_layers))
     names = {trt.DataType.FLOAT: "float32", trt.DataType.HALF: "float16"}
@@ -121,14 +122,15 @@ def _types(trt: Any, network: Any) -> dict[str, int]:
 
 def _check_precision(recipe: Recipe, types: Mapping[str, int], whose: str) -> None:
     if recipe.precision not in types or (recipe.precision == "float32" and len(types) > 1):
-        found = ", ".join(f"{n} in {t}" for t, n in types.items()) or "none at all"
+        found = ", ".join(f"{n} in {t}" for t, n in types.items()) or "missing"
         raise EngineError(
-            f"{recipe.precision} was asked for, and {whose} convolutions and products are {found}: export again"
+            f"the recipe asks for {recipe.precision}, but {whose} convolutions and matrix products are {found}: "
+            "export again"
         )
 
 
 def logger(trt: Any) -> Any:
-    """A logger that keeps errors for our own message, and what the builder says of weights; nothing is printed."""
+    """A logger that keeps errors and the size of the weights that the builder reports. It prints nothing."""
 
     class Log(trt.ILogger):  # type: ignore[misc]  # the class comes with the library
         def __init__(self) -> None:
@@ -143,15 +145,15 @@ def logger(trt: Any) -> Any:
             if words and words[0].isdecimal():
                 self.weights = int(words[0])
 
-        def said(self) -> str:
-            """The first error since the last time, which the others follow from."""
+        def first_error(self) -> str:
+            """The first error since the last call. It is the cause of the others."""
             first, self.errors = self.errors[:1], []
-            return first[0] if first else "it gave no reason"
+            return first[0] if first else "the library gave no reason"
 
     return Log()
 
 
 def line(text: str) -> str:
-    """In one line, at most 300 characters."""
+    """The text as one line of at most 300 characters, plus "..." if it was cut."""
     joined = " ".join(text.split())
     return joined if len(joined) <= 300 else joined[:300] + "..."

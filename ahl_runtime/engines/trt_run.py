@@ -1,4 +1,4 @@
-"""Runs a TensorRT plan on the GPU, of TensorRT and of TensorRT for RTX, and asks it what it runs."""
+"""Run a plan of TensorRT or TensorRT for RTX on the GPU, and inspect the precision of its layers."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from ahl_runtime.engines.base import CheckedEngine
 from ahl_runtime.engines.trt_build import Recipe, line, logger
 
 _OUTPUTS = ("score", "anomaly_map", "head_scores")
-# How TensorRT 10 ("Channel major FP16 format") and 11 ("Half") write a tensor's type.
+# The names of tensor types in TensorRT 10 ("Channel major FP16 format") and 11 ("Half").
 _TYPES = (("float16", r"\b(FP16|Half)\b"), ("float32", r"\b(FP32|Float)\b"), ("int8", r"\b(INT8|Int8)\b"))
 
 
 class TensorRtEngine(CheckedEngine):
-    """`trt`: the module, `tensorrt`, `tensorrt_lean` or `tensorrt_rtx`. `plan`: its engine, serialised.
+    """`trt`: the module `tensorrt`, `tensorrt_lean` or `tensorrt_rtx`. `plan`: the serialised engine.
 
     EngineError if the plan cannot be loaded here, is not the bundle's graph, or does not run in the recipe's
-    precision, and for frames outside the recipe's profile.
+    precision. EngineError also for frames outside the recipe's profile.
     """
 
     def __init__(self, trt: Any, plan: bytes, recipe: Recipe, name: str) -> None:
@@ -41,9 +41,9 @@ class TensorRtEngine(CheckedEngine):
         check_precisions(name, recipe, self.precisions)
         self._context = self._engine.create_execution_context()
         if self._context is None:
-            raise EngineError(f"{name}: the GPU has no room for the engine ({line(self._log.said())})")
+            raise EngineError(f"{name}: the GPU has no memory for the engine ({line(self._log.first_error())})")
         self._memory = _Memory(name)
-        self._lock = threading.Lock()  # one context, one set of buffers
+        self._lock = threading.Lock()  # all threads share one context and one set of buffers
 
     @property
     def name(self) -> str:
@@ -61,13 +61,13 @@ class TensorRtEngine(CheckedEngine):
 
     def _one(self, images: NDArray[np.uint8]) -> Outputs:
         if not self._context.set_input_shape("image", images.shape):
-            raise EngineError(f"{self.name}: {line(self._log.said())} on frames {list(images.shape)}")
+            raise EngineError(f"{self.name}: {line(self._log.first_error())} on frames {list(images.shape)}")
         found = {n: np.empty(tuple(self._context.get_tensor_shape(n)), np.float32) for n in _OUTPUTS}
         for tensor, array in {"image": images, **found}.items():
             self._context.set_tensor_address(tensor, self._memory.room(tensor, array.nbytes))
         self._memory.upload("image", images)
         if not self._context.execute_async_v3(self._memory.stream):
-            raise EngineError(f"{self.name}: {line(self._log.said())} on frames {list(images.shape)}")
+            raise EngineError(f"{self.name}: {line(self._log.first_error())} on frames {list(images.shape)}")
         for tensor, array in found.items():
             self._memory.download(tensor, array)
         self._memory.wait()
@@ -75,24 +75,24 @@ class TensorRtEngine(CheckedEngine):
 
 
 def deserialise(trt: Any, plan: bytes, recipe: Recipe, log: Any) -> Any:
-    """The engine of a plan. EngineError, with the library's reason, if it does not load here."""
+    """Load the engine of a plan. EngineError, with the library's reason, if this fails here."""
     runtime = trt.Runtime(log)
     if recipe.version_compatible:
-        runtime.engine_host_code_allowed = True  # such a plan carries the lean runtime that it was built with
+        runtime.engine_host_code_allowed = True  # such a plan contains the lean runtime that it was built with
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        raise EngineError(f"{trt.__name__} {trt.__version__} cannot load the engine: {line(log.said())}")
+        raise EngineError(f"{trt.__name__} {trt.__version__} cannot load the engine: {line(log.first_error())}")
     return engine
 
 
 def precisions(trt: Any, engine: Any) -> dict[str, int]:
-    """How many of the engine's layers give each type, as its inspector says. `fused`: those that it does not open."""
+    """Count the engine's layers by output type, as its inspector reports them. `fused`: layers without details."""
     text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
     return read_precisions(text)
 
 
 def read_precisions(text: str) -> dict[str, int]:
-    """From the inspector's JSON. A layer that it does not describe, or that fuses many, is counted as fused."""
+    """`precisions` from the inspector's JSON. A layer without a type, or one that joins many, counts as fused."""
     found: Counter[str] = Counter()
     for layer in json.loads(text)["Layers"]:
         given = json.dumps(layer["Outputs"]) if isinstance(layer, dict) and "Outputs" in layer else ""
@@ -105,17 +105,17 @@ def read_precisions(text: str) -> dict[str, int]:
 
 
 def check_precisions(name: str, recipe: Recipe, found: Mapping[str, int]) -> None:
-    """EngineError if float16 was asked for and every layer runs in float32, or the other way round."""
+    """EngineError if the recipe's precision is float16 and no layer uses it, or float32 and a layer uses float16."""
     asked, other = recipe.precision, "float32" if recipe.precision == "float16" else "float16"
     if (asked == "float16" and not found.get(asked) and not found.get("fused")) or (
         asked == "float32" and found.get(other)
     ):
-        said = ", ".join(f"{n} layers in {kind}" for kind, n in found.items()) or "no layers"
-        raise EngineError(f"{name}: {asked} was asked for, and the engine runs {said}: export the bundle again")
+        layers = ", ".join(f"{n} layers in {kind}" for kind, n in found.items()) or "no layers"
+        raise EngineError(f"{name}: the recipe asks for {asked}, but the engine has {layers}: export the bundle again")
 
 
 class _Memory:
-    """Buffers on the GPU by tensor, grown when needed, freed with their owner, and the stream that all work is on."""
+    """A GPU buffer for each tensor, and the CUDA stream for all work. Buffers grow when needed."""
 
     def __init__(self, owner: str) -> None:
         try:
@@ -152,17 +152,17 @@ class _Memory:
         self._ask(self._cuda.cudaMemcpyAsync(address, array.ctypes.data, array.nbytes, kind, self._stream))
 
     def download(self, tensor: str, array: NDArray[Any]) -> None:
-        """Start to copy the tensor's buffer to a C-contiguous array; `wait` before it is read."""
+        """Start to copy the tensor's buffer to a C-contiguous array. Call `wait` before reading the array."""
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
         address = self._buffers[tensor][0]
         self._ask(self._cuda.cudaMemcpyAsync(array.ctypes.data, address, array.nbytes, kind, self._stream))
 
     def wait(self) -> None:
-        """Until all that was started is done."""
+        """Wait until all work on the stream is done."""
         self._ask(self._cuda.cudaStreamSynchronize(self._stream))
 
     def _ask(self, answer: tuple[Any, ...]) -> Any:
-        """A CUDA call's value. EngineError if it failed."""
+        """The value that a CUDA call returned. EngineError if the call failed."""
         error, *values = answer
         if int(error):
             raise EngineError(f"{self._owner}: CUDA: {getattr(error, 'name', error)}: check the GPU with nvidia-smi")

@@ -1,4 +1,4 @@
-"""What `ahl-runtime bench --tune` found best for a bundle on this device: BUNDLE.tune.json, beside the bundle."""
+"""The fastest session options for a bundle on this device. `ahl-runtime bench --tune` writes BUNDLE.tune.json."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class SessionOptions(BaseModel):
-    """How ONNX Runtime runs on the CPU. They change its speed, and scores by no more than the order of sums does.
+    """How ONNX Runtime runs on the CPU. The options change its speed. Scores change by rounding errors at most.
 
-    `threads`: within an operator, None for every core of this process. `spinning`: threads wait busily for work.
-    `arena`: freed memory is kept for the next frame. `optimisation`: of the graph when it is loaded; all adds the
-    blocked memory layout to extended.
+    `threads`: threads within an operator, None for every core of this process. `spinning`: threads spin while they
+    wait for work. `arena`: freed memory is kept for the next frame. `optimisation`: the level for the graph when it is
+    loaded; "all" adds the blocked memory layout to "extended".
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
@@ -38,7 +38,7 @@ class SessionOptions(BaseModel):
 
 
 class Tuned(BaseModel):
-    """The file. `bundle`: the digest that it was measured with; `device`: `device()` there."""
+    """The content of the file. `bundle`: digest of the measured bundle. `device`: `device()` when it was measured."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
@@ -50,19 +50,19 @@ class Tuned(BaseModel):
 
 
 def device() -> str:
-    """What a choice holds for: the CPU, the cores of this process, the version of ONNX Runtime."""
+    """The conditions for which tuned options are valid: CPU, cores of this process, version of ONNX Runtime."""
     return f"{machine.cpu()}, {cores(None)} cores, onnxruntime {version('onnxruntime')}"
 
 
 def path_of(bundle: Path) -> Path:
-    """Where a bundle's choice lies."""
+    """The file of a bundle's tuned options, in the bundle's folder."""
     return bundle.with_name(f"{bundle.name}.tune.json")
 
 
 def options(bundle: Bundle, engine: str) -> SessionOptions:
-    """What this device was tuned to; the defaults where it was not.
+    """The tuned options of this device, or the defaults if it was not tuned.
 
-    A file that is damaged, or of another bundle or device, is left aside with a warning in the log.
+    A file that is damaged, or belongs to another bundle or device, is ignored with a warning in the log.
     """
     path = path_of(bundle.path)
     try:
@@ -71,19 +71,19 @@ def options(bundle: Bundle, engine: str) -> SessionOptions:
     except FileNotFoundError:
         return SessionOptions()
     except OSError as error:
-        return _left_aside(path, f"it cannot be read ({error.strerror or error})")
+        return _ignored(path, f"it cannot be read ({error.strerror or error})")
     except ValidationError as error:
         first = error.errors()[0]
-        return _left_aside(path, f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}")
+        return _ignored(path, f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}")
     if found.bundle != bundle.digest:
-        return _left_aside(path, "it is another bundle's")
+        return _ignored(path, "it belongs to another bundle")
     if found.device != device():
-        return _left_aside(path, f"it was made on {found.device}, this is {device()}")
+        return _ignored(path, f"it was made on {found.device}, this is {device()}")
     return found.engines.get(engine, SessionOptions())
 
 
 def write(bundle: Path, found: Tuned) -> Path:
-    """Write the choice aside and rename it; its path. OutputError."""
+    """Write the tuned options, whole or not at all, and return the path. OutputError."""
     path = path_of(bundle)
     try:
         write_whole(path, [found.model_dump_json(indent=2).encode() + b"\n"])
@@ -94,6 +94,6 @@ def write(bundle: Path, found: Tuned) -> Path:
     return path
 
 
-def _left_aside(path: Path, why: str) -> SessionOptions:
-    _LOGGER.warning("%s is not used: %s: ahl-runtime bench --tune makes it anew, or delete it", path, why)
+def _ignored(path: Path, why: str) -> SessionOptions:
+    _LOGGER.warning("%s is ignored: %s: write it again with ahl-runtime bench --tune, or delete it", path, why)
     return SessionOptions()

@@ -22,7 +22,7 @@ class Section(BaseModel):
 class ModelSettings(Section):
     """`engine`: None for the preferred one. `trust`: the file of a public key; every bundle must be signed with it.
 
-    `side_by_side`: score pending frames in parallel, one core each; None: the engine's default (`engines.pair`).
+    `side_by_side`: score pending frames in parallel, one core each; None: the engine's default (`single_and_parallel`).
     """
 
     bundle: Path

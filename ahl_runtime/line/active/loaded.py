@@ -42,7 +42,7 @@ class LoadedBundle:
         self._exported = DecisionRule.of(bundle, artefact)
         self._sources = tuple(sources)
         self.rules()
-        self._alone, self._together, self.parallel = engines.pair(
+        self._alone, self._together, self.parallel = engines.single_and_parallel(
             bundle, self.engine, settings.threads, settings.side_by_side
         )
         self._places = threading.Semaphore(self.parallel)

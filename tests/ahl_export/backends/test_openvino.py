@@ -76,9 +76,9 @@ def test_frames_side_by_side_score_as_one_after_the_other(
 
 
 def test_a_line_scores_frames_side_by_side_where_it_is_asked_to(full_bundle: Bundle, frames: np.ndarray) -> None:
-    only, same, one = engines.pair(full_bundle, "openvino", 2)
+    only, same, one = engines.single_and_parallel(full_bundle, "openvino", 2)
     assert only is same and one == 1  # memory is dear
-    alone, beside, many = engines.pair(full_bundle, "openvino", 2, side_by_side=True)
+    alone, beside, many = engines.single_and_parallel(full_bundle, "openvino", 2, side_by_side=True)
     streams = [e._compiled.get_property("NUM_STREAMS") for e in (alone, beside)]
     assert many == 2 and streams == [1, 2]
     expected = np.concatenate([alone.infer(frame[None]).score for frame in frames])

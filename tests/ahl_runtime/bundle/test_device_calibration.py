@@ -40,7 +40,7 @@ def test_without_any_the_bundle_decides_and_nothing_is_written(files: SideFiles)
     assert not files.folder.exists()
 
 
-def test_the_newest_is_in_force_and_the_old_ones_stay(files: SideFiles, bundle: Bundle) -> None:
+def test_the_newest_is_active_and_the_old_ones_stay(files: SideFiles, bundle: Bundle) -> None:
     before = bundle.path.read_bytes()
     first = files.add(ORT, "left", fitted(1.0), CHANGE)
     kept = first.path.read_bytes()
@@ -77,7 +77,7 @@ def test_undo_goes_back_one_at_a_time_and_numbers_are_not_used_again(files: Side
     for _ in range(2):
         files.undo(ORT, "left", CHANGE)
     assert files.chosen(ORT, "left") is None
-    with pytest.raises(SideFileError, match="no calibration for onnxruntime to undo"):
+    with pytest.raises(SideFileError, match="no calibration for onnxruntime to roll back"):
         files.undo(ORT, "left", CHANGE)
     assert len(list(files.folder.glob("*.undone"))) == 3
 

@@ -59,7 +59,7 @@ def test_the_private_key_is_its_owners_alone(key: Path) -> None:
 @pytest.mark.parametrize("there", ["line.key", "line.key.pub"])
 def test_keys_are_never_overwritten(tmp_path: Path, there: str) -> None:
     (tmp_path / there).write_text("old")
-    with pytest.raises(SigningError, match=rf"{there}: is there already"):
+    with pytest.raises(SigningError, match=rf"{there}: exists already"):
         generate(tmp_path / "line.key")
     assert [p.name for p in tmp_path.iterdir()] == [there]
     assert (tmp_path / there).read_text() == "old"
@@ -76,7 +76,7 @@ def test_unsigned_and_other_keys_are_refused(signed: Path, key: Path, bundle_pat
     with pytest.raises(BundleError, match=r"cells\.ahl: refused: it is not signed"):
         open_bundle(bundle_path, trust=trusted)
     generate(tmp_path / "other.key")
-    with pytest.raises(BundleError, match=r"signed\.ahl: refused: its signature is not the trusted key's"):
+    with pytest.raises(BundleError, match=r"signed\.ahl: refused: its signature does not match the trusted key"):
         open_bundle(signed, trust=load_public(tmp_path / "other.key.pub"))
 
 
@@ -145,14 +145,14 @@ def test_files_that_are_no_key(key: Path, tmp_path: Path) -> None:
         (load_private, "empty", "not a private key"),
         (load_private, "cut", "not a private key"),
         (load_private, "ec", "not an Ed25519 key"),
-        (load_private, "locked", "locked by a passphrase"),
-        (load_private, "keys/line.key.pub", "a public key: sign with the private one"),
+        (load_private, "locked", "the key has a passphrase"),
+        (load_private, "keys/line.key.pub", "this is a public key: sign with the private key"),
         (load_private, "gone", "No such file"),
         (load_private, "keys", "directory"),
         (load_public, "junk", "not a public key"),
         (load_public, "cut.pub", "not a public key"),
         (load_public, "ec.pub", "not an Ed25519 key"),
-        (load_public, "keys/line.key", "a private key: give the public one"),
+        (load_public, "keys/line.key", "this is a private key: give the public key"),
         (load_public, "gone", "No such file"),
     ):
         with pytest.raises(SigningError, match=said) as caught:
@@ -173,8 +173,8 @@ def test_the_command_line_refuses_what_is_not_trusted(
         done = runtime(*command, bundle_path, "--trust", pub(key))
         assert done.returncode == 2 and done.stdout == ""
         assert (
-            done.stderr == f"error: {bundle_path}: refused: it is not signed, and only signed bundles are trusted "
-            "here: export it with --sign\n"
+            done.stderr == f"error: {bundle_path}: refused: it is not signed, and this device accepts only signed "
+            "bundles: export it with --sign\n"
         )
 
 

@@ -136,7 +136,7 @@ def test_too_few(bundle: Path, darker: Path, tmp_path: Path, count: int) -> None
     [
         ([], "Give --source PLACE, or --undo alone"),
         (["--undo", "--source", "{line}"], "Give --source PLACE, or --undo alone"),
-        (["--undo"], "no calibration for onnxruntime to undo"),
+        (["--undo"], "no calibration for onnxruntime to roll back"),
         (["--source", "{line}", "--alpha", "0"], "alpha is 0"),
         (["--source", "{line}", "--alpha", "nan"], "alpha is nan"),
         (["--source", "{line}", "--confidence", "1"], "confidence is 1"),
@@ -206,7 +206,7 @@ def film(darker: Path, tmp_path: Path) -> Path:
 def test_frames_of_a_camera(bundle: Path, film: Path) -> None:
     done = run("calibrate", "--bundle", bundle, "--source", f"video:{film}", "--frames", 30, "--yes")
     assert f"frames: 30 of video:{film}" in done.stdout
-    assert SideFiles(open_bundle(bundle)).in_force("onnxruntime", "default") is not None
+    assert SideFiles(open_bundle(bundle)).active("onnxruntime", "default") is not None
 
 
 def test_a_source_of_the_settings_is_cut_out_as_the_line_does(bundle: Path, film: Path, tmp_path: Path) -> None:
@@ -219,8 +219,8 @@ def test_a_source_of_the_settings_is_cut_out_as_the_line_does(bundle: Path, film
     assert "no source 'right': there is left" in run(*asked, "--source", "right", code=2).stderr
     run(*asked, "--source", "left", "--yes")
     side = SideFiles(open_bundle(bundle))
-    assert side.in_force("onnxruntime", "default") is None
-    found = side.in_force("onnxruntime", "left")
+    assert side.active("onnxruntime", "default") is None
+    found = side.active("onnxruntime", "left")
     with av.open(str(film)) as container:
         halves = [frame.to_ndarray(format="rgb24")[:, :150] for frame in container.decode(video=0)]
     scorer = Scorer(open_bundle(bundle))

@@ -10,7 +10,7 @@ def test_it_writes_what_serve_reads(tmp_path: Path) -> None:
     run("init", tmp_path / "line.toml")
     assert load(tmp_path / "line.toml").source[0].name == "inbox"
     again = run("init", tmp_path / "line.toml", code=2)
-    assert again.stderr == f"error: {tmp_path}/line.toml: is there already: choose another name\n"
+    assert again.stderr == f"error: {tmp_path}/line.toml: exists already: choose another name\n"
 
 
 def test_line_toml_is_the_default(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_each_engine_decides_by_its_artefacts_thresholds(bundle: Callable[[float
 
 
 def test_an_engine_that_the_bundle_is_not_for_names_the_choices(bundle: Callable[[float], Bundle]) -> None:
-    with pytest.raises(EngineError, match=r"nothing in it for engine 'openvino': choose among .*onnxruntime-int8"):
+    with pytest.raises(EngineError, match=r"no artefact for engine 'openvino': choose among .*onnxruntime-int8"):
         engines.load(bundle(10.0), "openvino")
 
 
@@ -99,7 +99,7 @@ def test_cuda_scores_as_the_cpu(bundle: Callable[[float], Bundle]) -> None:
 def test_side_by_side_each_frame_has_a_thread(
     bundle: Callable[[float], Bundle], threads: int, side_by_side: bool | None, many: int
 ) -> None:
-    alone, beside, found = engines.pair(bundle(10.0), "onnxruntime", threads, side_by_side)
+    alone, beside, found = engines.single_and_parallel(bundle(10.0), "onnxruntime", threads, side_by_side)
     assert found == many and alone.threads == threads
     assert beside.threads == (1 if many > 1 else threads)
     assert (alone is beside) == (many == 1)

@@ -43,7 +43,7 @@ def test_a_calibration_is_shown_put_in_force_and_undone(url: str, line: Any) -> 
     assert (audit["who"], audit["why"]) == ("Ada", "new lamp")
     assert ask(url, "/v1/calibration/undo", {}) == {"undone": done["name"]}
     assert ask(url, "/v1/calibration") == before
-    assert "to undo" in ask(url, "/v1/calibration/undo", {}, 409)["error"]
+    assert "to roll back" in ask(url, "/v1/calibration/undo", {}, 409)["error"]
 
 
 @pytest.mark.usefixtures("seen")

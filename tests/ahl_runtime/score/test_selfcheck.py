@@ -52,7 +52,7 @@ def test_an_engine_that_cannot_run_here_is_no_failure_but_says_why(
     newer = {**parts[0]["artefacts"][0], "engine": "abacus"}
     report = check(open_bundle(make_bundle(fields={"artefacts": [*parts[0]["artefacts"], newer]})))
     (unknown,) = (c for c in report.checks if c.engine == "abacus")
-    assert report.passed and unknown.passed is None and "does not know it" in (unknown.error or "")
+    assert report.passed and unknown.passed is None and "does not know this engine" in (unknown.error or "")
 
 
 def test_nothing_to_check_with(make_bundle: Callable[..., Path]) -> None:
