@@ -1,1 +1,1 @@
-"""`ahl-runtime`: one file for each command."""
+"""The commands of `ahl-runtime`, one file for each."""

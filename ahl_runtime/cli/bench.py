@@ -1,4 +1,4 @@
-"""`ahl-runtime bench`: what scoring costs on this device, and the session options that make it cost least."""
+"""`ahl-runtime bench`: measure the time and memory of scoring on this device, and find the fastest session options."""
 
 from __future__ import annotations
 

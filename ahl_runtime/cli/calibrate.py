@@ -1,4 +1,4 @@
-"""`ahl-runtime calibrate`: thresholds from the line's own normal frames, shown first, then activated or rolled back."""
+"""`ahl-runtime calibrate`: new thresholds from normal frames of the line. They are shown first, and then activated."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _roll_back(bundle: Bundle, engine: str | None, name: str, who: str | None, w
 def _images(
     source: str, bundle: Path, config: Path | None, most: int, every: float
 ) -> tuple[str, Generator[Image, None, None]]:
-    """Where normal frames come from, for people, and at most so many of them. ConfigError, ImageError, SourceError."""
+    """The origin of the normal frames as text, and at most `most` of them. ConfigError, ImageError, SourceError."""
     from ahl_runtime.core.decode import iter_images
     from ahl_runtime.line.sources.collect import collect
     from ahl_runtime.score import recalibrate
@@ -126,15 +126,15 @@ def _images(
     given = None if config else placed(source, 1)
     line = load(config, {"model": {"bundle": bundle}} | ({"source": [given]} if given else {}))
     name = given["name"] if given else source
-    parts = {part.name: part for part in line.sources}
-    if name not in parts:
-        raise ConfigError(f"{config}: no source {name!r}: there is {', '.join(parts) or 'none'}")
+    sources = {settings.name: settings for settings in line.sources}
+    if name not in sources:
+        raise ConfigError(f"{config}: no source {name!r}: there is {', '.join(sources) or 'none'}")
     shown = re.sub(r"//[^/]*@", "//", source)  # without a camera's password
-    return shown, collect(parts[name], most, every, console.say_progress)
+    return shown, collect(sources[name], most, every, console.say_progress)
 
 
 def _preview(proposal: Proposal, where: str) -> list[str]:
-    """The old and the new, one line each, and what either makes of the new frames."""
+    """One line for the old and one for the new thresholds, and the decisions of both on the new frames."""
     old, new = proposal.old, proposal.new
     left = f", {len(proposal.left_out)} unreadable and left out" if proposal.left_out else ""
     return [

@@ -1,4 +1,4 @@
-"""`ahl-runtime check`: does this device give the scores that the workstation gave?"""
+"""`ahl-runtime check`: compare the scores of this device with those of the workstation."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _as_text(report: Report, calibrations: Sequence[OwnCalibration]) -> Iterator
         yield f"{found.engine}: {verdict}: {found.error or _measured(found)}"
     yield f"chosen: {report.why}"
     for own in calibrations:
-        yield f"source {own.source} on {own.artefact}: {own.said}"
+        yield f"source {own.source} on {own.artefact}: {own.text}"
 
 
 def _measured(found: Check) -> str:

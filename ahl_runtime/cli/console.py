@@ -1,4 +1,4 @@
-"""What both command lines share: how a typer app is made and run, and one line for each error."""
+"""Code that both command lines share: make and run a typer app, and print each error as one line."""
 
 from __future__ import annotations
 
@@ -76,10 +76,10 @@ def _usage_message(error: Exception, name: str) -> str | None:
     """What was wrong with the command line, or None for any other error.
 
     The base class of usage errors is click's in some versions of typer and typer's own in others, and typer exports
-    neither by one name: both are known by `format_message`.
+    neither by one name. Both have the method `format_message`.
     """
-    said = getattr(error, "format_message", None)
-    if said is None:
+    message = getattr(error, "format_message", None)
+    if message is None:
         return None
     where = getattr(getattr(error, "ctx", None), "command_path", name)
-    return f"{said().rstrip('.')}; see '{where} --help'"
+    return f"{message().rstrip('.')}; see '{where} --help'"

@@ -1,4 +1,4 @@
-"""`ahl-runtime deploy`: another bundle for a running line."""
+"""`ahl-runtime deploy`: activate another bundle on a running line."""
 
 from __future__ import annotations
 

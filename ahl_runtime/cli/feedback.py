@@ -1,4 +1,4 @@
-"""`ahl-runtime feedback`: decisions marked right or wrong, and the marked images as a folder to train on."""
+"""`ahl-runtime feedback`: mark decisions right or wrong, and export the marked images as a folder for training."""
 
 from __future__ import annotations
 

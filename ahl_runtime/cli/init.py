@@ -1,4 +1,4 @@
-"""`ahl-runtime init`: a settings file for `ahl-runtime serve`."""
+"""`ahl-runtime init`: write a settings file for `ahl-runtime serve`."""
 
 from __future__ import annotations
 

@@ -19,13 +19,13 @@ _COMMANDS = ("check", "score", "calibrate", "feedback", "init", "serve", "status
 
 def main() -> None:
     """Run the command line. Exit code 0, 1 (a check failed) or 2 (an error, in one line on stderr)."""
-    # OpenVINO imports its model converter, with a client of telemetry, unless there is none: nothing here converts.
+    # OpenVINO imports its model converter, which brings a telemetry client. Nothing here converts models: block it.
     sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
     console.run(application(sys.argv[1:2]), _NAME, _expected)
 
 
 def application(asked: Sequence[str] = ()) -> typer.Typer:
-    """The commands, as an app. If one of them is asked for, only its module is imported: a device starts sooner."""
+    """The commands, as an app. If `asked` names one of them, only its module is imported, so that it starts faster."""
     app = console.application("Score images with an .ahl bundle on the device.")
     app.callback(invoke_without_command=True)(_without_command)
     for name in [name for name in _COMMANDS if name in asked] or _COMMANDS:
@@ -38,7 +38,7 @@ def application(asked: Sequence[str] = ()) -> typer.Typer:
 
 
 def _expected(error: Exception) -> bool:
-    from calibration import CalibrationError  # here: it brings numpy, which --help does not need
+    from calibration import CalibrationError  # here, because it imports numpy, which --help does not need
 
     return isinstance(error, RuntimeFault | CalibrationError)
 

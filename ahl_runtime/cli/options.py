@@ -1,4 +1,4 @@
-"""What the device's commands share: options, the opened bundle, a running line's answers. Light: no numpy."""
+"""Code that the device's commands share: options, opening a bundle, asking a running line. It does not import numpy."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ URL = "http://127.0.0.1:8080"
 
 
 def open_trusted(path: Path, key: Path | None) -> Bundle:
-    """The bundle; where a public key's file is given, only if its owner signed it. BundleError, SigningError."""
+    """Open a bundle. `key`: the file of a public key, whose owner must have signed it. BundleError, SigningError."""
     from ahl_runtime.bundle.bundle import open_bundle
     from ahl_runtime.bundle.signature import load_public
 
@@ -85,7 +85,7 @@ def ask_line(url: str, path: str, token_file: Path | None, body: dict[str, Any] 
 
 
 def _reason(error: Any) -> Any:
-    """Why the server refused: the `error` in the JSON of an HTTPError, else its own reason."""
+    """Why the server refused: the `error` in the JSON body of an HTTPError, else the reason in its status line."""
     try:
         return json.load(error)["error"]
     except (ValueError, KeyError, TypeError):

@@ -65,7 +65,7 @@ def score(
         results = batch.score_files(scorer, asked, "" if source_name == DEFAULT else source_name)
         if fdr is not None:
             results = batch.decide_together(scorer, results, fdr, maps=maps is not None)
-        failed = sum(not _tell(result, targets, scorer, kept, fdr) for result in results)
+        failed = sum(not _report(result, targets, scorer, kept, fdr) for result in results)
     if failed:
         console.fail(f"{failed} of {len(asked)} images could not be scored: see their lines")
 
@@ -81,7 +81,9 @@ def _opened(path: Path | None) -> Iterator[Store | None]:
         yield store
 
 
-def _tell(result: Result, targets: Mapping[Path, Path], scorer: Scorer, store: Store | None, fdr: float | None) -> bool:
+def _report(
+    result: Result, targets: Mapping[Path, Path], scorer: Scorer, store: Store | None, fdr: float | None
+) -> bool:
     """Store, print and draw a result; False if the image could not be scored."""
     from ahl_runtime.score import batch
 
@@ -110,9 +112,9 @@ def _tell(result: Result, targets: Mapping[Path, Path], scorer: Scorer, store: S
 
 
 def _map_targets(folder: Path, paths: Sequence[Path]) -> dict[Path, Path]:
-    """Where the heat map of each image goes: `folder` mirrors the folders of the images. OutputError, ImageError.
+    """The file for the heat map of each image: `folder` mirrors the folders of the images. OutputError, ImageError.
 
-    No target is one of the images.
+    OutputError also if a heat map would overwrite one of the images.
     """
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder}: not a folder: choose another for the maps")
@@ -120,7 +122,7 @@ def _map_targets(folder: Path, paths: Sequence[Path]) -> dict[Path, Path]:
     try:
         root = os.path.commonpath([path.parent for path in given.values()])
     except ValueError as error:
-        raise ImageError(f"the images lie on several drives ({error}): score them apart") from error
+        raise ImageError(f"the images are on several drives ({error}): score each drive separately") from error
     targets = {
         path: folder / whole.relative_to(root).with_name(whole.name if whole.suffix == ".png" else f"{whole.name}.png")
         for path, whole in given.items()

@@ -1,4 +1,4 @@
-"""`ahl-runtime serve`: a line that runs until it is told to stop."""
+"""`ahl-runtime serve`: run a line until it is stopped."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def serve(
         ),
     ] = None,
 ) -> None:
-    """Score frames from cameras, folders and HTTP until told to stop.
+    """Score frames from cameras, folders and HTTP until the service is stopped.
 
     The operator's page is at /. Options here replace those of the settings file.
     """
@@ -64,11 +64,11 @@ def serve(
 
 
 def _settings(given: dict[str, dict[str, Any]], sources: list[str]) -> dict[str, Any]:
-    """The settings that options gave, as line.toml has them. ConfigError."""
+    """The settings that were given as options, in the structure of line.toml. ConfigError."""
     settings: dict[str, Any] = {}
-    for part, values in given.items():
+    for section, values in given.items():
         if found := {key: value for key, value in values.items() if value is not None}:
-            settings[part] = found
+            settings[section] = found
     if sources:
         settings["source"] = [placed(text, i + 1) for i, text in enumerate(sources)]
     return settings

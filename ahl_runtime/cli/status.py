@@ -1,4 +1,4 @@
-"""`ahl-runtime status`: how a running line is doing."""
+"""`ahl-runtime status`: print the state of a running line."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From pixels to a decision, without a line: one frame, a batch of files, a self-check, a picture."""
+"""Score frames without a running line: one frame, a batch of files, a self-check, a picture."""

@@ -1,4 +1,4 @@
-"""Image files scored one after another, each a result; decided as they come, or all together."""
+"""Score image files one after another. Decide on each file alone, or on all files together."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NO_MAP: NDArray[np.float32] = np.zeros((0, 0), np.float32)
 
 @dataclass(frozen=True, eq=False)
 class ScoredFile:
-    """A file and its decision. `ms`: of scoring alone. `image`: its pixels, None where they were let go of."""
+    """A file and its decision. `ms`: time of scoring alone. `image`: the pixels, or None if they were not kept."""
 
     path: Path
     decision: Decision
@@ -32,13 +32,13 @@ class ScoredFile:
     image: NDArray[np.uint8] | None
 
     def pixels(self) -> NDArray[np.uint8]:
-        """The image, decoded again where it was let go of. ImageError."""
+        """The image, decoded again if it was not kept. ImageError."""
         return decode(self.path) if self.image is None else self.image
 
 
 @dataclass(frozen=True)
 class FailedFile:
-    """A file that could not be scored, and why."""
+    """A file that could not be scored. `error`: the reason."""
 
     path: Path
     error: str
@@ -48,10 +48,10 @@ Result = ScoredFile | FailedFile
 
 
 def find_files(given: Iterable[Path]) -> list[Path | FailedFile]:
-    """The image files behind paths, in order; folders as all images in them (`iter_images`).
+    """The image files in these paths, in order. A folder gives all its images (`iter_images`).
 
-    A path that is not there and a folder without images are failed files among the others. ImageError if there is no
-    file at all.
+    A path that does not exist, and a folder without images, give a FailedFile in their place. ImageError if no image
+    file is found.
     """
     found: list[Path | FailedFile] = []
     for path in given:
@@ -65,7 +65,7 @@ def find_files(given: Iterable[Path]) -> list[Path | FailedFile]:
 
 
 def score_files(scorer: Scorer, files: Iterable[Path | FailedFile], source: str = "") -> Iterator[Result]:
-    """Score files in order; failed ones stay as they are. `source`: by default each file's folder."""
+    """Score files in order. A FailedFile is passed on unchanged. `source`: by default the folder of each file."""
     for path in files:
         if isinstance(path, FailedFile):
             yield path
@@ -80,12 +80,12 @@ def score_files(scorer: Scorer, files: Iterable[Path | FailedFile], source: str 
 
 
 def decide_together(scorer: Scorer, results: Iterable[Result], q: float, *, maps: bool) -> Iterator[Result]:
-    """The same results once all are there, decided with false-discovery rate q (`DecisionRule.for_batch`).
+    """Decide on all results together, with false-discovery rate q (`DecisionRule.for_batch`).
 
-    Neither pixels nor maps are held meanwhile: where `maps` are wanted later, they wait in a temporary file.
-    ScoresError, SettingsError; OutputError if there is no place for the temporary file.
+    Memory holds neither pixels nor maps. If `maps` is true, a temporary file keeps the maps until all files are
+    scored. ScoresError, SettingsError. OutputError if the temporary file cannot be made.
     """
-    scorer.rule.for_batch([], q)  # what is wrong with q is said before minutes of work
+    scorer.rule.for_batch([], q)  # raises an error for a wrong q before minutes of work
     with _temporary() if maps else nullcontext() as waiting:
         kept: list[Result] = []
         for result in results:
@@ -100,7 +100,7 @@ def decide_together(scorer: Scorer, results: Iterable[Result], q: float, *, maps
             waiting.seek(0)
         for result in kept:
             if isinstance(result, ScoredFile):
-                decision = rule.again(result.decision)
+                decision = rule.decide_again(result.decision)
                 if waiting is not None:
                     decision = replace(decision, anomaly_map=np.load(waiting, allow_pickle=False))
                 yield replace(result, decision=decision)
@@ -116,6 +116,6 @@ def _temporary() -> IO[bytes]:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, in hex; OSError."""
+    """SHA-256 of a file, in hex. OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""From a score to a verdict: thresholds, of the bundle or the device's own, and the calibration's p-value."""
+"""From a score to a verdict: the thresholds of the bundle or of this device, and the p-value of the calibration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from calibration import Calibration, ScoresError, benjamini_hochberg
 
 @dataclass(frozen=True, eq=False)
 class DecisionRule:
-    """What decides: thresholds, their promise, the calibration behind them and its name, the bundle's digest."""
+    """The thresholds, their promise, their calibration and its name (`name`), and the digest of the bundle."""
 
     threshold: float
     unsure_threshold: float
@@ -27,23 +27,24 @@ class DecisionRule:
 
     @classmethod
     def of(cls, bundle: Bundle, artefact: Artefact, side: SideFile | None = None) -> Self:
-        """The rule that a bundle carries for one of its artefacts, or `side`'s. BundleError if it is damaged."""
+        """The rule of `side` if it is given, else the bundle's rule for the artefact. BundleError if it is damaged."""
         if side is not None:
-            return cls.beside(side, bundle.digest)
+            return cls.of_device(side, bundle.digest)
         rule = artefact.decision
         return cls(rule.threshold, rule.unsure_threshold, rule.promise, bundle.calibration(artefact), bundle.digest)
 
     @classmethod
-    def beside(cls, side: SideFile, digest: str) -> Self:
-        """The rule that the device calibrated itself, for the bundle of this digest."""
+    def of_device(cls, side: SideFile, digest: str) -> Self:
+        """The rule of a calibration that was made on this device, for the bundle of this digest."""
         own = side.calibration
         return cls(own.threshold, own.unsure_threshold, own.promise.sentence, own, digest, side.name)
 
     def for_batch(self, scores: Sequence[float], q: float) -> Self:
-        """The rule that rejects what Benjamini-Hochberg rejects of this batch: a share q of it normal, on average.
+        """The rule that rejects what Benjamini-Hochberg rejects in this batch.
 
-        The threshold lies at the calibration score under the largest p-value that is rejected, or at +inf.
-        SettingsError for a q outside (0, 1); ScoresError if the calibration has too few normals to reject anything.
+        On average, at most the share q of the rejected frames is normal. The threshold is the largest calibration score
+        below the lowest rejected score, or +inf if nothing is rejected. SettingsError for a q outside (0, 1).
+        ScoresError if the calibration has too few normals to reject anything.
         """
         n = self.calibration.n
         p_values = self.calibration.p_values(list(scores))
@@ -55,7 +56,7 @@ class DecisionRule:
             )
         threshold = math.inf
         if rejected.size:
-            as_high = round(float(rejected.max()) * (n + 1)) - 1  # calibration scores at or above the least of them
+            as_high = round(float(rejected.max()) * (n + 1)) - 1  # calibration scores >= the lowest rejected score
             threshold = float(self.calibration.scores[n - 1 - as_high])
         promise = (
             f"of the rejected frames at most {100 * q:g}% are normal, on average: Benjamini-Hochberg over a batch of "
@@ -81,12 +82,12 @@ class DecisionRule:
             calibration=self.name,
         )
 
-    def again(self, decision: Decision) -> Decision:
-        """A decision taken before, by this rule."""
+    def decide_again(self, decision: Decision) -> Decision:
+        """An earlier decision, made again by this rule."""
         return replace(decision, verdict=self.verdict(decision.score), threshold=self.threshold, promise=self.promise)
 
     def verdict(self, score: float) -> Verdict:
-        """The word alone."""
+        """The verdict on a score, without the rest of the decision."""
         if score > self.threshold:
             return "reject"
         return "unsure" if score > self.unsure_threshold else "pass"

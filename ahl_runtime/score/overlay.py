@@ -16,28 +16,28 @@ from ahl_runtime.core.types import Decision, Verdict
 
 RGB = tuple[int, int, int]
 
-# Verdict colours that stay apart for colour-blind eyes and in grey: (band, writing on it).
+# Verdict colours (band, text on it) that colour-blind people can tell apart, also in a grey print.
 COLOURS: dict[Verdict, tuple[RGB, RGB]] = {
     "pass": ((0, 98, 78), (255, 255, 255)),
     "unsure": ((245, 190, 40), (0, 0, 0)),
     "reject": ((186, 28, 28), (255, 255, 255)),
 }
 
-# Violet to red to yellow, ever lighter, so that it also reads in grey.
+# Violet to red to yellow. Each step is lighter, so that the map is also clear in grey.
 _ANCHORS = np.array([(40, 8, 80), (110, 24, 110), (176, 44, 84), (226, 88, 44), (250, 158, 30), (252, 246, 160)])
 _POSITIONS = np.linspace(0, 1, len(_ANCHORS))
 LUT: NDArray[np.uint8] = np.stack(
     [np.interp(np.linspace(0, 1, 256), _POSITIONS, _ANCHORS[:, c]) for c in range(3)], axis=1
 ).astype(np.uint8)
 
-_CLEAR, _FULL = 0.4, 0.65  # heat at which colour begins to cover the frame, and at which it covers most
-_OPAQUE = 0.7  # what it covers then: the frame still shows through
+_CLEAR, _FULL = 0.4, 0.65  # heat at which the colour starts to cover the frame, and at which it covers it most
+_OPAQUE = 0.7  # the largest opacity: the frame stays visible
 
 
 def heat(
     anomaly_map: NDArray[np.float32], map_range: tuple[float, float], height: int, width: int
 ) -> NDArray[np.float32]:
-    """The map, bilinear at [height, width], as heat in [0, 1]: 0 at `map_range`'s low end, 1 at its high end."""
+    """The map as heat, float32 [height, width], bilinear: 0 at the low end of `map_range`, 1 at its high end."""
     low, high = map_range
     grown = Image.fromarray(np.ascontiguousarray(anomaly_map, np.float32)).resize(
         (width, height), Image.Resampling.BILINEAR
@@ -49,9 +49,9 @@ def heat(
 def overlay(
     image: NDArray[np.uint8], anomaly_map: NDArray[np.float32], map_range: tuple[float, float]
 ) -> NDArray[np.uint8]:
-    """The frame, uint8 [H, W, 3], with its map, float32 [h, w], laid over it.
+    """Draw the map, float32 [h, w], over the frame, uint8 [H, W, 3].
 
-    Untouched where the map is in the lower two fifths of `map_range`, where normal frames lie.
+    The frame is unchanged where the map is in the lower two fifths of `map_range`, the values of normal frames.
     """
     hot = heat(anomaly_map, map_range, *image.shape[:2])
     opacity = np.clip((hot - _CLEAR) / (_FULL - _CLEAR), 0, 1)[:, :, np.newaxis] * np.float32(_OPAQUE)
@@ -61,7 +61,7 @@ def overlay(
 
 
 def picture(image: NDArray[np.uint8], decision: Decision, map_range: tuple[float, float]) -> Image.Image:
-    """`overlay` in a border of the verdict's colour, under a band with its shape, score and threshold.
+    """`overlay` in a border of the verdict's colour. A band above it shows the verdict's shape, score and threshold.
 
     A ring is a pass, a triangle is unsure, a cross is a reject. The border lies outside the frame.
     """
@@ -79,7 +79,7 @@ def picture(image: NDArray[np.uint8], decision: Decision, map_range: tuple[float
 
 
 def write_picture(path: Path, image: NDArray[np.uint8], decision: Decision, map_range: tuple[float, float]) -> None:
-    """Write `picture` as PNG, whole or not at all; OutputError."""
+    """Write `picture` as PNG, whole or not at all. OutputError."""
     out = io.BytesIO()
     picture(image, decision, map_range).save(out, "PNG", compress_level=1)
     try:

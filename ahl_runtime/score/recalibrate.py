@@ -1,4 +1,4 @@
-"""A new calibration from the line's own normals, and what it would change. Nothing is written here."""
+"""Propose a new calibration from the line's own normal frames, and show what it would change. Writes no files."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from ahl_runtime.score.scoring import Scorer
 from calibration import Calibration, FrameStatistics, ScoresError
 from calibration.frames import FEWEST
 
-Image = NDArray[np.uint8] | ImageError  # uint8 [H, W, 3], or why there are no pixels
+Image = NDArray[np.uint8] | ImageError  # uint8 [H, W, 3], or the reason why there are no pixels
 
 
 @dataclass(frozen=True, eq=False)
 class Proposal:
-    """`old`: the rule in force. `new`: the calibration that the frames give. `left_out`: unreadable images.
+    """`old`: the active rule. `new`: the calibration that the new frames give. `left_out`: unreadable images.
 
-    `by_old`, `by_new`: what each makes of the new frames, counted by verdict; the new one was fitted to just these.
+    `by_old`, `by_new`: the number of new frames for each verdict of the old and the new rule. The new rule was fitted
+    to these same frames.
     """
 
     old: DecisionRule
@@ -36,14 +37,14 @@ class Proposal:
 
 
 def evenly(paths: Sequence[Path], count: int) -> list[Path]:
-    """`count` of the paths, spread evenly over them, so that a whole shift calibrates and not its first minutes."""
+    """`count` of the paths at even intervals, so that the frames cover a whole shift and not only its first minutes."""
     if len(paths) <= count:
         return list(paths)
     return [paths[i * len(paths) // count] for i in range(count)]
 
 
 def decoded(paths: Iterable[Path]) -> Generator[Image, None, None]:
-    """Image files, one after another."""
+    """Decode image files one after another. An ImageError takes the place of a file that cannot be decoded."""
     for path in paths:
         try:
             yield decode(path)
@@ -59,10 +60,10 @@ def propose(
     confidence: float | None = None,
     tail: bool = False,
 ) -> Proposal:
-    """Fit to the scores of these normal images; alpha and confidence are kept unless given.
+    """Score these normal images and fit to their scores. By default alpha and confidence do not change.
 
-    ScoresError for fewer than 2 images that can be read, or too few for the promise; SettingsError; EngineError,
-    also for a score that is NaN or infinite.
+    ScoresError for fewer than 2 readable images, or too few for the promise. SettingsError. EngineError, also for a
+    score that is NaN or infinite.
     """
     scores: list[float] = []
     statistics: list[FrameStatistics | None] = []
@@ -86,7 +87,7 @@ def fit(
     confidence: float | None = None,
     tail: bool = False,
 ) -> Proposal:
-    """The same from normal frames that were scored already, each with its statistics where it has some."""
+    """`propose` from the scores of normal frames. `statistics`: those of each frame, None for a frame without any."""
     new = calibration.fit(
         list(scores),
         old.calibration.alpha if alpha is None else alpha,

@@ -1,4 +1,4 @@
-"""Scoring: images in, decisions out. The device's front door is `load`."""
+"""Scoring: images in, decisions out. Start with `load`."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from ahl_runtime.core.files import as_path
 from ahl_runtime.core.types import Decision, Frame, stacked
 from ahl_runtime.score.decision import DecisionRule
 
-# A file's path, its bytes, pixels uint8 [H, W, 3] RGB, or a Frame, which says where they come from.
+# A file's path, a file's bytes, pixels uint8 [H, W, 3] RGB, or a Frame (pixels and their origin).
 Image = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Frame
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Scored(Decision):
-    """A decision, and the image that it is about: uint8 [H, W, 3]. `map_range`: map values of normal frames."""
+    """A decision with its image, uint8 [H, W, 3]. `map_range`: the lowest and the highest map value of the heat map."""
 
     image: NDArray[np.uint8]
     map_range: tuple[float, float]
 
     def overlay(self) -> NDArray[np.uint8]:
-        """The image with its heat map laid over it, uint8 [H, W, 3]."""
-        from ahl_runtime.score import overlay  # here: drawing is not needed to decide
+        """The image with its heat map drawn over it, uint8 [H, W, 3]."""
+        from ahl_runtime.score import overlay  # here, because only drawing needs it
 
         return overlay.overlay(self.image, self.anomaly_map, self.map_range)
 
@@ -46,11 +46,11 @@ class Scored(Decision):
 
 
 class Scorer:
-    """A bundle, loaded into an engine. `engine`: its name; None for the first that the device has.
+    """A bundle, loaded into an engine. `engine`: its name, None for the preferred engine of this device.
 
-    `threads`: None for every core that this process may use. `source`: decide by what the device calibrated for this
-    source (`bundle.device_calibration`), if it did; None for the bundle's own thresholds. BundleError, EngineError,
-    SideFileError. The bundle's bytes are not kept: let go of the bundle to free them.
+    `threads`: None for every core that this process may use. `source`: use the calibration that this device made for
+    this source, if there is one (`bundle.device_calibration`). None: use the bundle's thresholds. BundleError,
+    EngineError, SideFileError. The scorer does not keep the bundle: delete your reference to it to free its memory.
     """
 
     def __init__(
@@ -69,9 +69,9 @@ class Scorer:
         return self.score_batch([image])[0]
 
     def score_batch(self, images: Sequence[Image], *, at_once: int = 8) -> list[Scored]:
-        """Decide on images, in order. Those of one size that follow each other are scored `at_once`, at most.
+        """Decide on images, in order. Images of one size in a row are scored together, at most `at_once` in one call.
 
-        ImageError, before anything is scored; EngineError.
+        ImageError, before the first image is scored. EngineError.
         """
         if at_once < 1:
             raise EngineError(f"at_once is {at_once}: expected 1 or more")
@@ -83,7 +83,7 @@ class Scorer:
         ]
 
     def decide(self, frame: Frame) -> Decision:
-        """The decision alone, which does not hold the frame's pixels. EngineError."""
+        """The decision alone, without the frame's pixels. EngineError."""
         return self._decide([frame])[0]
 
     def _decide(self, frames: Sequence[Frame]) -> list[Decision]:
@@ -102,11 +102,11 @@ def load(
     source: str | None = DEFAULT,
     trust: str | os.PathLike[str] | None = None,
 ) -> Scorer:
-    """Open a bundle file, check it, and load it into an engine; all that fails is a RuntimeFault.
+    """Open a bundle file, check it, and load it into an engine. Every error is a RuntimeFault.
 
-    `trust`: a public key's file; bundles that its owner did not sign are refused. The others as for `Scorer`; as on the
-    command line, what the device calibrated itself decides unless `source` is None. BundleError, EngineError,
-    SideFileError, SigningError.
+    `trust`: the file of a public key. A bundle that its owner did not sign is refused. The other arguments are those of
+    `Scorer`. As on the command line, calibrations that were made on this device are used, unless `source` is None.
+    BundleError, EngineError, SideFileError, SigningError.
     """
     key = load_public(as_path(trust, "trust", SigningError)) if trust is not None else None
     return Scorer(open_bundle(bundle, trust=key), engine, threads=threads, source=source)

@@ -1,4 +1,4 @@
-"""The self-check: does this device give the scores that the bundle's maker saw, and which engine would it choose?"""
+"""The self-check: compare this device's scores with those at export, and name the engine that scoring uses."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from ahl_runtime.engines import Candidate
 
 @dataclass(frozen=True)
 class Check:
-    """One engine's result.
+    """The result of one engine.
 
-    `passed`: None where it cannot run here, `error` then says why. `largest`: the largest score difference, relative
-    where the expected score is above 1, of which `tolerance` is allowed. `ms`: the median time of a frame.
+    `passed`: None if the engine cannot run here; then `error` says why. `largest`: the largest score difference,
+    relative if the expected score is above 1. `tolerance`: the largest that is allowed. `ms`: the median time of a
+    frame.
     """
 
     engine: str
@@ -35,9 +36,9 @@ class Check:
 
 @dataclass(frozen=True)
 class Report:
-    """Every engine that the bundle has an artefact for, the preferred first, those that cannot run here last.
+    """Every engine for which the bundle has an artefact, in order of preference. Those that cannot run here come last.
 
-    `chosen`: what scoring would take.
+    `chosen`: the engine that scoring uses, or None.
     """
 
     checks: list[Check]
@@ -45,17 +46,17 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """At least one engine runs here, and no one that runs is off."""
+        """Can at least one engine run here, and does every engine that runs pass?"""
         return self.chosen is not None and all(c.passed is not False for c in self.checks)
 
     @property
     def why(self) -> str:
-        """Why the chosen engine, in one sentence."""
+        """The reason for the choice of the engine, in one sentence."""
         ran = [c for c in self.checks if c.ms is not None]
         if self.chosen is None:
             return "no engine can run here"
         fastest = min(ran, key=lambda c: c.ms or 0.0, default=None)
-        reason = "the first that can run here: GPU engines come first, CPU engines by their speed where it was exported"
+        reason = "the first that can run here: GPU engines come first, then CPU engines by their speed at export"
         if fastest and fastest.engine != self.chosen:
             reason += f"; {fastest.engine} is faster here: choose it with --engine {fastest.engine}"
         return f"{self.chosen}: {reason}"
@@ -63,7 +64,7 @@ class Report:
 
 @dataclass(frozen=True)
 class OwnCalibration:
-    """What the device calibrated for a source and an artefact. `error`: why it cannot be used, else None."""
+    """A calibration made on this device, for a source and an artefact. `error`: why it cannot be used, else None."""
 
     source: str
     artefact: str
@@ -74,15 +75,15 @@ class OwnCalibration:
     error: str | None = None
 
     @property
-    def said(self) -> str:
-        """In words."""
+    def text(self) -> str:
+        """The calibration in one line."""
         if self.error:
             return f"fail: {self.error}"
         return f"calibration {self.name} of {self.created}, {self.normals} normals, threshold {self.threshold}"
 
 
 def calibrations(bundle: Bundle) -> list[OwnCalibration]:
-    """The device's own calibrations that are in force for this bundle."""
+    """The active calibrations that were made on this device for this bundle."""
     return [_own(artefact, source, found) for artefact, source, found in SideFiles(bundle).listed()]
 
 
@@ -97,11 +98,11 @@ def _own(artefact: str, source: str, found: SideFile | SideFileError) -> OwnCali
 def check(bundle: Bundle, *, threads: int | None = None) -> Report:
     """Score the bundle's reference frames with every engine that this device has.
 
-    An engine passes when each score is within its artefact's tolerance of the one in the manifest; one that raises
-    fails, with its reason. BundleError if the bundle carries no reference frames.
+    An engine passes if the difference of each score from the manifest is within the tolerance of its artefact. An
+    engine that raises an error fails, with the reason. BundleError if an artefact has no reference frames.
     """
     if not all(a.reference for a in bundle.manifest.artefacts):
-        raise BundleError(f"{bundle.path}: it carries no reference frames to check with: export it again with some")
+        raise BundleError(f"{bundle.path}: it has no reference frames to check with: export it again with some")
     found = sorted(engines.candidates(bundle), key=lambda c: c.missing is not None)
     chosen = next((c.engine for c in found if c.missing is None), None)
     return Report([_check(bundle, c, threads) for c in found], chosen)
@@ -117,7 +118,7 @@ def _check(bundle: Bundle, candidate: Candidate, threads: int | None) -> Check:
     try:
         engine = engines.load(bundle, name, threads)
         for _, image, expected in bundle.reference(artefact):
-            engine.infer(image[np.newaxis])  # the first time at a size, engines prepare themselves
+            engine.infer(image[np.newaxis])  # warm up: engines prepare themselves at the first frame of a new size
             start = time.perf_counter()
             outputs = engine.infer(image[np.newaxis])
             times.append(1000 * (time.perf_counter() - start))

@@ -1,1 +1,1 @@
-"""What scoring costs on this device, and the session options that make it cost least."""
+"""Measure the time and memory of scoring on this device, and find the fastest session options."""

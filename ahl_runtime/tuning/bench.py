@@ -1,4 +1,4 @@
-"""The bench: what scoring costs on this device, by engine, each in a process of its own."""
+"""Measure the time and memory of scoring on this device. Each engine runs in its own process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PACKAGES = ("ahl", "numpy", "onnxruntime", "openvino", "pillow", "tensorrt", "te
 
 @dataclass(frozen=True)
 class Asked:
-    """`engine`: one, or None for all that can run here. `seconds`: for each measurement. `threads`: None for all."""
+    """`engine`: one, or None for all that can run here. `seconds`: per measurement. `threads`: None for all cores."""
 
     engine: str | None = None
     seconds: float = 5.0
@@ -40,10 +40,10 @@ class Asked:
 
 
 def bench(bundle: Bundle, asked: Asked, report: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
-    """Measure each engine; JSON-able, see docs/how-to/speed.md for its fields. BenchError, EngineError.
+    """Measure each engine. Returns JSON-able figures; docs/how-to/speed.md lists the fields. BenchError, EngineError.
 
-    Engines take turns within each measurement. Times are of one stream of decoded frames, the bundle's first reference
-    frame, from pixels to the decision with its map.
+    The engines take turns within each measurement. Each time is that of one decoded frame, from pixels to the decision
+    with its map. The frame is the reference frame with the lowest score (`bench_worker.frame`).
     """
     names = [asked.engine] if asked.engine else engines.available(bundle)
     artefacts = {name: engines.artefact(bundle, name) for name in names}
@@ -86,7 +86,7 @@ def bench(bundle: Bundle, asked: Asked, report: Callable[[str], None] = lambda l
 
 
 def circumstances(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
-    """When and where: the time, the machine, the versions of these packages, the command."""
+    """The conditions of a measurement: time, machine, versions of these packages, command."""
     found = {}
     for package in packages:
         try:
@@ -102,7 +102,7 @@ def circumstances(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
 
 
 def cold_starts(bundle: Bundle, names: Sequence[str], threads: int | None = None) -> list[Spread]:
-    """Seconds from starting `ahl-runtime score` to its first decision, of engines in turn. BenchError."""
+    """Seconds from the start of `ahl-runtime score` to its first decision. The engines take turns. BenchError."""
     taken: list[list[float]] = [[] for _ in names]
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "frame.png"
@@ -120,14 +120,14 @@ def _start(bundle: Path, engine: str, picture: Path, threads: int | None) -> flo
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         line = process.stdout.readline() if process.stdout else b""
         taken = time.perf_counter() - begun
-        _, said = process.communicate()
+        _, stderr = process.communicate()
     if b'"decision"' not in line:
-        raise BenchError(f"{engine}: no decision at the start ({(said or line).decode(errors='replace').strip()})")
+        raise BenchError(f"{engine}: no first decision ({(stderr or line).decode(errors='replace').strip()})")
     return taken
 
 
 def as_text(found: dict[str, Any]) -> list[str]:
-    """For people: a line of circumstances, and a table."""
+    """The figures as text: one line on the conditions, and a table."""
     columns: dict[str, Callable[[dict[str, Any]], str]] = {
         "engine": lambda r: str(r["engine"]),
         "p50 ms (IQR)": lambda r: f"{r['score_ms_p50']:.1f} ({r['score_ms_iqr'][0]:.1f} to {r['score_ms_iqr'][1]:.1f})",

@@ -1,4 +1,4 @@
-"""One engine in a process of its own, measured when asked: `ahl-runtime bench` starts it."""
+"""The process that `ahl-runtime bench` starts for each engine. It measures the engine on request."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from calibration import CalibrationError
 
 
 def frame(bundle: Bundle, engine: str) -> bytes:
-    """The file of the reference frame that scores lowest, as most frames of a line do. BenchError if there is none."""
+    """The file of the reference frame with the lowest score, as most frames of a line score low. BenchError if none."""
     found = engines.artefact(bundle, engine).reference
     if not found:
-        raise BenchError(f"{bundle.path}: it carries no reference frames to measure with: export it again with some")
+        raise BenchError(f"{bundle.path}: it has no reference frames to measure with: export it again with some")
     return bundle.read(min(found, key=lambda reference: reference.score).file)
 
 
 def main(path: Path, digest: str, engine: str, threads: int | None) -> None:
-    """Serve the bench: `digest` is the bundle that it checked."""
+    """Answer the requests of the bench. `digest`: of the bundle that the bench checked."""
 
     def opened() -> Bundle:
         bundle = open_bundle(path)
         if bundle.digest != digest:
-            raise BenchError(f"{path}: it was replaced while it was measured: start again")
+            raise BenchError(f"{path}: the file was replaced during the measurement: start again")
         return bundle
 
     def make(own: int | None) -> Callable[[], object]:
-        bundle = opened()  # let go of with its bytes, as a service does
+        bundle = opened()  # freed with its bytes after loading, as in the service
         scorer, pixels = Scorer(bundle, engine, threads=own or threads), decode(frame(bundle, engine))
         return lambda: scorer.score(pixels)
 
     def stages(seconds: float) -> dict[str, list[float]]:
-        """Milliseconds of decoding the file, of the session and of what follows, frame by frame."""
+        """Milliseconds of each frame for decoding the file, for the session, and for what follows."""
         bundle = opened()
         scorer, file = Scorer(bundle, engine, threads=threads), frame(bundle, engine)
         taken: dict[str, list[float]] = {"decode": [], "session": [], "postprocess": []}

@@ -1,6 +1,7 @@
-"""Measuring: something that scores, in a process of its own, asked in turn with others, so that all see one machine.
+"""Measure scoring functions, each in its own process. They take turns, so that all run under the same conditions.
 
-`serve` is the process's side, `Worker` the asking one. They speak lines of JSON over stdin and stdout.
+`serve` runs in the measured process and `Worker` in the measuring one. They exchange lines of JSON over stdin and
+stdout.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ import numpy as np
 
 from ahl_runtime.core.errors import BenchError
 
-# Of a number of threads, None for every core: something that scores one frame and can be called from any thread.
+# For a number of threads (None for every core), make a function that scores one frame and runs in any thread.
 Make = Callable[[int | None], Callable[[], object]]
 Command = Callable[..., Any]
 ONE = "1 session of 1 thread"
-_WARM = 3  # frames before each measurement: what ran meanwhile has emptied the caches
+_WARM = 3  # frames before each measurement, to fill the caches that other processes emptied
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,13 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Self:
-        """Of at least one value."""
+        """The median and the quartiles of at least one value."""
         low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
         return cls(float(median), float(low), float(high))
 
 
 def milliseconds(score: Callable[[], object], seconds: float) -> list[float]:
-    """What each of the frames takes that fit into so many seconds, three at least."""
+    """Score for `seconds`, at least 3 frames. Returns the time of each frame in milliseconds."""
     for _ in range(_WARM):
         score()
     taken: list[float] = []
@@ -59,7 +60,7 @@ def milliseconds(score: Callable[[], object], seconds: float) -> list[float]:
 
 
 def throughput(sessions: Sequence[Callable[[], object]], seconds: float) -> float:
-    """Frames per second of sessions that score side by side, a thread each."""
+    """Frames per second of sessions that score in parallel, each in its own thread."""
     for session in sessions:
         session()
     start = time.perf_counter()
@@ -77,7 +78,7 @@ def throughput(sessions: Sequence[Callable[[], object]], seconds: float) -> floa
 
 
 def memory(process: int | None = None) -> dict[str, float | None]:
-    """Resident memory of a process, of this one by default, now and at its most, MB; None where it is not Linux."""
+    """Resident memory of a process (default: this one), now and at its peak, in MB. None if the system is not Linux."""
     found: dict[str, float | None] = {"rss_mb": None, "rss_peak_mb": None}
     try:
         lines = Path(f"/proc/{process or 'self'}/status").read_text().splitlines()
@@ -90,11 +91,11 @@ def memory(process: int | None = None) -> dict[str, float | None]:
 
 
 def serve(make: Make, expected: type[Exception] | tuple[type[Exception], ...], **more: Command) -> None:
-    """Answer a Worker until it closes stdin. `more`: commands of the caller's own, by name.
+    """Answer the commands of a Worker until it closes stdin. `more`: further commands, by name.
 
-    An `expected` error is handed to the Worker; any other ends this process with its traceback.
+    An `expected` error is sent to the Worker. Any other error ends this process with its traceback.
     """
-    # Libraries may write on stdout: what is left of it goes to stderr.
+    # Libraries may write on stdout, so send stdout to stderr and keep the original for answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     session = lru_cache(None)(lambda number, threads: make(threads))
@@ -117,7 +118,7 @@ def serve(make: Make, expected: type[Exception] | tuple[type[Exception], ...], *
 
 
 class Worker:
-    """A process that runs `serve`: a Python module and its arguments, in the folder `cwd`."""
+    """A process that runs `serve`: the Python module `module` with its arguments, in the folder `cwd`."""
 
     def __init__(self, name: str, module: str, *arguments: object, cwd: Path | None = None) -> None:
         self.name = name
@@ -132,7 +133,7 @@ class Worker:
         )
 
     def ask(self, do: str, **given: Any) -> Any:
-        """The answer to a command. BenchError if it says that it cannot, or ends."""
+        """The answer to the command `do`. BenchError if the process answers with an error, or ends."""
         asked, answers = cast(IO[str], self._process.stdin), cast(IO[str], self._process.stdout)
         try:
             asked.write(json.dumps({"do": do, **given}) + "\n")
@@ -143,8 +144,8 @@ class Worker:
         if not line:
             code = self._process.wait()
             self._stderr.seek(0)
-            said = self._stderr.read().decode(errors="replace").strip().splitlines() or ["nothing was said"]
-            raise BenchError(f"{self.name}: its process ended with code {code} ({said[-1][:300]}): is memory short?")
+            lines = self._stderr.read().decode(errors="replace").strip().splitlines() or ["without a message"]
+            raise BenchError(f"{self.name}: its process ended with code {code} ({lines[-1][:300]}): is memory short?")
         answer = json.loads(line)
         if "error" in answer:
             raise BenchError(f"{self.name}: {answer['error']}")
@@ -156,23 +157,23 @@ class Worker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.kill()  # it holds nothing that would have to be kept
+        self._process.kill()  # the process has nothing to save
         self._process.communicate()
         self._stderr.close()
 
 
 @dataclass
 class Timed:
-    """What `in_turn` found of one contestant, round by round. Times in ms, one list a round."""
+    """The measurements of one worker by `in_turn`. `rounds`: times in ms, one list for each round."""
 
     name: str
     rounds: list[list[float]]
-    saturated: dict[str, list[float]]  # by what was saturated with, frames per second of each round
+    saturated: dict[str, list[float]]  # for each way to saturate the machine: frames per second of each round
     memory: dict[str, float | None]
 
     @property
     def ms(self) -> Spread:
-        """Of a frame."""
+        """Time of a frame in ms."""
         return Spread.of(self.all)
 
     @property
@@ -181,13 +182,13 @@ class Timed:
 
     @property
     def best(self) -> tuple[str, Spread]:
-        """What saturates best, and its frames per second."""
+        """The way to saturate the machine that gives the most frames per second, and that rate."""
         found = {how: Spread.of(values) for how, values in self.saturated.items()}
         how = max(found, key=lambda key: found[key].median)
         return how, found[how]
 
     def figures(self) -> dict[str, Any]:
-        """The figures' names and values, JSON-able."""
+        """The figures by name, JSON-able."""
         how, best = self.best
         return {
             "score_ms_p50": self.ms.median,
@@ -203,7 +204,7 @@ class Timed:
 
 
 def in_turn(workers: Sequence[Worker], seconds: float, rounds: int, cores: int) -> list[Timed]:
-    """Ask all of them in each round: single stream, then saturated, `seconds` of each in all. BenchError."""
+    """Measure all workers in each round: single stream, then saturated, `seconds` in total for each. BenchError."""
     found = [Timed(worker.name, [], {}, {}) for worker in workers]
     ways = {f"{cores} sessions of 1 thread" if cores > 1 else ONE: {"sessions": cores, "threads": 1}}
     if cores > 1:

@@ -1,4 +1,4 @@
-"""Tuning: the session options that score fastest here, tried one after the other, each choice kept for the next."""
+"""Tuning: try session options one after the other on this device, and keep each change that makes scoring faster."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from ahl_runtime.tuning.measure import Spread, milliseconds
 
 ENGINES = ("onnxruntime", "onnxruntime-int8")
 _ROUNDS = 5
-_WORTH = 0.97  # of the time before: below it, a change is more than noise
+_WORTH = 0.97  # keep a change if the time falls below this share of the time before: more than noise
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One engine with one set of options, beside those that it was tried against. `ms`: of a frame."""
+    """The result of one engine with one set of options. `ms`: time of a frame. `kept`: the best of its round."""
 
     engine: str
     options: SessionOptions
@@ -36,14 +36,16 @@ class Trial:
 
 
 def tune(bundle: Bundle, engine: str | None, seconds: float, report: Callable[[Trial], None]) -> Path:
-    """Try, choose, and write the choice beside the bundle. `seconds`: for each set of options. The file's path.
+    """Find the fastest options and write them next to the bundle. Returns the path of the file.
 
-    `engine`: one of ENGINES, None for all of them that can run here. BenchError, EngineError, OutputError.
+    `engine`: one of ENGINES, None for all of them that can run here. `seconds`: for each set of options. BenchError,
+    EngineError, OutputError.
     """
     names = [name for name in engines.available(bundle) if name in ENGINES and engine in (None, name)]
     if not names:
         raise BenchError(
-            f"{bundle.path}: {engine or 'no engine here'} has no session options to tune: {', '.join(ENGINES)} have"
+            f"{bundle.path}: {engine or 'no engine here'} has no session options to tune: "
+            f"choose among {', '.join(ENGINES)}"
         )
     chosen = {name: _best(bundle, name, seconds, report) for name in names}
     created = datetime.now(UTC).replace(microsecond=0)
@@ -72,7 +74,7 @@ def _best(bundle: Bundle, name: str, seconds: float, report: Callable[[Trial], N
 
 
 def _changes(most: int) -> tuple[list[dict[str, Any]], ...]:
-    """What is tried, an option at a time."""
+    """The changes to try, grouped by option. `most`: the number of cores."""
     return (
         [{"optimisation": "extended"}],
         [{"threads": n} for n in sorted({1, max(1, most // 2)})],

@@ -74,7 +74,7 @@ class LoadedBundle:
         rules = {}
         for source in self._sources:
             side = self.side_files.chosen(self.artefact, source)
-            rules[source] = DecisionRule.beside(side, self.digest) if side else self._exported
+            rules[source] = DecisionRule.of_device(side, self.digest) if side else self._exported
         return rules
 
     def _check(self, bundle: Bundle) -> None:
