@@ -1,4 +1,4 @@
-"""Thresholds from normal scores that keep their promise, and an alarm when the line changes. numpy only."""
+"""Thresholds from normal scores with a guaranteed false-reject rate, and a drift alarm. Needs numpy only."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -75,7 +75,7 @@ _NAMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """What the package offers, loaded when it is first asked for; `__version__`, the distribution's."""
+    """Import a public name at first use. `__version__`: the version of the distribution ahl."""
     if name == "__version__":
         from importlib.metadata import version
 

@@ -1,4 +1,4 @@
-"""Checks of scores and settings, done once at the door."""
+"""Checks of scores and settings. Public functions check once, and internal functions do not check again."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from calibration.errors import ScoresError, SettingsError
 
 FloatArray = NDArray[np.float64]
 
-_LEAST = 1e-9  # of a rate
+_LEAST = 1e-9  # the smallest rate
 
 
 def rate(name: str, value: float) -> float:
-    """`value` as a float from `_LEAST` to below 1, or SettingsError."""
+    """`value` as a float from `_LEAST` to below 1. SettingsError."""
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -23,16 +23,16 @@ def rate(name: str, value: float) -> float:
     if not (math.isfinite(number) and 0.0 < number < 1.0):
         raise SettingsError(f"{name} is {number:g}: expected a number above 0 and below 1, such as 0.01")
     if number < _LEAST:
-        raise SettingsError(f"{name} is {number:g}: expected {_LEAST:g} or more; no line has as many frames")
+        raise SettingsError(f"{name} is {number:g}: expected {_LEAST:g} or more; no line has so many frames")
     return number
 
 
 def finite(name: str, values: ArrayLike) -> FloatArray:
-    """`values` as float64 of the same shape, every one finite, or ScoresError."""
+    """`values` as float64 of the same shape. ScoresError, unless all are finite real numbers."""
     try:
         raw = np.asarray(values)
     except ValueError as error:
-        raise ScoresError(f"{name} are ragged ({error}): pass one array of numbers") from None
+        raise ScoresError(f"{name} have rows of different lengths ({error}): pass one array of numbers") from None
     if raw.dtype.kind not in "fiu" and raw.size:
         raise ScoresError(f"{name} have dtype {raw.dtype}: expected real numbers")
     array: FloatArray = raw.astype(np.float64)
@@ -41,13 +41,13 @@ def finite(name: str, values: ArrayLike) -> FloatArray:
         first = tuple(int(i) for i in np.argwhere(bad)[0])
         raise ScoresError(
             f"{name} hold {int(bad.sum())} NaN or infinite values (first at {list(first)}): "
-            "find the frame that gave it; nothing is decided on such a score"
+            "find the frame that gave it; no decision is made on such a score"
         )
     return array
 
 
 def sample(name: str, values: ArrayLike, least: int = 2) -> FloatArray:
-    """`values` as a sorted float64 [n] copy, n >= `least`, every one finite, or ScoresError."""
+    """`values` as a sorted float64 [n] copy, n >= `least`. ScoresError, unless all are finite real numbers."""
     array = finite(name, values)
     if array.ndim != 1:
         raise ScoresError(f"{name} have shape {list(array.shape)}: expected one score per frame, shape [n]")

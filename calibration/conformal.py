@@ -1,4 +1,4 @@
-"""Conformal beyond one held-out set: out-of-fold scores, a threshold per source, false discoveries."""
+"""Conformal methods without a single held-out set: out-of-fold scores, a threshold per source, false discoveries."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def fit_cross(
     tail: bool = False,
     subject: str = "",
 ) -> Calibration:
-    """Thresholds where every normal both trains and calibrates, from K >= 2 folds of scores [n_k].
+    """Thresholds if every normal both trains and calibrates, from K >= 2 folds of scores [n_k].
 
-    `scores_by_fold[k]`: the scores of fold k's normals by what was learned without that fold. The threshold is
-    `fit`'s, from all n scores together; it is meant for the final model, which learned from every fold, and for
-    that model it is an estimate: the promise's kind is "cross" (or "tail", "none"), and its interval and
-    confidence treat the scores as independent. ScoresError, SettingsError.
+    `scores_by_fold[k]`: the scores that the model trained without fold k gives to the normals of fold k. The threshold
+    is that of `fit` for all n scores together. It is meant for the final model, which was trained on every fold. For
+    that model the promise is an estimate: its kind is "cross" (or "tail", "none"), and its interval and confidence
+    treat the scores as independent. ScoresError, SettingsError.
     """
     folds = _folds(scores_by_fold)
     rates = checked_rates(alpha, confidence, unsure_alpha)
@@ -40,10 +40,10 @@ def fit_cross(
 def cross_p_values(scores_by_fold: Sequence[ArrayLike], fold_scores: ArrayLike) -> FloatArray:
     """Cross-conformal p-values (CV+; with one normal per fold, jackknife+), float64 [m].
 
-    `fold_scores`: [m, K], each new frame scored by each of the K fold models. p = (1 + the number of
-    calibration normals whose out-of-fold score is at least what their own fold's model gives the new frame) /
-    (n + 1). P(p <= alpha) <= `cross_bound(alpha, fold sizes)` for a normal frame. ScoresError. Vovk (2015),
-    Cross-conformal predictors; Barber, Candes, Ramdas & Tibshirani (2021), Annals of Statistics 49.
+    `fold_scores`: [m, K], the score of each new frame by each of the K fold models. p = (1 + c) / (n + 1). c is the
+    number of calibration normals whose out-of-fold score is at least the new frame's score by the same fold model.
+    P(p <= alpha) <= `cross_bound(alpha, fold sizes)` for a normal frame. ScoresError. Vovk (2015), Cross-conformal
+    predictors; Barber, Candes, Ramdas & Tibshirani (2021), Annals of Statistics 49.
     """
     folds = _folds(scores_by_fold)
     new = checks.finite("fold scores", fold_scores)
@@ -66,12 +66,12 @@ def _folds(scores_by_fold: Sequence[ArrayLike]) -> list[FloatArray]:
 
 @dataclass(frozen=True, eq=False)
 class Mondrian:
-    """One calibration per source (camera, product): each keeps its own promise (Vovk et al. 2005)."""
+    """One calibration per source (camera, product). Its promise holds for each source alone (Vovk et al. 2005)."""
 
     by_source: Mapping[str, Calibration]
 
     def p_values(self, scores: ArrayLike, sources: Sequence[str]) -> FloatArray:
-        """Conformal p-values, float64 [N], each against its own source's normals. ScoresError."""
+        """Conformal p-values, float64 [N], each from the normals of its own source. ScoresError."""
         s, groups = self._groups(scores, sources)
         out = np.empty(s.shape)
         for source, rows in groups.items():
@@ -79,7 +79,7 @@ class Mondrian:
         return out
 
     def decide(self, scores: ArrayLike, sources: Sequence[str]) -> NDArray[np.str_]:
-        """The words "pass", "unsure", "reject", [N], each by its own source's thresholds. ScoresError."""
+        """The verdicts "pass", "unsure", "reject", [N], each by the thresholds of its own source. ScoresError."""
         s, groups = self._groups(scores, sources)
         out = np.empty(s.shape, dtype="<U6")
         for source, rows in groups.items():
@@ -130,11 +130,11 @@ def _rows(scores: FloatArray, sources: Sequence[str]) -> dict[str, NDArray[np.in
 
 
 def benjamini_hochberg(p_values: ArrayLike, q: float = 0.05) -> NDArray[np.bool_]:
-    """Which frames of a batch to reject so that at most a share q of them is normal, on average; bool [N].
+    """The frames of a batch to reject, so that on average at most the share q of them is normal; bool [N].
 
-    Rejects the k smallest p-values for the largest k with p_(k) <= q * k / N (Benjamini & Hochberg 1995). It
-    holds for conformal p-values against one shared calibration set, which depend on each other positively
-    (Bates, Candes, Lei, Romano & Sesia 2023, Annals of Statistics 51). ScoresError, SettingsError.
+    Rejects the k smallest p-values for the largest k with p_(k) <= q * k / N (Benjamini & Hochberg 1995). This is
+    valid for conformal p-values from one shared calibration set, because their dependence is positive (Bates, Candes,
+    Lei, Romano & Sesia 2023, Annals of Statistics 51). ScoresError, SettingsError.
     """
     q = checks.rate("q", q)
     p = checks.finite("p-values", p_values)

@@ -1,4 +1,4 @@
-"""The drift alarm of one source: says when frames stop looking like the calibration's, and what moved."""
+"""The drift alarm of one source: it reports when frames differ from the calibration normals, and what changed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class DriftReport:
-    """Where the alarm stands after a frame.
+    """The state of the alarm after a frame.
 
-    `alarm`: some statistic has moved since the last reset (it stays on until then). `moved`: what, in the
-    order found, such as "brightness fell". `evidence`: each statistic's capital as a base-10 logarithm; the
-    alarm is at `limit`. `frames`: how many frames were seen since the last reset. `sentence`: one line for an
-    operator.
+    `alarm`: a statistic has changed since the last reset. The alarm stays on until the next reset. `moved`: the
+    changes in the order of detection, such as "brightness fell". `evidence`: the capital of each statistic as a base-10
+    logarithm. The alarm starts when it reaches `limit`. `frames`: the number of frames since the last reset.
+    `sentence`: one line for an operator.
     """
 
     alarm: bool
@@ -37,21 +37,19 @@ class DriftReport:
 
 
 class Drift:
-    """Watches one source; keep one per source, each with its own bound.
+    """The drift alarm for one source. Use one object per source, each with its own bound.
 
-    While frames are exchangeable with the calibration normals, the probability that it ever alarms between
-    two resets is at most `bound`, split evenly over the statistics watched (martingale.py): the score, and,
-    where the calibration holds frame statistics, those of frames.NAMES. Frames that depend on each other in
-    time (a slow cycle of the light, the same part twice) are not exchangeable, and are reported as drift.
+    While frames are exchangeable with the calibration normals, the probability of any alarm between two resets is at
+    most `bound`, split evenly over the statistics (martingale.py). These are the score and, if the calibration holds
+    frame statistics, those of frames.NAMES. Frames that depend on each other in time (a slow cycle of the light, the
+    same part twice) are not exchangeable, and give an alarm.
     """
 
     def __init__(self, calibration: Calibration, *, bound: float = 0.01, seed: int = 0) -> None:
         """ScoresError for fewer than 30 normals, SettingsError for a bound outside (0, 1)."""
         self.bound = checks.rate("bound", bound)
         if calibration.n < frames.FEWEST:
-            raise ScoresError(
-                f"{calibration.n} calibration normals: at least {frames.FEWEST} are needed to watch for drift"
-            )
+            raise ScoresError(f"{calibration.n} calibration normals: the drift alarm needs at least {frames.FEWEST}")
         self._reference = calibration.frames
         self._scores = np.random.default_rng(0).permutation(calibration.scores)
         self.names = ("score",) if self._reference is None else ("score", *frames.NAMES)
@@ -60,7 +58,7 @@ class Drift:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the stream and the alarm, on the operator's word: start again from the calibration."""
+        """Acknowledge the alarm: forget all frames so far and start again from the calibration."""
         columns = [self._scores] if self._reference is None else [self._scores, *self._reference.values.T]
         cuts = [frames.shapers(len(column)) for column in columns]
         self._martingales = Martingales(
@@ -72,14 +70,17 @@ class Drift:
         self._key = self._digest()
 
     def observe(self, score: float, frame: FrameStatistics | None = None) -> DriftReport:
-        """Take in one frame: its score and, where the calibration holds frame statistics, its own.
+        """Add one frame: its score and, if the calibration holds frame statistics, the frame's statistics.
 
-        ScoresError for a NaN or infinite score, or frame statistics missing or not expected; the state is
+        ScoresError for a NaN or infinite score, and for frame statistics that are missing or not expected. The state is
         then unchanged.
         """
         if (frame is None) != (self._reference is None):
-            state = "holds no" if self._reference is None else "holds"
-            raise ScoresError(f"the calibration {state} frame statistics: give the frame's own exactly when it does")
+            without = self._reference is None
+            raise ScoresError(
+                f"the calibration holds {'no ' if without else ''}frame statistics: "
+                f"{'do not give' if without else 'give'} those of the frame"
+            )
         values = np.atleast_1d(checks.finite("score", score))
         if values.shape != (1,):
             raise ScoresError(f"score has shape {list(np.shape(score))}: expected one frame's")
@@ -93,7 +94,7 @@ class Drift:
         return self.report()
 
     def report(self) -> DriftReport:
-        """Where the alarm stands."""
+        """The state of the alarm now."""
         moved, seen = tuple(self._moved.values()), self._martingales.time
         odds = f"at most {100 * self.bound:.3g}% of unchanged lines ever alarm"
         sentence = (
@@ -113,7 +114,7 @@ class Drift:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The whole state as JSON-able values, to survive a power cut; a few kilobytes."""
+        """The whole state as JSON-able values of a few kilobytes, to store it across a restart."""
         m = self._martingales
         return {
             "format": _FORMAT,
@@ -129,7 +130,7 @@ class Drift:
 
     @classmethod
     def from_dict(cls, calibration: Calibration, state: dict[str, Any]) -> Drift:
-        """The alarm as `to_dict` left it. StateError for a damaged state, or one of another calibration."""
+        """The alarm from a state of `to_dict`. StateError if it is damaged or belongs to another calibration."""
         try:
             if state["format"] != _FORMAT:
                 raise StateError(

@@ -1,8 +1,8 @@
-"""What can go wrong in calibration: one exception tree, each message with what, where and the way out."""
+"""The errors of calibration: one exception tree. Each message says what is wrong, where, and what to do."""
 
 
 class CalibrationError(Exception):
-    """Anything that calibration refuses; catch this one."""
+    """The base of all errors of calibration. Catch this class to catch all of them."""
 
 
 class ScoresError(CalibrationError):
@@ -18,4 +18,4 @@ class StateError(CalibrationError):
 
 
 class CalibrationFileError(CalibrationError):
-    """A calibration file that is missing, foreign, corrupt, or of another subject."""
+    """A file that is missing, damaged, not a calibration, or a calibration of another subject."""

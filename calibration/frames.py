@@ -1,4 +1,4 @@
-"""Cheap statistics of a frame, and what they are on normal frames: what the drift alarm watches beside the score."""
+"""Fast statistics of a frame, and their values on normal frames. The drift alarm uses them together with the score."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _SIDE = 320  # the geometric mean of the decimated sides is at most this
 
 @dataclass(frozen=True, eq=False)
 class FrameStatistics:
-    """One frame in a few numbers.
+    """A few numbers that describe one frame.
 
-    `brightness`: mean grey value in [0, 255]. `contrast`: its standard deviation over the mean. `sharpness`:
-    mean squared Laplacian over the squared mean. `profiles`: float64 [2, 256], the mean grey value of each
+    `brightness`: mean grey value in [0, 255]. `contrast`: standard deviation of the grey values over their mean.
+    `sharpness`: mean squared Laplacian over the squared mean. `profiles`: float64 [2, 256], the mean grey value of each
     column and of each row, on 256 points, as standard scores.
     """
 
@@ -35,9 +35,9 @@ class FrameStatistics:
 
 
 def frame_statistics(image: NDArray[np.uint8]) -> FrameStatistics:
-    """The statistics of an image, uint8 [H, W, 3], H and W at least 8; ScoresError for anything else.
+    """The statistics of an image, uint8 [H, W, 3], H and W at least 8. ScoresError for anything else.
 
-    Computed on the grey image (mean of the channels), decimated to about 320 x 320 where it is larger.
+    They are computed on the grey image (mean of the channels). A larger image is decimated to about 320 x 320.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < 8:
         raise ScoresError(f"image is {image.dtype} {list(image.shape)}: expected uint8 [H, W, 3], H and W at least 8")
@@ -51,8 +51,8 @@ def frame_statistics(image: NDArray[np.uint8]) -> FrameStatistics:
     mean = float(rows.mean(dtype=np.float64))
     centred = grey[::2, ::2].astype(np.float32) - np.float32(mean)
     laplacian = 4 * grey[1:-1:2, 1:-1]
-    for beside in (grey[1:-1:2, :-2], grey[1:-1:2, 2:], grey[:-2:2, 1:-1], grey[2::2, 1:-1]):
-        laplacian -= beside
+    for neighbour in (grey[1:-1:2, :-2], grey[1:-1:2, 2:], grey[:-2:2, 1:-1], grey[2::2, 1:-1]):
+        laplacian -= neighbour
     edges = laplacian.astype(np.float32)
     scale = max(mean, 1.0)
     return FrameStatistics(
@@ -78,9 +78,9 @@ def _standard(profile: FloatArray) -> FloatArray:
 class FrameReference:
     """The statistics of the calibration normals.
 
-    `template`: float64 [2, 256], the mean profiles of the first `shapers` frames. `values`: float64 [n, 5],
-    one column per name in NAMES, the `shapers` first: they give the template and the drift alarm's bins, the
-    rest its first bag.
+    `template`: float64 [2, 256], the mean profiles of the first `shapers` frames. `values`: float64 [n, 5], one column
+    per name in NAMES. The first `shapers` rows give the template and the bins of the drift alarm. The other rows are
+    its first bag.
     """
 
     template: FloatArray
@@ -98,25 +98,25 @@ class FrameReference:
         return np.asarray(slopes / np.maximum((slopes * slopes).sum(axis=1, keepdims=True), 1e-12))
 
     def measure(self, frame: FrameStatistics) -> FloatArray:
-        """float64 [5], in the order of NAMES.
+        """The values of a frame, float64 [5], in the order of NAMES.
 
-        A position is how far the profile lies from the template, in 256ths of the frame to first order: the
-        projection of the difference on the template's slope (Lucas & Kanade 1981, in one dimension).
+        A position is the shift of the profile from the template in 256ths of the frame, to first order. It is the
+        projection of the difference on the slope of the template (Lucas & Kanade 1981, in one dimension).
         """
         positions = ((self.template - frame.profiles) * self._slopes).sum(axis=1)
         return np.array([frame.brightness, frame.contrast, frame.sharpness, *positions])
 
 
 def shapers(n: int) -> int:
-    """Of n calibration normals, how many give shapes (template, bins); the others are counted in the bag."""
+    """How many of n calibration normals give the template and the bins. The others are counted in the bag."""
     return n // 3
 
 
 def frame_reference(frames: Sequence[FrameStatistics], *, seed: int = 0) -> FrameReference:
-    """The reference of n >= 30 normal frames, dealt out at random (seeded) into shapers and bag. ScoresError."""
+    """The reference of n >= 30 normal frames, split at random (seeded) into shapers and bag. ScoresError."""
     n = len(frames)
     if n < FEWEST:
-        raise ScoresError(f"{n} frames: at least {FEWEST} normal frames are needed to watch for drift")
+        raise ScoresError(f"{n} frames: the drift alarm needs at least {FEWEST} normal frames")
     dealt = [frames[i] for i in np.random.default_rng(seed).permutation(n)]
     template = np.mean([f.profiles for f in dealt[: shapers(n)]], axis=0)
     empty = FrameReference(template, np.zeros((0, len(NAMES))))

@@ -1,10 +1,9 @@
-"""Conformal test martingales: capital that bets against 'nothing has changed', for many statistics at once.
+"""Conformal test martingales for many statistics at once: capital that bets against the hypothesis of no change.
 
-Each new value is ranked in a bag of all values before it, calibration included. While the values are
-exchangeable, the smoothed ranks are independent and uniform (Vovk, Gammerman & Shafer 2005),
-however long the stream and however few the calibration normals; ranks in a fixed calibration set are not. So
-the capital is a martingale that starts at 1, and reaches 1 / delta with probability at most delta, ever
-(Ville 1939).
+Each new value is ranked in a bag of all values before it, including those of the calibration. While the values are
+exchangeable, the smoothed ranks are independent and uniform (Vovk, Gammerman & Shafer 2005), for a stream of any length
+and for any number of calibration normals. Ranks in a fixed calibration set are not independent. So the capital is a
+martingale that starts at 1. The probability that it ever reaches 1 / delta is at most delta (Ville 1939).
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ _PATIENCE = 300.0  # frames; the savings are 1 / (1 + log(1 + t / 300))
 class Martingales:
     """M statistics, each with its bag and its capital.
 
-    Values are counted in bins, so that memory stays fixed: `edges` float64 [M, a] must come from values that
-    are not in the bag, else the binned ranks would not be exchangeable. `counts`: float64 [M, a + 1], the
-    bag. `log_capital`: float64 [M, 4, 2], the stakes on each of BETS at two strengths. `time`: the values
-    seen since the start.
+    Values are counted in bins, so that the memory is constant. `edges`: float64 [M, a]. They must come from values that
+    are not in the bag; otherwise the binned ranks are not exchangeable. `counts`: float64 [M, a + 1], the bag.
+    `log_capital`: float64 [M, 4, 2], the stakes on each of BETS at two strengths. `time`: the number of values since
+    the start.
     """
 
     def __init__(self, edges: Sequence[FloatArray], bags: Sequence[FloatArray]) -> None:
@@ -44,9 +43,9 @@ class Martingales:
         return np.asarray((self.edges < values[:, None]).sum(axis=1), dtype=np.intp)
 
     def rank(self, values: FloatArray, uniform: FloatArray) -> FloatArray:
-        """Smoothed conformal p-values [M] of the next values [M], which join the bag; `uniform` [M] breaks ties.
+        """Smoothed conformal p-values [M] of the next values [M]. The values are added to the bag.
 
-        p = (#{bag > v} + U * (#{bag = v} + 1)) / (#bag + 1), on bins.
+        p = (#{bag > v} + U * (#{bag = v} + 1)) / (#bag + 1), on bins. U is `uniform` [M], which breaks ties.
         """
         bins, rows = self._bin(values), np.arange(len(values))
         above = (self.counts * (np.arange(self.counts.shape[1]) > bins[:, None])).sum(axis=1)
@@ -55,11 +54,11 @@ class Martingales:
         return np.asarray(p, dtype=np.float64)
 
     def bet(self, p: FloatArray) -> FloatArray:
-        """Bet on p-values [M]; log of the whole capital [M] afterwards, savings included.
+        """Bet on p-values [M]. Returns the log of the whole capital [M] afterwards, including savings.
 
-        A bet multiplies its stake by 1 + kappa * u, u of mean 0 under uniform p (the simple jumper's bets of
-        Vovk et al. 2021). At each step a little of the savings is staked anew on every bet, so that the
-        capital that a late change finds is never used up: a mixture over the time of the change.
+        A bet multiplies its stake by 1 + kappa * u, where u has mean 0 under uniform p (the simple jumper's bets of
+        Vovk et al. 2021). Each step stakes a small part of the savings on every bet, so that there is still capital for
+        a late change. This is a mixture over the time of the change.
         """
         level = 2.0 * p - 1.0
         spread = 2.0 * np.abs(level) - 1.0
@@ -75,9 +74,9 @@ class Martingales:
         return np.asarray(np.logaddexp(staked, np.log(left)), dtype=np.float64)
 
     def best_bet(self, row: int) -> str:
-        """How statistic `row` moved: its richest bet, a bet on the level first where one holds more than 1.
+        """How statistic `row` changed: the bet with the most capital. Bets on the level come first if one exceeds 1.
 
-        A level that moves far also widens the spread; a spread that widens leaves the level's bets poor.
+        A large change of the level also widens the spread. A wider spread alone gives the bets on the level little.
         """
         held = self.log_capital[row].max(axis=1)
         return BETS[int(held[:2].argmax() if held[:2].max() > 0.0 else held.argmax())]

@@ -1,4 +1,4 @@
-"""What a threshold promises, in numbers and in one line for an operator."""
+"""The promise of a threshold: its false-reject rate, in numbers and in one line for an operator."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ KINDS = ("confident", "mean", "none", "tail", "cross")
 class Promise:
     """The false-reject rate (share of normal frames rejected) that a threshold promises.
 
-    `kind`: "confident" (alpha holds with the confidence), "mean" (alpha holds on average over calibration
-    sets), "none" (too few normals: nothing is rejected), "tail" (a fitted model), "cross" (an out-of-fold
-    estimate). `exceedances`: k, the calibration scores allowed strictly above the threshold (ties leave
-    fewer). `mean_rate`: the expected rate, (k + 1) / (n + 1). `interval`: the true rate lies in it with the
-    confidence (equal tails of Beta(k + 1, n - k); it starts at 0 where scores tie at the threshold).
-    `rate_bound`: the rate is at most this with the confidence (one-sided). `attained_confidence`: with it,
-    the rate is at most alpha. `needs_mean`, `needs_confident`: the fewest normals for alpha on average, and
-    with the confidence. `smallest_alpha`, `smallest_confident_alpha`: what these n normals can promise at
-    best. Rates are in [0, 1].
+    `kind`: "confident" (alpha holds with the confidence), "mean" (alpha holds on average over calibration sets), "none"
+    (too few normals: nothing is rejected), "tail" (a fitted model), "cross" (an out-of-fold estimate). `exceedances`:
+    k, the number of calibration scores that may be strictly above the threshold (fewer with ties). `mean_rate`: the
+    expected rate, (k + 1) / (n + 1). `interval`: contains the true rate with the confidence (equal tails of
+    Beta(k + 1, n - k)). It starts at 0 if scores tie at the threshold. `rate_bound`: the rate is at most this with the
+    confidence (one-sided). `attained_confidence`: the confidence with which the rate is at most alpha. `needs_mean`,
+    `needs_confident`: the fewest normals for alpha on average, and with the confidence. `smallest_alpha`,
+    `smallest_confident_alpha`: the smallest alpha that n normals can promise, on average and with the confidence. Rates
+    are in [0, 1].
     """
 
     kind: str
@@ -59,7 +59,7 @@ def conformal_promise(
     tied: bool = False,
     constant: bool | np.bool_ = False,
 ) -> Promise:
-    """The promise of the threshold with `k` of `n` exceedances (rank.py); k None: an infinite threshold."""
+    """The promise of the threshold with `k` of `n` exceedances (rank.py). k None: an infinite threshold."""
     if k is None:
         rates = (0.0, (0.0, 0.0), 0.0, 1.0)
         kind = "none"
@@ -96,7 +96,7 @@ def conformal_promise(
 
 
 def cross_promise(promise: Promise, folds: Sequence[int]) -> Promise:
-    """The promise of the same threshold where the scores are out of fold: an estimate, and its sentence says so."""
+    """The promise of the same threshold for out-of-fold scores. It is an estimate, and its sentence says so."""
     origin = f"{promise.n} normals in {len(folds)} folds, each scored by what was learned without it"
     if promise.kind in ("none", "tail"):
         return replace(promise, sentence=f"{promise.sentence} ({origin})")
@@ -114,7 +114,7 @@ def cross_promise(promise: Promise, folds: Sequence[int]) -> Promise:
 
 
 def tail_promise(fit: TailFit, confidence: float) -> Promise:
-    """What a fitted tail claims: every rate in it comes from the model's own bootstrap."""
+    """The promise of a fitted tail. All its rates come from the bootstrap of the model."""
     side = (1.0 - confidence) / 2.0
     low, high, bound = (float(q) for q in np.quantile(fit.rates, [side, 1.0 - side, confidence]))
     needs = (rank.needs_for_mean(fit.alpha), rank.needs_for_confidence(fit.alpha, confidence))

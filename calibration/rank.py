@@ -1,9 +1,8 @@
-"""Which order statistic becomes the threshold, and how many normals a promise needs.
+"""Choose the order statistic for the threshold, and compute how many normals a promise needs.
 
-n sorted normal scores and a threshold at the (n - k)-th of them: k scores may lie strictly above it. For
-normals drawn alike (exchangeable), the true false-reject rate of that threshold is Beta(k + 1, n - k) for a
-continuous score law, and stochastically below it with ties, because only scores strictly above the threshold
-are rejected.
+The threshold is the (n - k)-th of n sorted normal scores, so k scores may be strictly above it. If the normals are
+exchangeable, the true false-reject rate of this threshold follows Beta(k + 1, n - k) for continuous scores. With ties
+the rate is stochastically smaller, because only scores strictly above the threshold are rejected.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from calibration.errors import ScoresError
 
 
 def attained_confidence(n: int, k: int, alpha: float) -> float:
-    """P(Beta(k + 1, n - k) <= alpha): how sure it is that k exceedances of n keep the rate under alpha."""
+    """P(Beta(k + 1, n - k) <= alpha): the confidence that the rate is at most alpha with k exceedances of n."""
     return beta_cdf(alpha, k + 1, n - k)
 
 
 def mean_rank(n: int, alpha: float) -> int | None:
-    """The largest k with (k + 1) / (n + 1) <= alpha: the split-conformal quantile; None where none is."""
+    """The largest k with (k + 1) / (n + 1) <= alpha: the split-conformal quantile. None if there is none."""
     k = int(alpha * (n + 1)) + 1
     while k >= 0 and (k + 1) / (n + 1) > alpha:
         k -= 1
@@ -30,10 +29,10 @@ def mean_rank(n: int, alpha: float) -> int | None:
 
 
 def confident_rank(n: int, alpha: float, confidence: float) -> int | None:
-    """The largest k < n with P(Beta(k + 1, n - k) <= alpha) >= confidence; None where there is none."""
+    """The largest k < n with P(Beta(k + 1, n - k) <= alpha) >= confidence. None if there is none."""
     if attained_confidence(n, 0, alpha) < confidence:
         return None
-    low, high = 0, n  # low holds, high does not
+    low, high = 0, n  # the condition holds for low, and not for high
     while high - low > 1:
         middle = (low + high) // 2
         if attained_confidence(n, middle, alpha) >= confidence:
@@ -44,9 +43,9 @@ def confident_rank(n: int, alpha: float, confidence: float) -> int | None:
 
 
 def chosen_rank(n: int, alpha: float, confidence: float) -> int | None:
-    """The k of `fit`: the confident one where there is one, else 0, and always with (k + 1) / (n + 1) <= alpha.
+    """The k of `fit`: the confident rank, or 0 if there is none. It always satisfies (k + 1) / (n + 1) <= alpha.
 
-    None where even k = 0 breaks alpha on average. (The mean binds where the confidence is little more than a
+    None if even k = 0 exceeds alpha on average. (The mean is the stricter condition if the confidence is close to one
     half.)
     """
     on_average = mean_rank(n, alpha)
@@ -75,12 +74,12 @@ def smallest_confident_alpha(n: int, confidence: float) -> float:
 
 
 def cross_bound(alpha: float, fold_sizes: Sequence[int]) -> float:
-    """The most that P(p <= alpha) can be for a cross-conformal p-value of a normal frame; near 2 * alpha.
+    """The upper bound of P(p <= alpha) for the cross-conformal p-value of a normal frame, near 2 * alpha.
 
-    The smaller of two bounds for n normals in K folds. (1) 2 * (alpha * (n + 1) + K - 1) / (n + K): p is a
-    weighted mean of the folds' own p-values, and such a mean is at most t with probability at most 2 t
-    whatever their dependence (Vovk & Wang 2020, Biometrika 107). (2) for equal folds 2 * alpha + (1 - K / n)
-    / (K + 1), which is 2 * alpha for jackknife+ (Barber et al. 2021, theorems 1 and 4).
+    It is the smaller of two bounds for n normals in K folds. (1) 2 * (alpha * (n + 1) + K - 1) / (n + K): p is a
+    weighted mean of the p-values of the folds. Such a mean is at most t with probability at most 2 t, for any
+    dependence (Vovk & Wang 2020, Biometrika 107). (2) For equal folds, 2 * alpha + (1 - K / n) / (K + 1), which is
+    2 * alpha for jackknife+ (Barber et al. 2021, theorems 1 and 4).
     """
     alpha = checks.rate("alpha", alpha)
     K, n = len(fold_sizes), sum(fold_sizes)

@@ -1,4 +1,4 @@
-"""Calibration files: one npz of plain arrays and a JSON member; no pickle, written aside and renamed."""
+"""Calibration files: one npz of plain arrays and a JSON member, without pickle, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LIMIT = 1 << 30  # bytes; a calibration is kilobytes
 
 
 def refuse(source: object, why: str) -> CalibrationFileError:
-    """The error for a file that is refused, with its name."""
+    """The error for a refused file, with the name of the file and the reason."""
     name = str(source) if isinstance(source, str | PathLike) else "the calibration file"
     return CalibrationFileError(f"{name}: {why}")
 
@@ -38,7 +38,7 @@ def write(
     meta: dict[str, Any],
     promise: Promise,
 ) -> None:
-    """Write arrays, meta and promise as one npz. An existing file stays until the new one is whole."""
+    """Write arrays, meta and promise as one npz. An existing file is replaced only when the new one is complete."""
     header = {"kind": _KIND, "format": FORMAT, **meta, "promise": asdict(promise)}
     text = json.dumps(header, ensure_ascii=False).encode()
     members: dict[str, Any] = {**arrays, "meta": np.frombuffer(text, dtype=np.uint8)}
@@ -61,7 +61,7 @@ def write(
 
 
 def read(source: str | PathLike[str] | IO[bytes]) -> tuple[dict[str, FloatArray], dict[str, Any], Promise]:
-    """Arrays, meta and promise of a file that `write` made; CalibrationFileError for anything else."""
+    """Arrays, meta and promise of a file that `write` wrote. CalibrationFileError for anything else."""
     try:
         with zipfile.ZipFile(source) as archive:
             infos = archive.infolist()
@@ -72,7 +72,7 @@ def read(source: str | PathLike[str] | IO[bytes]) -> tuple[dict[str, FloatArray]
         raise refuse(source, f"cannot be read ({error.strerror or error}): check the path") from error
     except CalibrationFileError:
         raise
-    except Exception as error:  # zipfile's and numpy's readers raise anything on damaged bytes, tokenizer errors too
+    except Exception as error:  # zipfile and numpy raise errors of many types on damaged bytes
         why = str(error) or type(error).__name__
         raise refuse(source, f"not a calibration file or damaged ({why}): calibrate again") from error
     try:

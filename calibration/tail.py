@@ -1,8 +1,8 @@
-"""Below 1/n: a generalised Pareto tail beyond a high order statistic. A model, not a guarantee.
+"""Thresholds for rates below 1/n: a generalised Pareto tail above a high order statistic. A model, not a guarantee.
 
-Peaks over threshold (Pickands 1975): with m of n normal scores above u, P(S > u + y) is modelled as zeta * (1
-+ xi * y / sigma)^(-1 / xi), zeta = (m + 1) / (n + 1). xi and sigma come from probability-weighted moments
-(Hosking & Wallis 1987), which stay sensible for a few dozen exceedances.
+Peaks over threshold (Pickands 1975): with m of n normal scores above u, P(S > u + y) is modelled as
+zeta * (1 + xi * y / sigma)^(-1 / xi), with zeta = (m + 1) / (n + 1). xi and sigma come from probability-weighted
+moments (Hosking & Wallis 1987), which are reliable for a few dozen exceedances.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _SHAPES = (-0.5, 0.9)  # the range of xi in which the moments exist and the esti
 
 @dataclass(frozen=True, eq=False)
 class TailFit:
-    """A fitted tail and how far to trust it.
+    """A fitted tail, and how well it fits.
 
-    `exceedances`: float64 [m], ascending, the scores' excess over `u`. `n`: all scores. `xi`, `sigma`: shape
-    and scale. `threshold`: the score that the model gives the rate `alpha`, for alpha below 1/(n + 1) never
-    under the largest score seen. `threshold_interval`: it, at the confidence, by a seeded parametric
-    bootstrap. `rates`: float64 [999], ascending, the true rate that the same procedure reaches in each
-    resample, where the fitted model is the truth. `anderson_darling`: A^2 of the exceedances; `fit_p`: how
-    often data from the model itself fit worse (a small value says that the model does not hold).
+    `exceedances`: float64 [m], ascending, the excess of the scores over `u`. `n`: the number of all scores. `xi`,
+    `sigma`: shape and scale. `threshold`: the score with the rate `alpha` in the model. For alpha below 1/(n + 1) it is
+    never below the largest score. `threshold_interval`: its interval at the confidence, by a seeded parametric
+    bootstrap. `rates`: float64 [999], ascending, the true rate of the same procedure in each resample, if the fitted
+    model is the truth. `anderson_darling`: A^2 of the exceedances. `fit_p`: the share of samples from the model that
+    fit worse. A small value means that the model does not hold.
     """
 
     u: float
@@ -47,22 +47,22 @@ class TailFit:
     fit_p: float
 
     def survival(self, scores: ArrayLike) -> FloatArray:
-        """The modelled P(S > s) for scores at or above u (below u: the value at u), of the scores' shape."""
+        """The modelled P(S > s), of the scores' shape. Scores below u give the value at u."""
         y = np.maximum(checks.finite("scores", scores) - self.u, 0.0) / self.sigma
         return _zeta(self.exceedances.size, self.n) * _survival(y, np.asarray(self.xi))
 
     def quantiles(self) -> tuple[FloatArray, FloatArray]:
-        """Points of the quantile-quantile plot: modelled and observed scores above u, float64 [m] each."""
+        """The points of the quantile-quantile plot: modelled and observed scores above u, float64 [m] each."""
         m = self.exceedances.size
         upper = 1.0 - (np.arange(m) + 0.5) / m
         return self.u + self.sigma * _quantile(upper, np.asarray(self.xi)), self.u + self.exceedances
 
 
 def fit_tail(scores: ArrayLike, alpha: float = 0.001, confidence: float = 0.95, *, seed: int = 0) -> TailFit:
-    """Fit the tail of normal scores [n], n >= 20, and read the threshold for `alpha` from it.
+    """Fit the tail of normal scores [n], n >= 20, and take the threshold for `alpha` from it.
 
-    The tail holds the 2 * sqrt(n) largest scores, at least 10 and at most half. ScoresError where they are
-    too few, or where ties leave fewer than 10 above u; SettingsError for a rate outside (0, 1).
+    The tail holds the 2 * sqrt(n) largest scores, at least 10 and at most half of all. ScoresError for too few scores,
+    or if ties leave fewer than 10 above u. SettingsError for a rate outside (0, 1).
     """
     alpha = checks.rate("alpha", alpha)
     confidence = checks.rate("confidence", confidence)
@@ -109,7 +109,7 @@ def _zeta(m: int, n: int) -> float:
 
 
 def _moments(y: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """xi and sigma of excesses [..., m] in ascending order, by weighted moments, xi kept in range."""
+    """xi and sigma of excesses [..., m] in ascending order, by weighted moments. xi is clipped to `_SHAPES`."""
     m = y.shape[-1]
     a0 = y.mean(axis=-1)
     a1 = (y * (m - 1 - np.arange(m)) / (m - 1)).mean(axis=-1)
@@ -118,7 +118,7 @@ def _moments(y: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def _quantile(upper: FloatArray | float, xi: FloatArray) -> FloatArray:
-    """The excess, in units of sigma, with probability `upper` above it."""
+    """The excess, in units of sigma, that is exceeded with probability `upper`."""
     safe = np.where(np.abs(xi) < 1e-9, 1e-9, xi)
     return np.asarray(np.expm1(-safe * np.log(upper)) / safe, dtype=np.float64)
 
@@ -131,14 +131,14 @@ def _survival(y: FloatArray, xi: FloatArray) -> FloatArray:
 
 
 def _reach(y: FloatArray, xi: FloatArray, sigma: FloatArray, alpha: float, n: int) -> FloatArray:
-    """How far above u the threshold lies: the model's quantile; below 1/n, at least the largest excess."""
+    """The excess of the threshold over u: the model's quantile. Below 1/(n + 1), at least the largest excess."""
     modelled = sigma * _quantile(alpha / _zeta(y.shape[-1], n), xi)
     floor = y[..., -1] if alpha * (n + 1) < 1.0 else 0.0
     return np.asarray(np.maximum(modelled, floor), dtype=np.float64)
 
 
 def _anderson_darling(y: FloatArray, xi: FloatArray, sigma: FloatArray) -> FloatArray:
-    """A^2 of excesses [..., m] in ascending order against the fitted law (Choulakian & Stephens 2001)."""
+    """A^2 of excesses [..., m] in ascending order for the fitted law (Choulakian & Stephens 2001)."""
     m = y.shape[-1]
     over = np.clip(_survival(y / sigma[..., None], xi[..., None]), 1e-12, 1.0 - 1e-12)
     weights = (2.0 * np.arange(m) + 1.0) / m

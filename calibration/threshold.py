@@ -1,4 +1,4 @@
-"""The front door: normal scores in, thresholds and what they promise out."""
+"""Fit thresholds and their promise to the scores of normal frames. Start with `fit`."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ from calibration.tail import fit_tail
 class Calibration:
     """Thresholds fitted to the scores of held-out normal frames, and their promise.
 
-    `scores`: float64 [n], ascending, read-only. A score above `threshold` is rejected; one above
-    `unsure_threshold` and at most `threshold` is unsure; `unsure_threshold <= threshold`. `threshold` is +inf
-    where n is too small for alpha. `subject`: what gave the scores, such as a bundle's digest ("" where
-    nothing was said). `frames`: the frame statistics of normals, for the drift alarm. `folds`: the sizes of
-    the folds where the scores are out of fold (conformal.fit_cross), else ().
+    `scores`: float64 [n], ascending, read-only. A score above `threshold` is rejected. A score above `unsure_threshold`
+    and at most `threshold` is unsure. `unsure_threshold <= threshold`. `threshold` is +inf if n is too small for alpha.
+    `subject`: the origin of the scores, such as a bundle's digest, "" if unknown. `frames`: the frame statistics of
+    normals, for the drift alarm. `folds`: the sizes of the folds for out-of-fold scores (conformal.fit_cross), else ().
     """
 
     scores: FloatArray
@@ -50,7 +49,7 @@ class Calibration:
 
     @property
     def confidence(self) -> float:
-        """The confidence asked for the promise."""
+        """The requested confidence of the promise."""
         return self.promise.confidence
 
     def p_values(self, scores: ArrayLike) -> FloatArray:
@@ -64,7 +63,7 @@ class Calibration:
         return np.asarray((1.0 + at_least) / (self.n + 1.0), dtype=np.float64)
 
     def decide(self, scores: ArrayLike) -> NDArray[np.str_]:
-        """The words "pass", "unsure", "reject", of the scores' shape. ScoresError on NaN or infinity."""
+        """The verdicts "pass", "unsure", "reject", of the scores' shape. ScoresError on NaN or infinity."""
         s = checks.finite("scores", scores)
         words = np.where(s > self.unsure_threshold, "unsure", "pass")
         return np.asarray(np.where(s > self.threshold, "reject", words), dtype=np.str_)
@@ -77,18 +76,18 @@ class Calibration:
         unsure_alpha: float | None = None,
         tail: bool = False,
     ) -> Calibration:
-        """The same scores under another alpha; the confidence is kept unless given."""
+        """Calibrate again from the same scores with another alpha. By default the confidence does not change."""
         confidence = self.confidence if confidence is None else confidence
         rates = checked_rates(alpha, confidence, unsure_alpha)
         again = calibrate(self.scores, *rates, tail=tail, subject=self.subject, folds=self.folds)
         return replace(again, frames=self.frames)
 
     def with_frames(self, frames: Sequence[FrameStatistics]) -> Calibration:
-        """The same calibration, holding the statistics of n >= 30 normal frames for the drift alarm. ScoresError."""
+        """This calibration plus the statistics of n >= 30 normal frames for the drift alarm. ScoresError."""
         return replace(self, frames=frame_reference(frames))
 
     def save(self, target: str | PathLike[str] | IO[bytes]) -> None:
-        """Write one npz (no pickle) to a path, aside and renamed, or into a binary file."""
+        """Write one npz (no pickle) to a path, whole or not at all, or into an open binary file."""
         arrays = {"scores": self.scores, "thresholds": np.array([self.threshold, self.unsure_threshold])}
         if self.frames is not None:
             arrays |= {"frame_template": self.frames.template, "frame_values": self.frames.values}
@@ -101,10 +100,10 @@ class Calibration:
 
     @classmethod
     def load(cls, source: str | PathLike[str] | IO[bytes], *, subject: str | None = None) -> Calibration:
-        """Read what `save` wrote, from a path or a seekable binary file.
+        """Read a file that `save` wrote, from a path or a seekable binary file.
 
-        CalibrationFileError for a missing, foreign or corrupt file, and, where `subject` is given, for a
-        calibration of another subject.
+        CalibrationFileError for a file that is missing, damaged or not a calibration. CalibrationFileError also for a
+        calibration of another subject, if `subject` is given.
         """
         arrays, meta, promise = storage.read(source)
         stored = str(meta["subject"])
@@ -123,7 +122,7 @@ class Calibration:
 
 
 def default_unsure_alpha(alpha: float) -> float:
-    """Five times alpha, and never nearer to 1 than halfway: 0.05 for 0.01."""
+    """Five times alpha, but at most halfway between alpha and 1. For example 0.05 for 0.01."""
     return min(5.0 * alpha, (1.0 + alpha) / 2.0)
 
 
@@ -138,15 +137,15 @@ def fit(
 ) -> Calibration:
     """Thresholds from the scores of n normal frames that the detector never saw (split conformal).
 
-    `normal_scores`: real numbers [n], n >= 2, higher is more anomalous. `alpha`: the share of normal frames
-    that may be rejected. `confidence`: how sure that promise shall be. The threshold is the (n - k)-th
-    smallest score for the largest k with P(Beta(k + 1, n - k) <= alpha) >= confidence; where there is none,
-    the largest score if 1 / (n + 1) <= alpha; else +inf, and nothing is rejected. k depends on n alone, never
-    on the scores. `unsure_alpha` (default five times alpha): the share of normal frames that may be unsure or
-    rejected, on average; the split-conformal quantile, or the largest score where n is too small for it.
-    `tail`: where the threshold would be +inf, take it from a generalised Pareto tail instead (tail.py), a
-    model and no guarantee; n >= 20. ScoresError, SettingsError. Vovk (2012), Conditional validity of
-    inductive conformal predictors.
+    `normal_scores`: real numbers [n], n >= 2. A higher score is more anomalous. `alpha`: the share of normal frames
+    that may be rejected. `confidence`: the confidence level of this promise. The threshold is the (n - k)-th smallest
+    score for the largest k with P(Beta(k + 1, n - k) <= alpha) >= confidence. If there is no such k, it is the largest
+    score if 1 / (n + 1) <= alpha. Otherwise it is +inf, and nothing is rejected. k depends on n, alpha and confidence,
+    never on the scores. `unsure_alpha` (default five times alpha): the share of normal frames that may be unsure or
+    rejected, on average. Its threshold is the split-conformal quantile, or the largest score if n is too small.
+    `tail`: take a threshold that would be +inf from a generalised Pareto tail instead (tail.py). That is a model, not a
+    guarantee, and needs n >= 20. ScoresError, SettingsError. Vovk (2012), Conditional validity of inductive conformal
+    predictors.
     """
     rates = checked_rates(alpha, confidence, unsure_alpha)
     return calibrate(checks.sample("normal scores", normal_scores), *rates, tail=tail, subject=subject)
@@ -162,7 +161,7 @@ def calibrate(
     subject: str = "",
     folds: tuple[int, ...] = (),
 ) -> Calibration:
-    """`fit` after its checks: `scores` float64 [n] in ascending order, n >= 2, which become read-only."""
+    """`fit` without its checks. `scores`: float64 [n] in ascending order, n >= 2. They become read-only."""
     n = int(scores.size)
     k = rank.chosen_rank(n, alpha, confidence)
     if k is None and tail:
@@ -181,7 +180,7 @@ def calibrate(
 
 
 def checked_rates(alpha: float, confidence: float, unsure_alpha: float | None) -> tuple[float, float, float]:
-    """alpha, confidence and unsure_alpha (its default filled in), or SettingsError."""
+    """alpha, confidence and unsure_alpha, checked. None gives the default of unsure_alpha. SettingsError."""
     alpha, confidence = checks.rate("alpha", alpha), checks.rate("confidence", confidence)
     if unsure_alpha is None:
         return alpha, confidence, default_unsure_alpha(alpha)

@@ -27,7 +27,7 @@ Image = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Frame
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Scored(Decision):
-    """A decision with its image, uint8 [H, W, 3]. `map_range`: the lowest and the highest map value of the heat map."""
+    """A decision with its image, uint8 [H, W, 3]. `map_range`: the map values drawn as no heat and as full heat."""
 
     image: NDArray[np.uint8]
     map_range: tuple[float, float]
