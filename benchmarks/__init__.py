@@ -1,1 +1,1 @@
-"""The laboratory: measurements that write the documentation's figures. Not in the wheel."""
+"""Measurements that write the figures of the documentation. They are not in the wheel."""

@@ -1,4 +1,4 @@
-"""Write what each artefact of a bundle gives and costs on the run's test images into docs/results/export.md.
+"""Measure accuracy and time of each artefact of a bundle on the run's test images, for docs/results/export.md.
 
 python -m benchmarks.export_figures RUN BUNDLE docs/results/export.md
 """
@@ -27,7 +27,7 @@ _PACKAGES = ("onnxruntime", "openvino")
 
 @dataclass
 class _Column:
-    """One engine on the test images, one thread: CPU time, so that what else runs on the machine counts little."""
+    """One engine on the test images, on one thread. `milliseconds`: CPU time, which other programs hardly change."""
 
     name: str
     engine: CheckedEngine
@@ -38,7 +38,7 @@ class _Column:
 
 
 def table(run: Path, bundle: Bundle) -> str:
-    """Every engine that can run here on every test image, in turn for each frame, so that all see the same machine."""
+    """The table of all engines that can run here. They take turns at each test image, under the same conditions."""
     samples = RunFolder(run).load_split().test
     columns = [_column(bundle, name) for name in engines.available(bundle)]
     columns.sort(key=lambda c: c.name != bundle.manifest.first.engine)

@@ -1,6 +1,7 @@
-"""The guard against slowness: ratios of a short run against the committed ones, never absolute times.
+"""The guard against slower code. It compares speed ratios of a short run with committed ratios, never absolute times.
 
-python -m benchmarks.guard BUNDLE benchmarks/baseline.json [--write] prints them; exit code 1 past the bound.
+python -m benchmarks.guard BUNDLE benchmarks/baseline.json [--write] prints the ratios. The exit code is 1 if one
+of them is below the bound.
 """
 
 import json
@@ -18,12 +19,12 @@ from benchmarks.speed.models import write_backbone
 from benchmarks.speed.scoring import PAPER, ratios
 from benchmarks.speed.training import compare
 
-BOUND = 2.0  # a ratio may fall to its half: runs of other machines, and of busy ones, differ that much
+BOUND = 2.0  # a ratio may fall to one half: other machines and busy machines differ this much
 _SECONDS, _ROUNDS = 3.0, 3
 
 
 def measure(bundle_path: Path, seconds: float = _SECONDS) -> dict[str, float]:
-    """By name, how many times as fast ours is as what it is compared with; higher is better."""
+    """Speed ratios by name: the time of the other program over that of our code. Higher is better."""
     bundle = open_bundle(bundle_path)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         backbone = write_backbone(Path(folder) / "backbone.onnx", BackboneSpec())
@@ -39,11 +40,11 @@ def measure(bundle_path: Path, seconds: float = _SECONDS) -> dict[str, float]:
 
 
 def judge(found: dict[str, float], baseline: dict[str, float]) -> tuple[list[str], bool]:
-    """A line for each ratio, and whether all are within the bound. One that is gone from either side is past it."""
+    """A line for each ratio, and whether all are within the bound. A ratio that only one side has is a failure."""
     lines, good = [], True
     for name in sorted(found.keys() | baseline.keys()):
         if name not in found or name not in baseline:
-            lines.append(f"{name}: only {'measured' if name in found else 'in the baseline'}: write the baseline anew")
+            lines.append(f"{name}: only {'measured' if name in found else 'in the baseline'}: write the baseline again")
             good = False
             continue
         slower = baseline[name] / found[name]
@@ -54,7 +55,7 @@ def judge(found: dict[str, float], baseline: dict[str, float]) -> tuple[list[str
 
 
 def main(bundle: Path, baseline: Path, write: bool) -> int:
-    """Measure and print; with `write`, make it the baseline."""
+    """Measure and print the ratios. `write`: save them as the baseline. Returns the exit code."""
     found = measure(bundle)
     if write:
         baseline.parent.mkdir(exist_ok=True)

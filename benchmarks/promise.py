@@ -1,4 +1,4 @@
-"""Does the promise hold on real images? The default system over random splits of a dataset, as a table in a page."""
+"""Check the promise on real images: false rejects of the default system over random splits of a dataset."""
 
 import argparse
 import hashlib
@@ -36,8 +36,8 @@ from ahl_train.training import split_of
 from benchmarks.simulate import write_between
 
 ALPHAS = (0.05, 0.01)
-CONFIDENCES = (0.95, 0.5)  # the default; and where the promise is that of the plain split-conformal quantile
-FEWER = (100, 300)  # calibration normals, beside all that are held out
+CONFIDENCES = (0.95, 0.5)  # the default, and the value that gives the plain split-conformal quantile
+FEWER = (100, 300)  # numbers of calibration normals to try, in addition to all that are held out
 _CHUNK = 64  # frames scored at once
 
 Scores = NDArray[np.float64]
@@ -45,9 +45,9 @@ Scores = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class SplitScores:
-    """Scores of one split, each float64 [n]; how many normals trained, and in how many folds (0: held out).
+    """Scores of one split, each float64 [n]. `trained`: number of train normals. `folds`: 0 for held-out normals.
 
-    `held_out`: calibration normals in random order, or train normals fold by fold; `normal`, `anomalous`: tested.
+    `held_out`: calibration normals in random order, or train normals fold by fold. `normal`, `anomalous`: test images.
     """
 
     held_out: Scores
@@ -57,7 +57,7 @@ class SplitScores:
     folds: int
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able; ``from_json`` reads it back."""
+        """The scores as JSON-able values for ``from_json``."""
         return {name: v.tolist() if isinstance(v, np.ndarray) else v for name, v in vars(self).items()}
 
     @classmethod
@@ -68,10 +68,10 @@ class SplitScores:
 
 @dataclass(frozen=True)
 class Kept:
-    """What one alpha, confidence and number of calibration normals came to, over splits; rates in [0, 1].
+    """The result of one alpha, confidence and number of calibration normals over all splits. Rates are in [0, 1].
 
-    `mean`: of the false-reject rate on test normals; `error`: its standard error; `highest`: of any split;
-    `detected`: share of test anomalies rejected, mean. `kind`: of the promise.
+    `mean`: mean false-reject rate on test normals. `error`: its standard error. `highest`: the largest rate of a split.
+    `detected`: mean share of rejected test anomalies. `kind`: of the promise.
     """
 
     alpha: float
@@ -85,12 +85,12 @@ class Kept:
 
     @property
     def holds(self) -> bool:
-        """The mean rate is at most alpha, within its standard error."""
+        """Is the mean rate at most alpha plus its standard error?"""
         return self.mean <= self.alpha + self.error
 
 
 class Bench:
-    """A dataset whose splits are trained on and scored, on cached features."""
+    """Trains and scores splits of a dataset, with cached features."""
 
     def __init__(self, config: TrainConfig, cache: Path) -> None:
         self.dataset, _ = usable(load_dataset(config.data))
@@ -99,7 +99,7 @@ class Bench:
         self.store = FeatureStore(cache, self.extractor)
 
     def run(self, config: TrainConfig, normals: int | None) -> SplitScores:
-        """Deal, train and score the split of the seed, as `ahl train` does it. TrainError."""
+        """Split by the seed, train and score, as `ahl train` does. TrainError."""
         config, dealt = split_of(self._only(normals, config.seed), config)
         final, folds = self._learn(config, dealt)
         if config.fold_count:
@@ -116,7 +116,7 @@ class Bench:
         )
 
     def _whole_folds(self, config: TrainConfig, dealt: Split) -> list[Scores]:
-        """Of models that are trained without a fold each, as ``cross.score_folds`` does it."""
+        """Scores of each fold by a model that is trained without it, as in ``cross.score_folds``."""
         found = []
         for fold in deal_folds(len(dealt.train_normal), config.fold_count, config.seed):
             model, _ = self._learn(config, dealt, frozenset(fold))
@@ -124,7 +124,7 @@ class Bench:
         return found
 
     def _only(self, normals: int | None, seed: int) -> Dataset:
-        """The dataset with `normals` of its train normals, at random; the test is that of the whole."""
+        """The dataset with `normals` random train normals, and the test images of the whole dataset."""
         if normals is None:
             return self.dataset
         whole = split(self.dataset, shots=0, seed=seed, calibration=0)
@@ -151,10 +151,10 @@ class Bench:
 
 @dataclass(frozen=True)
 class SplitTrainer:
-    """Where splits' scores are kept, and how they are made.
+    """Makes the scores of splits and keeps them in the folder `out`.
 
-    `normals`: how many train normals are used; None for all. What `out` holds is read, not trained again: it is known
-    by the settings and the backbone's weights, so empty the folder when the code has changed.
+    `normals`: the number of train normals, None for all. Scores that are in `out` are read instead of trained again. A
+    file's name depends on the settings and the backbone's weights. So empty the folder after a change of the code.
     """
 
     out: Path
@@ -163,7 +163,7 @@ class SplitTrainer:
     report: Callable[[str], None] = lambda line: None
 
     def splits(self, config: TrainConfig, count: int) -> list[SplitScores]:
-        """Scores of the splits of seeds 0, 1, ... TrainError, ExportError."""
+        """The scores of `count` splits, with seeds 0, 1, ... TrainError, ExportError."""
         if count < 2:
             raise ExportError(f"splits is {count}: expected 2 or more, for a standard error")
         weights = BackboneSpec(config.backbone, config.backbone_weights).digest
@@ -184,7 +184,7 @@ class SplitTrainer:
 
 
 def kept(splits: Sequence[SplitScores], alpha: float, confidence: float, n: int) -> Kept:
-    """Calibrate on the first `n` held-out normals of each split, or out of fold, and count on its test images."""
+    """Calibrate on the first `n` held-out normals of each split, or out of fold, and count rejected test images."""
     fitted = [
         calibration.fit_cross(np.array_split(s.held_out, s.folds), alpha, confidence)
         if s.folds
@@ -194,15 +194,15 @@ def kept(splits: Sequence[SplitScores], alpha: float, confidence: float, n: int)
     rates = np.array([(s.normal > f.threshold).mean() for s, f in zip(splits, fitted, strict=True)])
     detected = np.array([(s.anomalous > f.threshold).mean() for s, f in zip(splits, fitted, strict=True)])
     error = float(rates.std(ddof=1) / np.sqrt(len(rates)))
-    kind = fitted[0].promise.kind  # a matter of n alone
+    kind = fitted[0].promise.kind  # the same for all splits, as it depends on n only
     mean, highest = float(rates.mean()), float(rates.max())
     return Kept(alpha, confidence, fitted[0].n, kind, mean, error, highest, float(detected.mean()))
 
 
 def table(splits: Sequence[SplitScores]) -> tuple[str, bool]:
-    """In Markdown, and whether every mean rate kept its alpha."""
+    """The table in Markdown, and whether every mean rate kept its alpha."""
     held_out = min(len(s.held_out) for s in splits)
-    fewer = () if splits[0].folds else FEWER  # out of fold, all of them calibrate
+    fewer = () if splits[0].folds else FEWER  # with folds, all normals calibrate
     sizes = [*(n for n in fewer if n < held_out), held_out]
     rows = [kept(splits, a, c, n) for a in ALPHAS for c in CONFIDENCES for n in sizes]
     lines = [
@@ -218,9 +218,9 @@ def table(splits: Sequence[SplitScores]) -> tuple[str, bool]:
 
 
 def few_table(by_way: Mapping[str, Sequence[SplitScores]]) -> tuple[str, bool]:
-    """Held-out and cross-calibration of the same few normals, in Markdown, and whether every mean rate kept its alpha.
+    """Held-out and cross-calibration of the same few normals in Markdown, and whether every mean rate kept its alpha.
 
-    `by_way`: scores by what `ahl train --calibrate` was given.
+    `by_way`: the scores for each value of `ahl train --calibrate`.
     """
     lines = [
         "| calibrate | alpha | confidence asked | normals that train, calibrate | promise | mean rate (s.e.) | highest "
@@ -247,15 +247,15 @@ def _say(line: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure and print the table; 0 where every promise held, 1 where one did not, 2 for a wrong setting."""
+    """Measure and print the table. Returns 0 if every promise held, 1 if one did not, 2 for a wrong setting."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.promise", description=__doc__)
     parser.add_argument("--data", default="elpv")
     parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("--shots", type=int, default=10)
-    parser.add_argument("--epochs", type=int, help="instead of the schedule's")
-    parser.add_argument("--normals", type=int, help="only so many train normals: held-out beside cross-calibration")
+    parser.add_argument("--epochs", type=int, help="number of epochs; default: that of the schedule")
+    parser.add_argument("--normals", type=int, help="compare held-out and cross-calibration with so many train normals")
     parser.add_argument("--calibrate", choices=get_args(Calibrate), default="auto", help="as for ahl train")
-    parser.add_argument("--out", type=Path, default=Path("promise"), help="keeps each split's scores")
+    parser.add_argument("--out", type=Path, default=Path("promise"), help="folder for the scores of each split")
     parser.add_argument("--cache", type=Path, help="feature cache, as for ahl train")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the table between FILE's markers")
     given = sys.argv[1:] if arguments is None else arguments
@@ -286,7 +286,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _without_folders(arguments: Sequence[str]) -> list[str]:
-    """Arguments less those that name this machine's folders."""
+    """The arguments without those that name folders of this machine."""
     kept_arguments: list[str] = []
     for argument in arguments:
         if kept_arguments and kept_arguments[-1] in ("--out", "--cache"):

@@ -1,4 +1,4 @@
-"""Write the demo's figures into the README, with the machine that they come from: make figures."""
+"""Write the figures of the demo and the name of the machine into the README: make figures."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ MARKERS = ("<!-- figures: written by `make figures` -->", "<!-- /figures -->")
 
 
 def table(figures: dict[str, float]) -> str:
-    """report.json as Markdown."""
+    """The figures of report.json as a Markdown table."""
     rows = (
         ("AUROC, test", f"{figures['auroc']:.3f}", "AHL(DRA) in the paper, ResNet-18: 0.850"),
         ("False rejects, test normals", f"{figures['false_reject_rate']:.2%}", f"promised: {figures['alpha']:.0%}"),

@@ -1,4 +1,4 @@
-"""Checks by simulation that the promises hold, and writes the tables: python -m benchmarks.simulate."""
+"""Check by simulation that the promises hold, and write the tables: python -m benchmarks.simulate."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _normal_above(x: float) -> float:
 
 @dataclass(frozen=True)
 class Law:
-    """A law of normal scores: `draw(rng, shape)` samples it, `above(x)` is its exact P(S > x)."""
+    """A distribution of normal scores. `draw(rng, shape)` samples it. `above(x)` is its exact P(S > x)."""
 
     name: str
     draw: Callable[[np.random.Generator, tuple[int, int]], FloatArray]
@@ -57,7 +57,7 @@ LAWS = (
 
 @dataclass(frozen=True)
 class Kept:
-    """How a promise fared: each share over the repetitions, with what was promised for it."""
+    """How well a promise held: each share over the repetitions, and the promised value."""
 
     law: str
     n: int
@@ -108,7 +108,7 @@ def promise_kept(law: Law, n: int, alpha: float, repetitions: int, seed: int) ->
 
 @dataclass(frozen=True)
 class TailKept:
-    """How a modelled tail fared: the mean true rate, the mean claimed, how often the stated interval held it."""
+    """How well a modelled tail held: mean true rate, mean claimed rate, share of intervals with the true rate."""
 
     mean_rate: float
     claimed_rate: float
@@ -131,7 +131,7 @@ def tail_kept(law: Law, n: int, alpha: float, repetitions: int, seed: int) -> Ta
 def false_alarms(n: int, statistics: int, streams: int, frames: int, seed: int, *, fixed: bool = False) -> int:
     """How many of `streams` streams of unchanged values ever alarm at BOUND, split over the statistics.
 
-    `fixed`: rank in the calibration set alone, the tempting way that breaks the bound.
+    `fixed`: rank only in the calibration set. This looks simpler, but exceeds the bound.
     """
     rng = np.random.default_rng([seed, n, statistics, fixed])
     rows = streams * statistics
@@ -147,7 +147,10 @@ def false_alarms(n: int, statistics: int, streams: int, frames: int, seed: int, 
 
 
 def delays(shift: float, change: int, streams: int, seed: int, *, n: int = 300, patience: int = 1000) -> FloatArray:
-    """Frames until one of six statistics, moved by `shift` standard deviations at `change`, alarms; inf for never."""
+    """Frames until the alarm for one of six statistics, which shifts by `shift` standard deviations at `change`.
+
+    inf if there is no alarm within `patience` frames. float64 [streams].
+    """
     rng = np.random.default_rng([seed, change, round(100 * shift)])
     values = rng.normal(size=(streams, n))
     m = Martingales(list(values[:, : n // 3]), list(values[:, n // 3 :]))
@@ -177,7 +180,7 @@ def promises_table(repetitions: int, seed: int) -> tuple[str, bool]:
 
 
 def tail_table(repetitions: int, seed: int) -> tuple[str, bool]:
-    """The table of modelled tails in Markdown; a model promises nothing, so it always counts as held."""
+    """The table of modelled tails in Markdown, and True: a model promises nothing, so it cannot fail."""
     lines = ["| scores | alpha | n | mean rate | claimed | in its interval |", "|---|---|---|---|---|---|"]
     for law in LAWS[:3]:
         for alpha, n in ((0.01, 50), (0.01, 80), (0.001, 300)):
@@ -214,7 +217,7 @@ def drift_table(streams: int, frames: int, seed: int) -> tuple[str, bool]:
 
 
 def write_between(path: Path, name: str, text: str) -> None:
-    """Replace what stands between `<!-- NAME -->` and `<!-- /NAME -->` in a file. SettingsError without them."""
+    """Replace the text between `<!-- NAME -->` and `<!-- /NAME -->` in a file. SettingsError if they are missing."""
     start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     try:
         page = path.read_text(encoding="utf-8")
@@ -227,7 +230,7 @@ def write_between(path: Path, name: str, text: str) -> None:
 
 
 def written_by(command: str, seconds: float) -> str:
-    """The line under a table: the command, and what it ran on."""
+    """The line under a table: the command, its versions, its machine and its time."""
     return (
         f"Written by `{command}` (numpy {np.__version__}, Python {platform.python_version()}, "
         f"{platform.system()} {platform.machine()}, {seconds:.0f} s)."
@@ -235,7 +238,7 @@ def written_by(command: str, seconds: float) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the simulations; 0 where every promise held, 1 where one did not, 2 for a wrong setting."""
+    """Run the simulations. Returns 0 if every promise held, 1 if one did not, 2 for a wrong setting."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.simulate", description=__doc__)
     parser.add_argument("--repetitions", type=int, default=10_000, help="calibrations per law, n and alpha")
     parser.add_argument("--streams", type=int, default=1000, help="unchanged streams per case")

@@ -1,8 +1,8 @@
-"""`make soak`: `ahl-runtime serve` under three sources, 20 frames/s together, for minutes on end; loopback only.
+"""`make soak`: run `ahl-runtime serve` for minutes with three sources and 20 frames/s in total, on loopback only.
 
-A camera (MJPEG over HTTP), a folder and a client of `/v1/score` send real cells; a file of JSON lines and a subscriber
-of a Mosquitto broker get the outcomes. At the end every frame is accounted for, and the result goes into
-docs/results/reliability.md. Not a test that pytest collects: it takes as long as it is told to.
+A camera (MJPEG over HTTP), a folder and a client of `/v1/score` send images of solar cells. A file of JSON lines and a
+subscriber of a Mosquitto broker receive the decisions. At the end every frame must have its decision. The result goes
+into docs/results/reliability.md. pytest does not collect this file, because it runs for minutes.
 """
 
 import io
@@ -39,13 +39,13 @@ from ahl_train.benchmark.page import write_into
 
 MARKERS = ("<!-- soak: written by `make soak` -->", "<!-- /soak -->")
 RATES = {"camera": 10.0, "folder": 5.0, "push": 5.0}  # frames per second
-GROWTH = 10_000_000  # bytes after the first minute
+GROWTH = 10_000_000  # the largest allowed growth of memory after the first minute, in bytes
 MOSQUITTO = "/usr/sbin/mosquitto"
 CELLS = sorted((Path(elpv_dataset.__path__[0]) / "data" / "images").glob("*.png"))[:400]
 
 
 class SoakError(Exception):
-    """What went wrong, in a line."""
+    """The reason why the soak failed, in one line."""
 
 
 def free_port() -> int:
@@ -63,7 +63,7 @@ def until(happened: Callable[[], Any], what: str, seconds: float = 60.0) -> None
 
 
 def paced(rate: float, over: threading.Event) -> Iterator[int]:
-    """A number when its time has come, until `over`; a late one is not skipped."""
+    """Yield 0, 1, ... at `rate` per second until `over`. If the caller is late, no number is skipped."""
     start, number = time.monotonic(), 0
     while not over.wait(max(0.0, start + number / rate - time.monotonic())):
         yield number
@@ -72,13 +72,13 @@ def paced(rate: float, over: threading.Event) -> Iterator[int]:
 
 @dataclass
 class Sent:
-    """What the three senders did. Times are seconds of the wall clock, by name of the frame."""
+    """The frames of the three senders. `files`: wall-clock time in seconds, by the name of the file."""
 
     over: threading.Event = field(default_factory=threading.Event)
     files: dict[str, float] = field(default_factory=dict)
     answered: dict[str, float] = field(default_factory=dict)  # id to seconds until the answer
     refused: list[str] = field(default_factory=list)
-    faults: set[str] = field(default_factory=set)  # that the line told of meanwhile
+    faults: set[str] = field(default_factory=set)  # all faults that the line reported
 
     def folder(self, place: Path) -> None:
         for number in paced(RATES["folder"], self.over):
@@ -101,7 +101,7 @@ class Sent:
 
     @contextmanager
     def camera(self) -> Iterator[str]:
-        """An MJPEG stream's address."""
+        """Serve an MJPEG stream and yield its address."""
         bodies = []
         for cell in CELLS:
             out = io.BytesIO()
@@ -143,7 +143,7 @@ def broker(port: int) -> Iterator[None]:
 
 @contextmanager
 def subscriber(port: int) -> Iterator[list[tuple[float, dict[str, Any]]]]:
-    """What the broker hands on, and when."""
+    """Subscribe at the broker. Yields a growing list of the time and content of each message."""
     heard: list[tuple[float, dict[str, Any]]] = []
     ready = threading.Event()
     client = paho.Client(CallbackAPIVersion.VERSION2)
@@ -197,7 +197,7 @@ port = {http}
 
 
 class Served:
-    """The process, and what it is asked."""
+    """A running `ahl-runtime serve`."""
 
     def __init__(self, folder: Path, config: Path, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
@@ -217,7 +217,7 @@ class Served:
             return dict(json.load(answer))
 
     def resident(self) -> int:
-        """Bytes of memory that it holds. SoakError where the system does not tell."""
+        """The resident memory of the process in bytes. SoakError if the system does not report it."""
         found = measure.memory(self.process.pid)["rss_mb"]
         if found is None:
             raise SoakError(f"no memory of process {self.process.pid} under /proc: run the soak on Linux")
@@ -229,7 +229,7 @@ class Served:
 
 
 def load(served: Served, sent: Sent, place: Path, minutes: float) -> list[tuple[float, int]]:
-    """Send for so long; the process's memory, every second: seconds since the first frame, bytes."""
+    """Send frames for `minutes`. Returns the memory of the process each second: seconds since the start, bytes."""
     senders = [
         threading.Thread(target=sent.folder, args=(place,)),
         threading.Thread(target=sent.push, args=(served.url,)),
@@ -247,21 +247,21 @@ def load(served: Served, sent: Sent, place: Path, minutes: float) -> list[tuple[
     return memory
 
 
-def settled(state: dict[str, Any], sent: Sent, told: int) -> bool:
-    """Is everything taken and decided, and everyone told?"""
+def settled(state: dict[str, Any], sent: Sent, notified: int) -> bool:
+    """Is every frame accepted and decided, and has the subscriber received every decision (`notified`)?"""
     decided = sum(s["passed"] + s["unsure"] + s["rejected"] for s in state["sources"])
     accepted = {s["name"]: s["frames"] - s["dropped"] for s in state["sources"]}
-    return bool(accepted["folder"] == len(sent.files) and sum(accepted.values()) == decided == told)
+    return bool(accepted["folder"] == len(sent.files) and sum(accepted.values()) == decided == notified)
 
 
 def grown(memory: Sequence[tuple[float, int]]) -> tuple[int, int]:
-    """Bytes at one minute (the middle of ten seconds), and the most after it."""
+    """Memory in bytes after one minute (median of ten seconds), and the largest value after that."""
     first = [value for at, value in memory if 55 <= at < 65] or [memory[-1][1]]
     return int(np.median(first)), max([value for at, value in memory if at >= 60] or first)
 
 
 def account(folder: Path, state: dict[str, Any], sent: Sent, heard: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """Frames that lack their one decision, and decisions that a sink lacks, by where."""
+    """Count frames without exactly one decision, and decisions that a sink did not receive, by place."""
     with closing(sqlite3.connect(folder / "line.sqlite")) as db:
         stored = db.execute("SELECT id, source, frame FROM decisions ORDER BY rowid").fetchall()
     ids = [row[0] for row in stored]
@@ -288,13 +288,16 @@ def percentiles(seconds: Sequence[float]) -> str:
 
 
 def run(bundle: Path, minutes: float, folder: Path) -> tuple[str, list[str]]:
-    """A table, and which bars were missed."""
+    """Run the soak. Returns the table, and the limits that were missed."""
     sent, http, mqtt = Sent(), free_port(), free_port()
     with broker(mqtt), subscriber(mqtt) as arrived, sent.camera() as camera:
         served = Served(folder, settings(folder, bundle, camera, http, mqtt), http)
         try:
             memory = load(served, sent, folder / "in", minutes)
-            until(lambda: settled(served.state(), sent, len({m["id"] for _, m in arrived})), "everyone is told")
+            until(
+                lambda: settled(served.state(), sent, len({m["id"] for _, m in arrived})),
+                "all decisions at the subscriber",
+            )
             state, code = served.state(), served.end()
         finally:
             sent.over.set()
@@ -322,11 +325,11 @@ def run(bundle: Path, minutes: float, folder: Path) -> tuple[str, list[str]]:
         ("Dropped", f"{dropped}"),
         ("Decisions lost, in the store, the file or at the subscriber", f"{sum(map(abs, found.values()))}"),
         ("Resident memory after a minute", f"{first / 1e6:.0f} MB"),
-        ("Its growth from then on, at most", f"{max(0, most - first) / 1e6:.1f} MB"),
+        ("Growth after that, at most", f"{max(0, most - first) / 1e6:.1f} MB"),
         ("HTTP, request to answer, p50, p99", percentiles(list(sent.answered.values()))),
-        ("Camera, frame decoded to subscriber told, p50, p99", percentiles(waited["camera"])),
-        ("Folder, file there to subscriber told, p50, p99", percentiles(waited["folder"])),
-        ("Bars", "all held" if not missed else f"missed: {'; '.join(missed)}"),
+        ("Camera, decoded frame to message at the subscriber, p50, p99", percentiles(waited["camera"])),
+        ("Folder, new file to message at the subscriber, p50, p99", percentiles(waited["folder"])),
+        ("Limits", "all held" if not missed else f"missed: {'; '.join(missed)}"),
     ]
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]), missed
 
@@ -342,10 +345,10 @@ def origin(bundle: Path) -> str:
 
 def main(
     bundle: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="The .ahl file.")],
-    minutes: Annotated[float, typer.Option(min=0.1, help="How long the line runs.")] = 15.0,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Time to run, in minutes.")] = 15.0,
     page: Annotated[Path | None, typer.Option(help="Write the result into this page, between its markers.")] = None,
 ) -> None:
-    """Run a line under three sources. Exits with 1 if it missed a bar."""
+    """Run a line with three sources. Exits with 1 if the line missed a limit."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             table, missed = run(bundle, minutes, Path(folder))

@@ -1,4 +1,4 @@
-"""The plain way to run CDL, one model after the other: what the bench compares the batched one with."""
+"""Run CDL in the plain way, one model after the other. The bench compares the batched CDL with it."""
 
 import copy
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ SHOTS = 10
 
 
 class Memory:
-    """Features in memory, as `CDL` reads them: random, of so many normals, seen and pseudo anomalies."""
+    """Random features in memory, in the form that `CDL` reads. The counts of normals, seen and pseudo anomalies."""
 
     def __init__(self, shapes: dict[str, tuple[int, ...]], normals: int, seen: int, pseudo: int) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -32,7 +32,7 @@ class Memory:
         return {name: values[rows] for name, values in self.all.items()}
 
     def tasks(self, count: int) -> list[Task]:
-        """So many distributions, each with half of every group in its support and half in its query."""
+        """`count` distributions. Each has half of every group in its support and half in its query."""
         rng = np.random.default_rng(0)
         return [self._task(rng) for _ in range(count)]
 
@@ -42,9 +42,9 @@ class Memory:
 
 
 class Sequential:
-    """Algorithm 1 as it is written: for each base model a copy, its steps, its loss; then g's steps, model by model.
+    """Algorithm 1 as published: copy each base model, take its steps, compute its loss. Then take g's steps by model.
 
-    All of a model is computed of each batch's features, and DRA's convolution is torch's.
+    Each model is computed completely from the features of each batch, and DRA uses the convolution of torch.
     """
 
     def __init__(self, base: Base, cdl: CDL, memory: Memory) -> None:
@@ -58,7 +58,7 @@ class Sequential:
         self.decay = torch.optim.lr_scheduler.StepLR(self.optimizer, self.schedule.decay_every, gamma=0.1)
 
     def run_epoch(self) -> None:
-        """The next one, on the batches that CDL draws for it."""
+        """Run the next epoch, on the batches that CDL draws for this epoch."""
         rng, schedule = generator(self.seed, Stream.CDL_EPOCH, self.epoch), self.schedule
         inner = list(draws([task.support for task in self.tasks], schedule.inner_steps, schedule.batch, rng))
         shifts = [self._shift([(rows[i], group) for rows, group in inner]) for i in range(len(self.tasks))]
@@ -96,6 +96,6 @@ class Sequential:
 
 @torch.no_grad()
 def largest_difference(a: Base, b: Base, memory: Memory) -> float:
-    """Between the scores that two bases give to all samples in memory, relative where they are above 1."""
+    """The largest difference between the scores of two bases for all samples in memory, relative for scores above 1."""
     found = [base.eval().total(base(memory.all)) for base in (a, b)]
     return float(((found[0] - found[1]).abs() / found[0].abs().clamp_min(1)).max())

@@ -1,4 +1,4 @@
-"""Clients that score one file over HTTP, each on a connection of its own that stays open, as fast as they are answered.
+"""Clients that score one file over HTTP. Each keeps its own connection open and sends as fast as the server answers.
 
 python -m benchmarks.speed.clients URL FILE CLIENTS SECONDS prints one JSON object.
 """
@@ -15,7 +15,7 @@ _WARM = 2  # requests of each client that are not counted
 
 
 def run(url: str, body: bytes, clients: int, seconds: float) -> dict[str, object]:
-    """`frames_per_second` of all of them, and the `milliseconds` of each request. RuntimeError for any other answer."""
+    """`frames_per_second` of all clients, and the `milliseconds` of each request. RuntimeError if a request fails."""
     address = urlsplit(url)
 
     def work(end: float) -> list[float]:
@@ -25,9 +25,9 @@ def run(url: str, body: bytes, clients: int, seconds: float) -> dict[str, object
             started = time.perf_counter()
             connection.request("POST", "/v1/score", body, {"Content-Type": "image/png"})
             answer = connection.getresponse()
-            said = answer.read()
+            content = answer.read()
             if answer.status != 200:
-                raise RuntimeError(f"{answer.status}: {said[:300].decode(errors='replace')}")
+                raise RuntimeError(f"{answer.status}: {content[:300].decode(errors='replace')}")
             taken.append(1000 * (time.perf_counter() - started))
         connection.close()
         return taken

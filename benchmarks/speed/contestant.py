@@ -1,4 +1,4 @@
-"""What the bench compares with, in a process of its own.
+"""One of the programs that the bench compares with, in its own process.
 
 python -m benchmarks.speed.contestant KIND [FILE] [SIDE] [PRECISION]
 """
@@ -23,7 +23,7 @@ def _frame(side: int) -> np.ndarray:
 
 
 def paper(threads: int | None) -> Score:
-    """The paper's path, in torch, from pixels to the score."""
+    """The model of the paper, in torch, from pixels to the score."""
     import torch
 
     from benchmarks.speed.models import Paper
@@ -31,7 +31,7 @@ def paper(threads: int | None) -> Score:
     model, image, wanted = Paper(), torch.from_numpy(_frame(_FRAME))[None], cores(threads)
 
     def score() -> object:
-        if torch.get_num_threads() != wanted:  # each thread has its own
+        if torch.get_num_threads() != wanted:  # torch has this setting per thread
             torch.set_num_threads(wanted)
         with torch.inference_mode():
             return model(image)
@@ -40,9 +40,9 @@ def paper(threads: int | None) -> Score:
 
 
 def anomalib(threads: int | None, path: Path, side: int, precision: str = "") -> Score:
-    """An anomalib export through its own inferencer, from pixels of the network's own size: no resize is counted.
+    """An anomalib export, run by anomalib's inferencer. The pixels have the network's size, so there is no resize.
 
-    `precision`: OpenVINO's name of what it shall compute in; without one, it chooses for the CPU.
+    `precision`: OpenVINO's name of the precision to compute in. If it is empty, OpenVINO chooses it for the CPU.
     """
     from anomalib.deploy import OpenVINOInferencer
 
@@ -61,7 +61,7 @@ def _scales() -> dict[str, np.ndarray]:
 
 
 def onnxruntime(threads: int | None, path: Path) -> Score:
-    """A graph of both scales in ONNX Runtime, with the options of our own sessions."""
+    """A graph of both scales in ONNX Runtime, with the same session options as ours."""
     from ahl_runtime.engines.ort import session
     from ahl_runtime.engines.tuned import SessionOptions
 
@@ -70,7 +70,7 @@ def onnxruntime(threads: int | None, path: Path) -> Score:
 
 
 def openvino(threads: int | None, path: Path) -> Score:
-    """A graph of both scales in OpenVINO, with the settings of our own engine."""
+    """A graph of both scales in OpenVINO, with the same settings as our engine."""
     from ahl_runtime.engines.openvino import compiled, read
 
     request, scales = compiled(read(path.read_bytes(), b""), cores(threads)).create_infer_request(), _scales()
@@ -78,7 +78,7 @@ def openvino(threads: int | None, path: Path) -> Score:
 
 
 def main(kind: str, *arguments: str) -> None:
-    """Serve the bench."""
+    """Answer the requests of the bench."""
     makes: dict[str, Callable[[int | None], Score]] = {
         "paper": paper,
         "anomalib": lambda threads: anomalib(threads, Path(arguments[0]), int(arguments[1]), *arguments[2:]),

@@ -1,4 +1,4 @@
-"""Training on N normals in a process of its own: python -m benchmarks.speed.growth N FOLDER prints one JSON object."""
+"""Train on N normals in an own process. `python -m benchmarks.speed.growth N FOLDER` prints one JSON object."""
 
 import hashlib
 import json
@@ -26,10 +26,10 @@ from benchmarks.speed.cdl import SHOTS
 
 
 class RandomStore(FeatureStore):
-    """A store whose frames are made up: random features, on disk as real ones are."""
+    """A feature store with random features instead of those of frames. The files on the disk have the same form."""
 
     def rows(self, items: Sequence[Item], progress: Progress | None = None) -> NDArray[np.int64]:
-        """The row of each item; random features for those that are not there yet."""
+        """The row of each item. New items get random features."""
         keys = [hashlib.sha256(repr(item).encode()).hexdigest() for item in items]
         missing = [key for key in dict.fromkeys(keys) if key not in self._known]
         records = self._random(len(missing))
@@ -41,7 +41,7 @@ class RandomStore(FeatureStore):
         return np.array([self._known[key] for key in keys], np.int64)
 
     def _random(self, count: int) -> Iterator[NDArray[np.void]]:
-        """Each is one of a few random records, scaled: no two alike. They come one by one, as memory holds few."""
+        """Yield `count` different records, one at a time to save memory. Each is one of 16 random records, scaled."""
         rng = np.random.default_rng(len(self._known))
         names, few = self._record.names or (), np.zeros(16, self._record)
         for name in names:
@@ -54,7 +54,7 @@ class RandomStore(FeatureStore):
 
 
 def measure(n: int, folder: Path) -> dict[str, float]:
-    """The default system on `n` normals: seconds of HADG, of an epoch, of all after features; memory in MB at most."""
+    """Train the default system on `n` normals: seconds of HADG, an epoch, all after features; peak memory in MB."""
     config = TrainConfig("random", shots=SHOTS)
     extractor = Extractor(BackboneSpec())
     store = RandomStore(folder, extractor)

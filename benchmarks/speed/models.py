@@ -1,6 +1,6 @@
-"""What the bench compares with: anomalib's exported models, the paper's path in torch, the bare backbone.
+"""The models that the bench compares with: exports of anomalib, the model of the paper in torch, the bare backbone.
 
-None of them needs weights that mean anything: weights change what comes out, not how long it takes.
+Their weights are not trained, because weights change the outputs and not the time.
 """
 
 import logging
@@ -29,9 +29,9 @@ _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Paper(nn.Module):
-    """The paper's path: ResNet-18 at 448 and 224 px, DRA's four heads on both, added up.
+    """The model of the paper: ResNet-18 at 448 and 224 px, the four heads of DRA on both scales, added up.
 
-    Its references' features are kept, where the released code computes them anew for each batch; it gives no map.
+    The features of its references are kept; the released code computes them again for each batch. It gives no map.
     """
 
     def __init__(self) -> None:
@@ -42,25 +42,25 @@ class Paper(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, image: Tensor) -> Tensor:
-        """uint8 [N, H, W, 3] to scores, float [N]."""
+        """Scores, float32 [N], of images, uint8 [N, H, W, 3]."""
         fine, coarse = (self.net.forward_features(x) for x in self.preprocess(image))
         return self.heads.total(self.heads({"fine": fine, "coarse": coarse}))
 
 
 class _Bare(nn.Module):
-    """The backbone alone, both scales."""
+    """The backbone alone, at both scales."""
 
     def __init__(self, spec: BackboneSpec) -> None:
         super().__init__()
         self.backbone = Backbone(load_network(spec), stages=(-2, -1))
 
     def forward(self, fine: Tensor, coarse: Tensor) -> tuple[Tensor, ...]:
-        """float32 [1, 3, S, S] and [1, 3, S / 2, S / 2], to the last two stages of each."""
+        """The last two stages of each scale. `fine`: float32 [1, 3, S, S]. `coarse`: float32 [1, 3, S / 2, S / 2]."""
         return *self.backbone(fine), *self.backbone(coarse)
 
 
 def write_backbone(path: Path, spec: BackboneSpec) -> Path:
-    """The bare backbone at both scales as ONNX. WeightsError, ExportError."""
+    """Write the bare backbone at both scales as ONNX. WeightsError, ExportError."""
     examples = tuple(torch.zeros(1, 3, side, side) for side in (FINE, FINE // 2))
     program = _quietly(
         lambda: torch.onnx.export(_Bare(spec), examples, input_names=["fine", "coarse"], dynamo=True, verbose=False)
@@ -100,12 +100,15 @@ ANOMALIB: "dict[str, Callable[[int], AnomalibModule]]" = {
 
 
 def write_anomalib(folder: Path, name: str, side: int) -> Path:
-    """One of ANOMALIB, frames of `side` px, through its own export to OpenVINO: the .xml, its .bin beside it."""
+    """Export one of ANOMALIB for frames of `side` px to OpenVINO, with anomalib's exporter. Returns the .xml file.
+
+    The .bin file is in the same folder. An existing export is used again.
+    """
     target = folder / f"{name}-{side}.xml"
     if target.exists():
         return target
     model = ANOMALIB[name](side).eval()
-    for what in ("image", "pixel"):  # as if it had been validated
+    for what in ("image", "pixel"):  # values that a validation would set
         for field, value in ((f"_{what}_threshold", 0.5), (f"{what}_min", 0.0), (f"{what}_max", 1.0)):
             getattr(model.post_processor, field).fill_(value)
     with tempfile.TemporaryDirectory(dir=folder) as part:
@@ -115,7 +118,7 @@ def write_anomalib(folder: Path, name: str, side: int) -> Path:
 
 
 def _quietly(do: Callable[[], _Result]) -> _Result:
-    """Exporters write a page on each model."""
+    """Run `do` without the warnings and log lines of exporters, which print a page for each model."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "anomalib")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""The bench's figures as tables of docs/results/speed.md, each between its section's markers."""
+"""Write the figures of the bench as tables into docs/results/speed.md, between the markers of each section."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,18 +11,18 @@ _SHOWN = ("ahl", "anomalib", "numpy", "onnxruntime", "openvino", "python", "timm
 
 
 def write_section(page: Path, section: str, found: dict[str, Any]) -> None:
-    """Write a section's tables. RunError without page or markers."""
+    """Write the tables of a section. RunError if the page or its markers are missing."""
     tables = {"scoring": scoring, "serving": serving, "training": training, "start": start}[section](found)
     write_into(page, f"{_origin(found)}\n\n{tables}", markers(section))
 
 
 def markers(section: str) -> tuple[str, str]:
-    """Of a section in the page."""
+    """The markers of a section in the page."""
     return f"<!-- {section}: written by `make bench` -->", f"<!-- /{section} -->"
 
 
 def scoring(found: dict[str, Any]) -> str:
-    """What each contestant takes, our engines' ratios, the stages."""
+    """The tables of scoring: figures of each contestant, ratios of our engines, stages."""
     rows = [
         (
             name,
@@ -46,7 +46,7 @@ def scoring(found: dict[str, Any]) -> str:
 
 
 def bars(found: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Of each of our engines, the ratios that the project holds itself to."""
+    """The ratios of each of our engines for which the project sets a limit."""
     result = {}
     for name, own in found["ratios"].items():
         fastest = {
@@ -65,7 +65,7 @@ def bars(found: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def serving(found: dict[str, Any]) -> str:
-    """HTTP and the folder against the bare session."""
+    """The table of serving: HTTP and the folder compared with the bare session."""
     rows = [
         (
             f"`{name}`",
@@ -84,7 +84,7 @@ def serving(found: dict[str, Any]) -> str:
 
 
 def training(found: dict[str, Any]) -> str:
-    """CDL against the sequential loop, the parts, growth in N."""
+    """The tables of training: CDL compared with the sequential loop, the parts, growth with N."""
     cdl = table(
         ("one epoch of CDL", "batched s (IQR)", "sequential s (IQR)", "times as fast", "largest difference"),
         [
@@ -104,7 +104,7 @@ def training(found: dict[str, Any]) -> str:
 
 
 def start(found: dict[str, Any]) -> str:
-    """Cold start, sizes."""
+    """The table of starting: cold start and sizes."""
     rows = [
         (f"`{name}`", _spread(found["cold_start_s"][name]), f"{found['artefact_mb'][name]:.1f}")
         for name in found["cold_start_s"]
@@ -118,7 +118,7 @@ def start(found: dict[str, Any]) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown."""
+    """A Markdown table."""
     first, *others = (f"| {' | '.join(line)} |\n" for line in (head, *rows))
     return first + "|---" * len(head) + "|\n" + "".join(others)
 

@@ -1,4 +1,4 @@
-"""The bench of scoring: our engines, the bare backbone in them, the paper's path and anomalib's exports, in turn."""
+"""The bench of scoring: our engines, the bare backbone, the paper's model and exports of anomalib take turns."""
 
 import json
 import tempfile
@@ -22,16 +22,17 @@ from benchmarks.speed.models import write_anomalib, write_backbone
 ROUNDS = 5
 PAPER = "the paper's path, torch"
 _ANOMALIB = (("PaDiM", 256), ("PaDiM", 448), ("EfficientAD-S", 256), ("EfficientAD-S", 448))
-_FASTEST = "PaDiM"  # in our arithmetic too, where OpenVINO chooses another
+_FASTEST = "PaDiM"  # if OpenVINO chooses a lower precision, this model is also measured in float32, as ours
 _BARE = {"onnxruntime": "onnxruntime", "onnxruntime-int8": "onnxruntime", "openvino": "openvino"}
 _PROFILED = 20  # frames
 
 
 def measure(bundle: Bundle, folder: Path, seconds: float, report: Callable[[str], None]) -> dict[str, Any]:
-    """All contestants in turn; JSON-able. `folder`: where exports are kept for the next time. RuntimeFault, TrainError.
+    """Measure all contestants in turn. JSON-able. `folder`: keeps the exports. RuntimeFault, TrainError.
 
-    `rows`: the figures of each, with `round_ms`, the median of each round. `ratios`: of each of our engines, how many
-    times as fast as each other contestant. `stages_ms`: of the float32 graph, by ONNX Runtime's own profile.
+    `rows`: the figures of each contestant, with `round_ms`, the median of each round. `ratios`: for each of our
+    engines, the time of each other contestant over its own time. `stages_ms`: time of the stages of the float32
+    graph, from the profile of ONNX Runtime.
     """
     ours = [name for name in engines.available(bundle) if name in _BARE]
     with ExitStack() as stack:
@@ -55,7 +56,7 @@ def measure(bundle: Bundle, folder: Path, seconds: float, report: Callable[[str]
 def contestants(
     bundle: Bundle, folder: Path, bare: Iterable[str], report: Callable[[str], None]
 ) -> Iterable[tuple[str, *tuple[object, ...]]]:
-    """Name, kind and arguments of each process to compare with, what it needs written to `folder`."""
+    """Name, kind and arguments of each process to compare with. Its model is written to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     spec = BackboneSpec(bundle.manifest.provenance.get("settings", {}).get("backbone", BackboneSpec().name))
     backbone = write_backbone(folder / "backbone.onnx", spec).absolute()
@@ -72,14 +73,14 @@ def contestants(
 
 
 def computes_in_less() -> bool:
-    """Does OpenVINO on this CPU round float32 graphs to bfloat16 or float16, unless it is told not to?"""
+    """Does OpenVINO on this CPU by default round float32 graphs to bfloat16 or float16?"""
     import openvino
 
     return bool(openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT") != openvino.Type.f32)
 
 
 def ratios(timed: dict[str, Timed], ours: str) -> dict[str, Any]:
-    """How many times as fast as each other contestant one of our engines is: the spread of the rounds' ratios."""
+    """Time of each other contestant over that of one of our engines: median and quartiles over the rounds."""
     own = _medians(timed[ours])
     found = {
         name: list(_as_list(Spread.of([their / our for their, our in zip(_medians(other), own, strict=True)])))
@@ -95,9 +96,9 @@ def ratios(timed: dict[str, Timed], ours: str) -> dict[str, Any]:
 
 
 def stages(bundle: Bundle) -> dict[str, float]:
-    """Milliseconds of the float32 graph's parts, mean of a frame, one thread, by ONNX Runtime's profile.
+    """Mean milliseconds of a frame for each stage of the float32 graph, on one thread, from ONNX Runtime's profile.
 
-    A convolution is the network's: heads that have some are counted there.
+    All convolutions count as network, including those of heads.
     """
     import onnxruntime
 

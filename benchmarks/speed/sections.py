@@ -1,4 +1,4 @@
-"""The workstation's bench: sections, each measured once and kept in a file, and the page that they are written into."""
+"""The bench of the workstation. Each section is measured once and kept in a file, then written into a page."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -26,10 +26,10 @@ def bench(
     seconds: float = 10.0,
     report: Report = lambda line: None,
 ) -> list[Path]:
-    """Measure the sections that `out` does not hold yet, one file each; their paths.
+    """Measure the sections that are not in the folder `out` yet. Returns the paths of their files, one per section.
 
-    `seconds`: for each measurement of a contestant. `page`: where tables go, between the markers of each section.
-    ExportError for an unknown section or a damaged file; RuntimeFault, TrainError.
+    `seconds`: for each measurement of a contestant. `page`: the page for the tables, between the markers of each
+    section. ExportError for an unknown section or a damaged file. RuntimeFault, TrainError.
     """
     unknown = set(only) - set(SECTIONS)
     if unknown:
@@ -49,7 +49,7 @@ def bench(
     for section in [s for s in SECTIONS if s in only]:
         file = out / f"{section}.json"
         if file.exists():
-            report(f"{section}: in {file} already; delete it to measure again")
+            report(f"{section}: already in {file}; delete the file to measure again")
         else:
             report(section)
             found = {"bundle": bundle.name, "digest": opened.digest, **circumstances(_PACKAGES), **measures[section]()}
@@ -61,7 +61,7 @@ def bench(
 
 
 def read(file: Path) -> dict[str, Any]:
-    """A section's file. ExportError."""
+    """The figures in the file of a section. ExportError."""
     try:
         found: dict[str, Any] = json.loads(file.read_text())
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The bench of serving: HTTP and a watched folder against the bare session, in turn; the server is a real one."""
+"""The bench of serving: HTTP and a folder source, compared with the bare session in turn. The server is a real one."""
 
 import json
 import subprocess
@@ -29,7 +29,7 @@ _BARE = "bare session"
 
 
 class Served:
-    """`ahl-runtime serve --side-by-side` on any free port of loopback, in a folder of its own. ExportError."""
+    """A running `ahl-runtime serve --side-by-side` on a free port of loopback, in its own folder. ExportError."""
 
     def __init__(self, bundle: Bundle, engine: str, folder: Path) -> None:
         self.inbox = folder / "in"
@@ -44,7 +44,7 @@ class Served:
         self.url = self._address()
 
     def frames(self) -> int:
-        """How many of the folder's were decided on."""
+        """The number of decisions on frames of the folder."""
         with urllib.request.urlopen(f"{self.url}/v1/state", timeout=20) as answer:
             sources = json.load(answer)["sources"]
         return int(next(s["passed"] + s["unsure"] + s["rejected"] for s in sources if s["name"].startswith("folder")))
@@ -53,11 +53,11 @@ class Served:
         until = time.monotonic() + _STARTS
         while time.monotonic() < until and self._process.poll() is None:
             for line in self._log.read_text().splitlines():
-                if line.endswith("}") and (said := json.loads(line))["message"] == "serving":
-                    return str(said["url"])
+                if line.endswith("}") and (entry := json.loads(line))["message"] == "serving":
+                    return str(entry["url"])
             time.sleep(0.05)
         self._process.kill()
-        last = (self._log.read_text().strip().splitlines() or ["nothing was said"])[-1]
+        last = (self._log.read_text().strip().splitlines() or ["its log is empty"])[-1]
         raise ExportError(f"ahl-runtime serve did not start: {last}")
 
     def __enter__(self) -> Self:
@@ -71,10 +71,10 @@ class Served:
 
 
 def measure(bundle: Bundle, seconds: float, report: Callable[[str], None]) -> dict[str, Any]:
-    """Of each engine: frames per second of the bare session, over HTTP and from a folder, and HTTP's latencies.
+    """For each engine: frames per second of the bare session, over HTTP and from a folder, and latencies of HTTP.
 
-    The bare session scores decoded pixels, saturated in the better of its two ways; the server decodes the same
-    reference frame's file, decides, and stores the decision on the disk before it answers. RuntimeFault, ExportError.
+    The bare session scores decoded pixels, saturated in the better of its two ways. The server decodes the file of the
+    same reference frame, decides, and stores the decision on the disk before it answers. RuntimeFault, ExportError.
     """
     names = [name for name in engines.available(bundle) if not engines.on_gpu(name)]
     return {"clients": CLIENTS, "rows": {name: _one(bundle, name, seconds, report) for name in names}}
@@ -100,7 +100,7 @@ def _one(bundle: Bundle, engine: str, seconds: float, report: Callable[[str], No
             http.append(taken["frames_per_second"])
             latencies += taken["milliseconds"]
             watched.append(_folder(served, picture, number))
-    bare = max(ways.values(), key=np.median)  # the best of each round would be the luckier of two
+    bare = max(ways.values(), key=np.median)  # not the best of each round, which would favour chance
     return {
         "bare_fps": _spread(bare),
         "http_fps": _spread(http),
@@ -122,7 +122,7 @@ def _http(url: str, picture: Path, seconds: float) -> dict[str, Any]:
 
 
 def _folder(served: Served, picture: Path, number: int) -> float:
-    """Frames per second, from the first decision that is seen to the last."""
+    """Frames per second, from the first observed decision to the last."""
     data, before = picture.read_bytes(), served.frames()
     for i in range(_FILES):
         part = served.inbox / f".{number}-{i}.png"
@@ -132,7 +132,7 @@ def _folder(served: Served, picture: Path, number: int) -> float:
     while not seen or seen[-1][1] < before + _FILES:
         if (count := served.frames()) > (seen[-1][1] if seen else before):
             seen.append((time.perf_counter(), count))
-        time.sleep(0.02)  # more often would take the server's time
+        time.sleep(0.02)  # shorter pauses would slow the server down
     (first, began), (last, ended) = seen[0], seen[-1]
     return (ended - began) / max(last - first, 1e-9)
 

@@ -1,4 +1,4 @@
-"""The bench of starting: cold start to the first decision, sizes of bundles and installations."""
+"""The bench of starting: time from a cold start to the first decision, sizes of artefacts and of the installation."""
 
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -25,7 +25,7 @@ def measure(bundle: Bundle) -> dict[str, Any]:
 
 
 def plain_install() -> set[str]:
-    """The packages that `pip install ahl` brings, as far as they are installed here."""
+    """The packages that `pip install ahl` installs, as far as they are installed here."""
     found: set[str] = set()
     waiting = ["ahl"]
     while waiting:
@@ -41,6 +41,6 @@ def plain_install() -> set[str]:
 
 
 def installed(package: str) -> int:
-    """Bytes that a package's files take."""
+    """The size of the files of a package in bytes."""
     files = distribution(package).files or ()
     return sum(path.stat().st_size for file in files if (path := Path(file.locate())).is_file())

@@ -1,4 +1,4 @@
-"""The bench of training: CDL against a plain sequential loop, features and HADG apart, growth in the normals."""
+"""The bench of training: CDL compared with a plain sequential loop, features, HADG, growth with the normals."""
 
 import copy
 import json
@@ -31,13 +31,13 @@ from benchmarks.speed.cdl import SHOTS, Memory, Sequential, largest_difference
 SYSTEMS = ("ahl-density", "ahl-devnet", "ahl-dra")
 NORMALS = (1_000, 4_000, 10_500)  # Optical has 10,500
 _EPOCHS = 3  # of each loop, in turn
-_STEPS = 2  # of g, where it is asked whether both loops do the same
+_STEPS = 2  # outer steps in the check that both loops give the same result
 _T = CLUSTERS * (CLUSTERS - 1) + 1  # distributions
 _MEMORY = 300, SHOTS, 150  # normals, seen and pseudo anomalies in memory
 
 
 def measure(folder: Path, report: Callable[[str], None]) -> dict[str, Any]:
-    """`cdl` by system, `parts`, `growth`; JSON-able. `folder` keeps finished parts. ExportError, TrainError."""
+    """`cdl` by system, `parts` and `growth`, JSON-able. `folder` keeps finished parts. ExportError, TrainError."""
     folder.mkdir(parents=True, exist_ok=True)
     extractor = Extractor(BackboneSpec()).eval()
 
@@ -56,10 +56,10 @@ def measure(folder: Path, report: Callable[[str], None]) -> dict[str, Any]:
 
 
 def compare(name: str, extractor: Extractor, epochs: int = _EPOCHS) -> dict[str, Any]:
-    """A system's epochs, batched and one model after the other, in turn and on the same batches.
+    """Compare batched epochs of a system with those of one model after the other, in turn and on the same batches.
 
-    Seconds of an epoch and the ratio as [median, quartiles], what is prepared once shared out among the schedule's
-    epochs; `largest`: as ``differ`` finds it.
+    Seconds of an epoch and the ratio are [median, quartiles]. The time of preparation is spread evenly over the epochs
+    of the schedule. `largest`: the result of ``differ``.
     """
     keep()
     base, memory = _fitted(name, extractor)
@@ -86,9 +86,10 @@ def compare(name: str, extractor: Extractor, epochs: int = _EPOCHS) -> dict[str,
 
 
 def differ(name: str, extractor: Extractor) -> float:
-    """The largest difference of a sample's score after a short epoch of each, in double precision.
+    """The largest difference of a sample's score after a short epoch of both loops, in double precision.
 
-    In single precision, Adam makes a whole step of what rounding leaves of a gradient of nothing, whichever way.
+    In single precision, rounding errors leave tiny gradients where the true gradient is zero. Adam turns each into a
+    full step in a random direction.
     """
     base, memory = _fitted(name, extractor)
     base, memory.all = base.double(), {key: values.double() for key, values in memory.all.items()}
@@ -102,7 +103,7 @@ def differ(name: str, extractor: Extractor) -> float:
 
 
 def epoch(name: str, extractor: Extractor, schedule: str, distributions: int = _T) -> float:
-    """Seconds of one epoch of CDL+, after one that is not counted where epochs are short."""
+    """Seconds of one epoch of CDL+. For short schedules, one epoch to warm up runs before it."""
     keep()
     base, memory = _fitted(name, extractor)
     cdl = CDL(base, memory.tasks(distributions), memory, SCHEDULES[schedule], seed=0)
@@ -115,7 +116,7 @@ def epoch(name: str, extractor: Extractor, schedule: str, distributions: int = _
 
 
 def _fitted(name: str, extractor: Extractor) -> tuple[Base, Memory]:
-    """A system's base, fitted on random features in memory."""
+    """The base of a system, fitted on random features, and the memory with these features."""
     torch.manual_seed(0)
     base = system(name).base(extractor, SHOTS)
     memory = Memory({key: extractor.shapes[key] for key in base.inputs}, *_MEMORY)
@@ -125,7 +126,7 @@ def _fitted(name: str, extractor: Extractor) -> tuple[Base, Memory]:
 
 
 def parts(extractor: Extractor, seconds: float = 5.0) -> list[tuple[str, float, str, str]]:
-    """What comes before CDL, and its epochs: name, value, unit, note."""
+    """The time of each part of training, features first: name, value, unit, note."""
     frame = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 300, 300, 3), dtype=np.uint8))
     with torch.inference_mode():
         features = Spread.of(milliseconds(lambda: extractor(frame), seconds)).median
@@ -153,8 +154,8 @@ def _growth(n: int, folder: Path) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.speed.growth", str(n), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["nothing was said"])[-1]
-        raise ExportError(f"training on {n} normals ended with code {done.returncode}: {said}")
+        message = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ExportError(f"training on {n} normals ended with code {done.returncode}: {message}")
     found: dict[str, float] = json.loads(done.stdout)
     return found
 

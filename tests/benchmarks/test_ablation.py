@@ -18,7 +18,7 @@ def bench(elpv_cells, tmp_path_factory):
 
 @pytest.mark.parametrize("shots", [0, 2])
 def test_rows_add_up_to_the_system(bench, shots, monkeypatch):
-    monkeypatch.setattr(ablation, "_BESIDE", ("devnet",))  # learned in a second
+    monkeypatch.setattr(ablation, "_ADDED", ("devnet",))  # learned in a second
     found = dict(bench.measure(shots, seed=0))
     dealt = deal(Cell("ahl-density", "general", None, shots, 0), bench.dataset)
     system = bench._learned("ahl-density", shots, dealt)

@@ -19,7 +19,7 @@ def test_half_as_fast_is_past_the_bound(found: float, good: bool) -> None:
 
 def test_a_ratio_that_is_gone_is_no_pass() -> None:
     lines, verdict = judge({"a": 1.0}, {"a": 1.0, "b": 2.0})
-    assert not verdict and lines[1] == "b: only in the baseline: write the baseline anew"
+    assert not verdict and lines[1] == "b: only in the baseline: write the baseline again"
 
 
 @pytest.mark.slow

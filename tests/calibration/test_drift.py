@@ -131,7 +131,7 @@ def test_a_frame_is_watched_in_under_a_millisecond(fitted: Calibration) -> None:
 def test_bad_settings_are_refused(fitted: Calibration) -> None:
     with pytest.raises(SettingsError, match="bound is 0"):
         Drift(fitted, bound=0)
-    with pytest.raises(ScoresError, match="29 calibration normals: at least 30"):
+    with pytest.raises(ScoresError, match="29 calibration normals: the drift alarm needs at least 30"):
         Drift(calibration.fit(np.arange(29.0)))
 
 

@@ -91,5 +91,5 @@ def test_the_reference_is_dealt_from_enough_frames() -> None:
     ref = reference()
     assert ref.values.shape == (60, 5) and ref.shapers == shapers(60) == 20
     assert np.abs(ref.values[:, 3:].mean()) < 0.5
-    with pytest.raises(ScoresError, match="29 frames: at least 30"):
+    with pytest.raises(ScoresError, match="29 frames: the drift alarm needs at least 30"):
         frame_reference([frame_statistics(scene(i)) for i in range(29)])

@@ -143,7 +143,7 @@ def test_the_input_is_neither_kept_nor_changed() -> None:
         ([[1.0, 2.0]], r"shape \[1, 2\]"),
         (3.0, r"shape \[\]"),
         (["a", "b"], "dtype"),
-        ([[1.0], [2.0, 3.0]], "ragged"),
+        ([[1.0], [2.0, 3.0]], "different lengths"),
         ([True, False], "dtype"),
         ([1 + 2j, 3.0], "dtype"),
     ],
