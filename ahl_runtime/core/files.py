@@ -21,41 +21,41 @@ def as_path(value: object, what: str, error: type[Exception]) -> Path:
 
 def write_whole(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     """Write `chunks` to `path`. After an OSError no new file is left, and an older file at `path` is unchanged."""
-    with _written_aside(path, chunks, 0o666) as aside:
-        aside.replace(path)
+    with _temporary(path, chunks, 0o666) as temporary:
+        temporary.replace(path)
     _sync_folder(path.parent)
 
 
 def write_new(path: Path, chunks: Iterable[bytes | memoryview], mode: int = 0o666) -> None:
     """Write `chunks` to a new file, with `mode` minus the umask. FileExistsError, OSError."""
-    with _written_aside(path, chunks, mode) as aside:
+    with _temporary(path, chunks, mode) as temporary:
         try:
-            os.link(aside, path)  # unlike a rename, a link fails if the file exists
+            os.link(temporary, path)  # unlike a rename, a link fails if the file exists
         except FileExistsError:
             raise
         except OSError:  # no hard links on this file system
             if os.path.lexists(path):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
-            aside.replace(path)
+            temporary.replace(path)
         else:
-            aside.unlink()
+            temporary.unlink()
     _sync_folder(path.parent)
 
 
 @contextlib.contextmanager
-def _written_aside(path: Path, chunks: Iterable[bytes | memoryview], mode: int) -> Iterator[Path]:
+def _temporary(path: Path, chunks: Iterable[bytes | memoryview], mode: int) -> Iterator[Path]:
     """A temporary file next to `path` that holds `chunks`, flushed to the disk. It is removed if anything fails."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with open(aside, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+        with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             for chunk in chunks:
                 file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
-        yield aside
+        yield temporary
     except BaseException:
         with contextlib.suppress(OSError):
-            aside.unlink()
+            temporary.unlink()
         raise
 
 

@@ -75,15 +75,15 @@ def test_frames_side_by_side_score_as_one_after_the_other(
         assert len(found.milliseconds) == 2 and len(found.pseudo) == 20
 
 
-def test_a_line_scores_frames_side_by_side_where_it_is_asked_to(full_bundle: Bundle, frames: np.ndarray) -> None:
+def test_frames_are_scored_in_parallel_only_on_request(full_bundle: Bundle, frames: np.ndarray) -> None:
     only, same, one = engines.single_and_parallel(full_bundle, "openvino", 2)
-    assert only is same and one == 1  # memory is dear
-    alone, beside, many = engines.single_and_parallel(full_bundle, "openvino", 2, side_by_side=True)
-    streams = [e._compiled.get_property("NUM_STREAMS") for e in (alone, beside)]
+    assert only is same and one == 1  # it needs more memory
+    single, parallel, many = engines.single_and_parallel(full_bundle, "openvino", 2, side_by_side=True)
+    streams = [e._compiled.get_property("NUM_STREAMS") for e in (single, parallel)]
     assert many == 2 and streams == [1, 2]
-    expected = np.concatenate([alone.infer(frame[None]).score for frame in frames])
+    expected = np.concatenate([single.infer(frame[None]).score for frame in frames])
     with ThreadPoolExecutor(many) as pool:
-        found = list(pool.map(lambda frame: float(beside.infer(frame[None]).score[0]), frames))
+        found = list(pool.map(lambda frame: float(parallel.infer(frame[None]).score[0]), frames))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 

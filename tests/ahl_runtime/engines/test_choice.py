@@ -99,7 +99,7 @@ def test_cuda_scores_as_the_cpu(bundle: Callable[[float], Bundle]) -> None:
 def test_side_by_side_each_frame_has_a_thread(
     bundle: Callable[[float], Bundle], threads: int, side_by_side: bool | None, many: int
 ) -> None:
-    alone, beside, found = engines.single_and_parallel(bundle(10.0), "onnxruntime", threads, side_by_side)
-    assert found == many and alone.threads == threads
-    assert beside.threads == (1 if many > 1 else threads)
-    assert (alone is beside) == (many == 1)
+    single, parallel, found = engines.single_and_parallel(bundle(10.0), "onnxruntime", threads, side_by_side)
+    assert found == many and single.threads == threads
+    assert parallel.threads == (1 if many > 1 else threads)
+    assert (single is parallel) == (many == 1)
