@@ -158,3 +158,9 @@ def test_help_and_errors_name_its_head_and_its_dataset(run: Run, tmp_path: Path)
     assert "unknown system 'distanse'" in done.stderr and "distance" in done.stderr
     done = run("ahl", "train", "--data", f"flot:{tmp_path}", "--out", tmp_path / "run", code=2)
     assert "flat" in done.stderr
+
+
+def test_a_new_settings_file_names_the_kinds(run: Run, tmp_path: Path) -> None:
+    run("ahl-runtime", "init", tmp_path / "line.toml")
+    text = (tmp_path / "line.toml").read_text()
+    assert "[[source]] that plug-ins add here: noise" in text and "[[sink]] that plug-ins add here: count" in text
