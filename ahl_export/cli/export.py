@@ -95,7 +95,7 @@ def _check_trt(trt: bool, compatible: bool, hardware: str, precision: str) -> No
     _choose("--trt-hardware-compat", hardware, ("none", "same", "ampere"))
     if (compatible or hardware != "none") and not trt:
         raise typer.BadParameter(
-            "they say how --trt builds: give --trt too", param_hint="'--trt-compat', '--trt-hardware-compat'"
+            "these are options of --trt: give --trt too", param_hint="'--trt-compat', '--trt-hardware-compat'"
         )
 
 

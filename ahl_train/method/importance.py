@@ -24,7 +24,7 @@ class Psi(nn.Module):
 
 
 def train_step(psi: Psi, optimizer: torch.optim.Optimizer, scores: Tensor, steps: int = 20) -> Tensor:
-    """Fit psi to predict the newest of float [K + 1, samples, T] from the K before it. Returns the last MSE."""
+    """Fit psi to predict the newest of float [K + 1, samples, T] from the K before. Returns the last MSE, float []."""
     history, target = scores[:-1].transpose(0, 1), scores[-1]
     for _ in range(steps):
         loss = nn.functional.mse_loss(psi(history), target)

@@ -37,7 +37,7 @@ def load_dataset(spec: str) -> Dataset:
     if spec and root.is_dir():
         return folder.read(root)
     known = ", ".join(READERS)
-    raise DataError(f"no folder {spec!r}, nor a set: give elpv, a folder, or NAME:DIR with NAME of {known}")
+    raise DataError(f"{spec!r} is neither a folder nor a set: give elpv, a folder, or NAME:DIR with NAME of {known}")
 
 
 def check(name: str, directory: Path | str | None = None) -> Report:

@@ -169,7 +169,7 @@ def test_cells_that_cannot_be_dealt_fail_first(cells, cache, tmp_path):
         run_grid(grid(cells, shots=(9,)), tmp_path / "out", cache=cache)
     with pytest.raises(DataError, match="no class has 9 anomalies"):
         run_grid(grid(cells, shots=(9,), settings=("hard",)), tmp_path / "out", cache=cache)
-    with pytest.raises(DataError, match="must remain to test on"):
+    with pytest.raises(DataError, match="the test needs normals and anomalies"):
         run_grid(grid(cells, shots=(8,)), tmp_path / "out", cache=cache)
     assert not (tmp_path / "out").exists()
 

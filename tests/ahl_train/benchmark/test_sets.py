@@ -102,8 +102,8 @@ def test_sets_of_one_name_are_told_apart(tmp_path):
     ("lines", "said"),
     [
         ([line(0.8)], "one and .*two both hold /sets/a, ahl-density, general, shots 1, seed 0: leave one of them out"),
-        ([line(0.8, "b", epochs=3)], r"two holds .* other settings than .*one \(epochs: 3, there None\): leave it out"),
-        ([line(0.8, "b", epoch="best", auroc_best=1.0)], r"\(epoch: 'best', there 'last'\)"),
+        ([line(0.8, "b", epochs=3)], r"two holds .* other settings than .*one \(epochs: 3, not None\): leave it out"),
+        ([line(0.8, "b", epoch="best", auroc_best=1.0)], r"\(epoch: 'best', not 'last'\)"),
         ([], "two has no results yet: run ahl benchmark --out .*two, or leave it out"),
     ],
 )

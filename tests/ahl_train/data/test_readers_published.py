@@ -221,7 +221,7 @@ def test_mastcam_keeps_its_split_and_leaves_the_copies(mastcam):
     dealt = split(data, shots=1, seed=0, calibration=0)
     assert len(dealt.train_normal) == 6
     assert len([s for s in dealt.test if s.label == 0]) == 3
-    assert data.notes[0].startswith("1 frames stand under two classes")
+    assert data.notes[0].startswith("1 frames are in two classes")
 
 
 def test_mastcam_pixels_are_the_first_three_bands(mastcam):
