@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from ahl_runtime.core.errors import EngineError
 from ahl_runtime.core.types import Outputs
 
+MOST_THREADS = 1024
+
 
 class CheckedEngine(ABC):
     """An engine implements `_run`. Callers use `infer`, from any thread."""
@@ -50,10 +52,13 @@ class CheckedEngine(ABC):
 
 
 def cores(threads: int | None) -> int:
-    """`threads`, or for None the number of cores that this process may use. EngineError if `threads` is below 1."""
+    """`threads`, or for None the number of cores that this process may use. EngineError if `threads` is not from 1 to 1024.
+
+    An engine starts all of its threads at once: a number without a limit could take every thread of the machine.
+    """
     if threads is not None:
-        if not isinstance(threads, int) or threads < 1:
-            raise EngineError(f"threads is {threads!r}: expected 1 or more")
+        if not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
+            raise EngineError(f"threads is {threads!r}: expected 1 to {MOST_THREADS}")
         return threads
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

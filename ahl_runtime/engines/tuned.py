@@ -14,7 +14,7 @@ from ahl_runtime.bundle.bundle import Bundle
 from ahl_runtime.core import machine
 from ahl_runtime.core.errors import OutputError
 from ahl_runtime.core.files import write_whole
-from ahl_runtime.engines.base import cores
+from ahl_runtime.engines.base import MOST_THREADS, cores
 
 FORMAT = 1
 _MAX_BYTES = 1 << 20
@@ -31,7 +31,7 @@ class SessionOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
-    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    threads: Annotated[int, Field(ge=1, le=MOST_THREADS)] | None = None
     spinning: bool = False
     arena: bool = True
     optimisation: Literal["basic", "extended", "all"] = "all"

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ahl_runtime.engines.base import MOST_THREADS
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Outcome = Literal["pass", "unsure", "reject", "fault"]
@@ -27,7 +29,7 @@ class ModelSettings(Section):
 
     bundle: Path
     engine: str | None = None
-    threads: Annotated[int, Field(ge=1)] | None = None
+    threads: Annotated[int, Field(ge=1, le=MOST_THREADS)] | None = None
     side_by_side: bool | None = None
     trust: Path | None = None
 

@@ -64,6 +64,7 @@ def test_nothing_is_scored_of_a_batch_with_a_bad_image(detector: ahl_runtime.Sco
     [
         {"engine": "abacus"},
         {"threads": 0},
+        {"threads": 10**9},
         {"threads": "two"},
         {"source": "a b"},
         {"source": 7},
