@@ -77,6 +77,8 @@ def export(
     `options`: fields of `ExportOptions`, such as ``alpha=0.01, int8=True``. `report`: called with each line that the
     command would print. Raises ExportError.
     """
+    if not callable(report):
+        raise ExportError(f"report is {report!r:.80}: expected a function of a line of text")
     asked = checked(ExportOptions, options, ExportError)
     folder = run.folder if isinstance(run, Run) else as_path(run, "the run", ExportError)
     with raised_as(ExportError, CalibrationError, RuntimeFault, TrainError):

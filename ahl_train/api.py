@@ -8,7 +8,7 @@ from ahl_runtime.core.errors import RuntimeFault, raised_as
 from ahl_runtime.core.files import as_path
 from ahl_train import evaluation, run, training
 from ahl_train.config import TrainConfig
-from ahl_train.errors import DataError, RunError
+from ahl_train.errors import ConfigError, DataError, RunError
 from ahl_train.evaluation import Evaluation
 from ahl_train.run import Run
 
@@ -33,6 +33,8 @@ def train(
     `cache`: the folder that stores features. `device`: auto, cpu or cuda. `precision`: of features, auto, float16
     or float32. `report`: called with each line that the command would print. Raises TrainError.
     """
+    if not callable(report):
+        raise ConfigError(f"report is {report!r:.80}: expected a function of a line of text")
     config = TrainConfig.checked({**settings, "data": data})
     kept = None if cache is None else as_path(cache, "cache", RunError)
     where = {"device": device, "precision": precision}

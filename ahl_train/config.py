@@ -76,7 +76,7 @@ class TrainConfig:
         cross = self.folds is not None or self.calibrate == "cross"
         checks = (
             (self.shots >= 0, f"shots is {self.shots}, expected 0 or more"),
-            (self.seed >= 0, f"seed is {self.seed}, expected 0 or more"),
+            (0 <= self.seed < 2**63, f"seed is {self.seed}, expected 0 or more, below 2^63"),
             (
                 self.schedule in ("auto", *SCHEDULES),
                 f"schedule is {self.schedule!r}, choose auto, {' or '.join(SCHEDULES)}",

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from rich.progress import Progress
 from scipy.ndimage import label
 from sklearn.metrics import roc_auc_score
 
 from ahl_train.data.images import load, load_mask
 from ahl_train.errors import DataError
+from ahl_train.progress import progress_bar
 from ahl_train.run import Run
 
 FPR_LIMIT = 0.3  # upper limit for AUPRO, as the field reports it
@@ -41,7 +41,7 @@ def evaluate(run: Run, *, pixel: bool = False) -> Evaluation:
     if pixel and not masked:
         raise DataError(f"{where}: its {sum(labels)} test anomalies have no masks: leave --pixel out")
     scores, maps, masks = [], [], []
-    with Progress(transient=True) as progress:
+    with progress_bar() as progress:
         for sample in progress.track(test, description="test images"):
             image = load(sample)
             score, anomaly_map, _ = run.model.score(torch.from_numpy(image.copy())[None])

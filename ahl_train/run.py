@@ -149,8 +149,11 @@ class RunFolder:
     def load_split(self) -> Split:
         """The run's split."""
         data = self.read_json("split.json")
-        groups = {name: tuple(_sample_from_json(s) for s in data[name]) for name in _GROUPS}
-        return Split(**data | groups)
+        try:
+            groups = {name: tuple(_sample_from_json(s) for s in data[name]) for name in _GROUPS}
+            return Split(**data | groups)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RunError(f"{self.path / 'split.json'} is damaged ({error!r}): train again") from error
 
     def save(self, name: str, state: dict[str, Any]) -> None:
         """Save tensors."""
@@ -199,6 +202,9 @@ def load_run(path: Path) -> Run:
     """Load a finished run. RunError if the folder holds none."""
     folder = RunFolder(path)
     record = folder.read_json("run.json")
+    absent = [key for key in ("settings", "supersample", "versions", "backbone_digest") if key not in record]
+    if absent:
+        raise RunError(f"{path / 'run.json'} is damaged (it has no {absent[0]!r}): train again")
     config = TrainConfig.checked(record["settings"])
     state = folder.load("model.pt")
     if state is None:

@@ -5,7 +5,6 @@ from pathlib import Path
 from time import perf_counter
 
 import torch
-from rich.progress import Progress
 
 from ahl_train import accelerator
 from ahl_train.config import TrainConfig
@@ -16,8 +15,10 @@ from ahl_train.data.split import Split, split
 from ahl_train.errors import DataError
 from ahl_train.features import Extractor, FeatureStore, default_cache, supersample_for
 from ahl_train.features.backbone import BackboneSpec
+from ahl_train.method import hadg
 from ahl_train.method.cross import score_folds
 from ahl_train.method.fit import learn
+from ahl_train.progress import progress_bar
 from ahl_train.rng import Stream, integer
 from ahl_train.run import Run, RunFolder, load_run
 from ahl_train.systems import system
@@ -76,7 +77,7 @@ def train(
             report("all anomalies train and none remains for the test, which ahl evaluate needs: ask for fewer --shots")
 
     store = FeatureStore(cache or default_cache(), extractor.to(there), half=chosen_precision == "float16")
-    with Progress(transient=True) as progress:
+    with progress_bar() as progress:
         if config.calibrate == "cross" and not chosen.folds:
             score_folds(config, dealt, extractor, store, folder, progress)
         torch.manual_seed(integer(config.seed, Stream.WEIGHTS))
@@ -137,7 +138,7 @@ def _groups(config: TrainConfig, dealt: Split) -> str:
 
 
 def _require_normals(config: TrainConfig, dealt: Split) -> None:
-    """DataError for fewer train normals than the system needs, before a folder is created."""
+    """Before a folder is created: DataError, or ConfigError, for fewer train normals than the settings need."""
     chosen, there = system(config.system), len(dealt.train_normal)
     if there < chosen.least:
         tested = sum(s.label == 0 for s in dealt.test)
@@ -145,3 +146,5 @@ def _require_normals(config: TrainConfig, dealt: Split) -> None:
             f"{chosen.title} needs at least {chosen.least} train normals, there are {there}; "
             f"{len(dealt.calibration_normal)} calibrate and {tested} test: add images of good parts"
         )
+    if chosen.ahl:
+        hadg.check_clusters(config.clusters, there)

@@ -50,6 +50,8 @@ def decode(source: str | os.PathLike[str] | bytes | BinaryIO, *, max_pixels: int
             return np.ascontiguousarray(_upright(pixels, image.getexif().get(_ORIENTATION, 1)))
     except ImageError:
         raise
+    except IsADirectoryError as error:
+        raise ImageError(f"{where}: a folder: give an image file") from error
     except FileNotFoundError as error:
         raise ImageError(f"{where}: no such file: check the path") from error
     except UnidentifiedImageError as error:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 def as_path(value: object, what: str, error: type[Exception]) -> Path:
     """The path that a caller gave. `error`, which names `what` the path is for, if it is neither str nor Path."""
-    if isinstance(value, str | os.PathLike):
-        return Path(value)
+    if isinstance(value, str | os.PathLike) and (text := os.fspath(value)) and "\0" not in text:
+        return Path(text)
     raise error(f"{what} is {value!r:.80}: expected a path, str or Path")
 
 

@@ -27,7 +27,10 @@ class Frame:
     def __post_init__(self) -> None:
         shape, dtype = list(self.image.shape), self.image.dtype
         if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
-            raise ImageError(f"frame {self.id or 'without id'}: expected uint8 [H, W, 3], got {dtype} {shape}")
+            raise ImageError(
+                f"frame {self.id or 'without id'}: expected uint8 [H, W, 3], got {dtype} {shape}: "
+                "convert it to RGB of 0 to 255"
+            )
 
 
 @dataclass(frozen=True, eq=False)

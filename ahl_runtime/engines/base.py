@@ -52,7 +52,7 @@ class CheckedEngine(ABC):
 
 
 def cores(threads: int | None) -> int:
-    """`threads`, or for None the number of cores that this process may use. EngineError if `threads` is not from 1 to 1024.
+    """`threads`, 1 to 1024, or for None the number of cores that this process may use. EngineError.
 
     An engine starts all of its threads at once: a number without a limit could take every thread of the machine.
     """

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -70,14 +71,7 @@ class Line:
         self._latencies = StageLatencies()
         scored: Queue[list[ScoredFrame]] = Queue(2)
         threads, pipeline = cores(config.model.threads), config.pipeline
-        self._scoring = ScoringStage(
-            self._queues,
-            scored,
-            self._owner,
-            threads,
-            pipeline.batch,
-            pipeline.linger,
-        )
+        self._scoring = ScoringStage(self._queues, scored, self._owner, threads, pipeline.batch, pipeline.linger)
         self._recorder = Recorder(config, scored, self._monitors, self._latencies, self._wake)
         self._outboxes = [Outbox(settings, config.store, partial(open_sink, settings)) for settings in config.sink]
         self._sources = {
@@ -96,7 +90,8 @@ class Line:
             if source is None:
                 monitor.set_state("live", "waiting for frames over HTTP")
                 continue
-            run = partial(source.run, self._give, monitor.set_state, self._stopping.wait, partial(self._lost, name))
+            give, lost = partial(self._give, name), partial(self._lost, name)
+            run = partial(source.run, give, monitor.set_state, self._stopping.wait, lost)
             self._spawn("source", name, run)
         scoring = [
             self._spawn("pipeline", f"score {i}", partial(self._scoring.run, i, self._abort.is_set))
@@ -163,14 +158,22 @@ class Line:
         thread.start()
         return thread
 
-    def _give(self, pending: PendingFrame) -> bool:
-        """For sources: add a frame to its queue; wait while the queue is full. False once the line stops."""
+    def _give(self, source: str, pending: PendingFrame) -> bool:
+        """For sources: add a frame to its queue; wait while the queue is full. False once the line stops.
+
+        A frame without a source gets this one. SourceError for a frame of another.
+        """
+        if pending.frame and not pending.frame.source:
+            pending.frame = replace(pending.frame, source=source)
+        named = pending.frame.source if pending.frame else source
+        if {named, pending.source} != {source}:
+            raise SourceError(f"source {source} gave a frame of {named!r} and {pending.source!r}: give its own name")
         try:
             while not self._queues.put(pending, 0.5):
                 pass
         except Busy:
             return False
-        self._monitors[pending.source].accepted()
+        self._monitors[source].accepted()
         return True
 
     def _lost(self, source: str, count: int) -> None:

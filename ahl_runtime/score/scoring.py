@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +41,10 @@ class Scored(Decision):
         """Write a PNG: the overlay in a border of the verdict's colour, with score and threshold. OutputError."""
         from ahl_runtime.score import overlay
 
-        overlay.write_picture(as_path(path, "the picture's file", OutputError), self.image, self, self.map_range)
+        file = as_path(path, "the picture's file", OutputError)
+        if file.suffix.lower() != ".png":
+            raise OutputError(f"{file}: the picture is a PNG: give a name that ends in .png")
+        overlay.write_picture(file, self.image, self, self.map_range)
 
 
 class Scorer:
@@ -58,7 +60,7 @@ class Scorer:
     ) -> None:
         name = engine or engines.available(bundle)[0]
         artefact = engines.artefact(bundle, name)
-        side = SideFiles(bundle).chosen(artefact.engine, source) if source else None
+        side = None if source is None else SideFiles(bundle).chosen(artefact.engine, source)
         self.artefact = artefact.engine
         self.rule = DecisionRule.of(bundle, artefact, side)
         self.map_range = artefact.map_range
@@ -68,13 +70,15 @@ class Scorer:
         """Decide on one image. ImageError, EngineError."""
         return self.score_batch([image])[0]
 
-    def score_batch(self, images: Sequence[Image], *, at_once: int = 8) -> list[Scored]:
+    def score_batch(self, images: Iterable[Image], *, at_once: int = 8) -> list[Scored]:
         """Decide on images, in order. Images of one size in a row are scored together, at most `at_once` in one call.
 
         ImageError, before the first image is scored. EngineError.
         """
-        if at_once < 1:
-            raise EngineError(f"at_once is {at_once}: expected 1 or more")
+        if not isinstance(at_once, int) or at_once < 1:
+            raise EngineError(f"at_once is {at_once!r}: expected 1 or more")
+        if not isinstance(images, Iterable) or isinstance(images, str | bytes):
+            raise ImageError(f"a batch is {type(images).__name__}: expected a list of images")
         frames = [_frame(image) for image in images]
         return [
             self._scored(f, d)
@@ -109,6 +113,8 @@ def load(
     BundleError, EngineError, SideFileError, SigningError.
     """
     key = load_public(as_path(trust, "trust", SigningError)) if trust is not None else None
+    if not isinstance(engine, str | None):
+        raise EngineError(f"engine is {engine!r:.80}: expected a name, see ahl-runtime check")
     return Scorer(open_bundle(bundle, trust=key), engine, threads=threads, source=source)
 
 
@@ -117,9 +123,10 @@ def _frame(image: Image) -> Frame:
         case Frame():
             return image
         case np.ndarray():
-            return Frame(image)
+            return Frame(image.copy())  # a camera may fill its buffer with the next frame
         case str() | os.PathLike():
-            return Frame(decode(image), id=Path(image).name)
+            path = as_path(image, "an image", ImageError)
+            return Frame(decode(path), id=path.name)
         case bytes():
             return Frame(decode(image))
     raise ImageError(f"an image is {type(image).__name__}: expected a path, a file's bytes, or uint8 [H, W, 3] RGB")

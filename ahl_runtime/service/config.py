@@ -87,6 +87,8 @@ def _message(error: Any) -> str:
         return f"{shown}: no such key" + (f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}")
     if error["type"] == "missing":
         return f"{shown}: missing"
+    if error["type"] == "union_tag_invalid":
+        return f"{shown}: no kind {error['ctx']['tag']!r}; known: {error['ctx']['expected_tags']}"
     message = str(error["msg"]).removeprefix("Value error, ")
     return f"{shown}: {message}" if shown else message
 

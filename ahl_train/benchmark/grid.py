@@ -12,7 +12,6 @@ from time import perf_counter
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import Progress
 from sklearn.metrics import roc_auc_score
 
 from ahl_train import accelerator
@@ -31,6 +30,7 @@ from ahl_train.features.backbone import DEFAULT, BackboneSpec
 from ahl_train.features.maps import Features
 from ahl_train.heads.base import Base
 from ahl_train.method.fit import learn
+from ahl_train.progress import progress_bar
 from ahl_train.rng import Stream, integer
 from ahl_train.systems import DEFAULT_SYSTEM, SYSTEMS, system
 
@@ -207,7 +207,7 @@ class _Work:
     def _ours(self, there: torch.device) -> tuple[Extractor, FeatureStore]:
         extractor = Extractor(self.spec, self.supersample).to(there)
         store = FeatureStore(self.cache, extractor, half=accelerator.precision("auto", there) == "float16")
-        with Progress(transient=True) as progress:
+        with progress_bar() as progress:
             store.rows([Item(s) for s in self.dataset.samples], progress)
         return extractor, store
 

@@ -35,6 +35,15 @@ class Distribution:
     augmentation: str | None  # a key of AUGMENTATIONS; None without pseudo anomalies
 
 
+def check_clusters(clusters: int, normals: int) -> None:
+    """ConfigError for fewer than 4 train normals per cluster."""
+    if normals < 4 * clusters:
+        raise ConfigError(
+            f"{clusters} clusters need at least {4 * clusters} train normals, there are {normals}: "
+            f"ask for {max(2, normals // 4)} or fewer, or add images of good parts"
+        )
+
+
 def generate(
     normal_features: NDArray[np.floating],
     n_seen: int,
@@ -57,8 +66,7 @@ def generate(
     # Seen anomalies have their own stream, so that the normals' groups don't depend on the number of shots.
     rng, seen_rng = rng.spawn(2)
     n = len(normal_features)
-    if n < 4 * clusters:
-        raise ConfigError(f"{clusters} clusters need at least {4 * clusters} train normals, there are {n}")
+    check_clusters(clusters, n)
     labels = _group(normal_features, clusters, grouping, rng)
     groups = [np.flatnonzero(labels == c) for c in range(clusters)]
     halves = np.array_split(rng.permutation(n), 2)

@@ -1,6 +1,7 @@
 """`ahl_train.train`, `evaluate` and `ahl_export.export`: as their commands, with paths of either kind."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,9 @@ def test_from_images_to_a_decision(trained: ahl_train.Run, small_set: Path, tmp_
         ({"shot": 3}, "no setting 'shot': did you mean shots?"),
         ({"shots": "many"}, "shots is 'many': input should be a valid integer"),
         ({"shots": -1}, "shots is -1, expected 0 or more"),
+        ({"seed": 2**70}, "below 2^63"),
+        ({"shots": 2, "clusters": 1000}, "1000 clusters need at least 4000 train normals"),
+        ({"shots": 2, "report": 5}, "report is 5: expected a function"),
         ({"system": "magic"}, "unknown system 'magic': choose among"),
         ({"setting": "soft"}, "setting is 'soft': input should be 'general' or 'hard'"),
         ({"device": "abacus"}, "abacus"),
@@ -56,7 +60,9 @@ def test_a_wrong_setting_is_a_train_error(
     assert message in str(caught.value) and not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("data", "out"), [(7, "run"), ("nowhere", "run"), (None, "run"), ("elpv", 7), ("elpv", None)])
+@pytest.mark.parametrize(
+    ("data", "out"), [(7, "run"), ("nowhere", "run"), (None, "run"), ("elpv", 7), ("elpv", None), ("elpv", "")]
+)
 def test_wrong_places_are_train_errors(data: Any, out: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ahl_train.TrainError):
@@ -97,6 +103,14 @@ def test_a_wrong_option_is_an_export_error(
     with pytest.raises(ahl_export.ExportError) as caught:
         ahl_export.export(trained, out, **options)
     assert message in str(caught.value) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("name", "content"), [("run.json", "{}"), ("split.json", '{"a": 1}')])
+def test_a_damaged_run_is_said(trained: ahl_train.Run, tmp_path: Path, name: str, content: str) -> None:
+    shutil.copytree(trained.folder, tmp_path / "run")
+    (tmp_path / "run" / name).write_text(content)
+    with pytest.raises(ahl_train.RunError, match=rf"{name} is damaged .*: train again"):
+        ahl_train.load_run(tmp_path / "run")
 
 
 def test_what_is_no_bundle_is_not_inspected() -> None:

@@ -68,6 +68,7 @@ def test_nothing_is_scored_of_a_batch_with_a_bad_image(detector: ahl_runtime.Sco
         {"threads": "two"},
         {"source": "a b"},
         {"source": 7},
+        {"engine": ["onnxruntime"]},
         {"trust": "nowhere.pub"},
         {"trust": 7},
     ],
@@ -93,3 +94,29 @@ def test_a_door_is_light_and_says_its_version_and_what_is_behind_it(package: str
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.splitlines()[-1].startswith(f"AttributeError: module '{package}' has no attribute 'nonsense'")
+
+
+def test_a_result_keeps_its_own_pixels(detector: ahl_runtime.Scorer, cells: list[Path]) -> None:
+    """A camera fills its buffer with the next frame."""
+    buffer = decode(cells[0]).copy()
+    scored = detector.score(buffer)
+    buffer[:] = 0
+    assert np.array_equal(scored.image, decode(cells[0]))
+
+
+@pytest.mark.parametrize("images", [None, 7, "frame.png", b"\x89PNG"], ids=repr)
+def test_what_is_no_list_is_no_batch(detector: ahl_runtime.Scorer, images: Any) -> None:
+    with pytest.raises(ahl_runtime.ImageError, match="expected a list of images"):
+        detector.score_batch(images)
+
+
+@pytest.mark.parametrize("name", ["", "a\0.png", "picture.jpg", None])
+def test_a_picture_needs_a_name_of_a_png(detector: ahl_runtime.Scorer, cells: list[Path], name: Any) -> None:
+    with pytest.raises(ahl_runtime.RuntimeFault, match=r"expected a path|ends in \.png"):
+        detector.score(cells[0]).save(name)
+
+
+def test_a_source_without_a_name_is_refused(bundle_path: Path) -> None:
+    """The device's own calibration must not be left aside silently."""
+    with pytest.raises(ahl_runtime.SideFileError, match="source name ''"):
+        ahl_runtime.load(bundle_path, source="")

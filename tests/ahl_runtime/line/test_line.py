@@ -16,8 +16,10 @@ from PIL import Image
 
 from ahl_runtime.bundle.bundle import open_bundle
 from ahl_runtime.core.decode import decode
-from ahl_runtime.core.errors import Busy, EngineError, ImageError, NoSource
+from ahl_runtime.core.errors import Busy, EngineError, ImageError, NoSource, SourceError
+from ahl_runtime.core.types import Frame
 from ahl_runtime.line.line import Line
+from ahl_runtime.line.queues import PendingFrame
 from ahl_runtime.line.store.store import Store
 from ahl_runtime.score.scoring import Scorer
 from tests.ahl_runtime.support import lines, rows, until
@@ -367,3 +369,13 @@ def test_frames_are_scored_one_by_one_where_it_is_asked_for(running: Callable[..
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(model.infer, [images, images])
     assert first.score == second.score
+
+
+def test_a_frame_of_a_source_has_its_name(running: Callable[..., Line]) -> None:
+    """A plug-in's source may leave the frame's own source out; it must not give another's."""
+    line = running()
+    pending = PendingFrame(Frame(np.zeros((16, 16, 3), np.uint8)), "default", "1")
+    assert line._give("default", pending)
+    assert pending.outcome.result(20).decision.source == "default"
+    with pytest.raises(SourceError, match="source default gave a frame of .*'other'.*: give its own name"):
+        line._give("default", PendingFrame(None, "other", "2", "damaged"))
