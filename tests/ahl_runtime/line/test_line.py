@@ -377,5 +377,5 @@ def test_a_frame_of_a_source_has_its_name(running: Callable[..., Line]) -> None:
     pending = PendingFrame(Frame(np.zeros((16, 16, 3), np.uint8)), "default", "1")
     assert line._give("default", pending)
     assert pending.outcome.result(20).decision.source == "default"
-    with pytest.raises(SourceError, match="source default gave a frame of .*'other'.*: give its own name"):
+    with pytest.raises(SourceError, match=r"source default gave a frame of .*'other'.*: give its own name"):
         line._give("default", PendingFrame(None, "other", "2", "damaged"))
