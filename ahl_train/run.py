@@ -15,7 +15,7 @@ import torch
 from ahl_train.config import TrainConfig
 from ahl_train.data.readers import Sample
 from ahl_train.data.split import Split
-from ahl_train.errors import RunError
+from ahl_train.errors import ConfigError, RunError
 from ahl_train.features import Extractor
 from ahl_train.features.backbone import BackboneSpec
 from ahl_train.systems import system
@@ -205,7 +205,10 @@ def load_run(path: Path) -> Run:
     absent = [key for key in ("settings", "supersample", "versions", "backbone_digest") if key not in record]
     if absent:
         raise RunError(f"{path / 'run.json'} is damaged (it has no {absent[0]!r}): train again")
-    config = TrainConfig.checked(record["settings"])
+    try:
+        config = TrainConfig.checked(record["settings"])
+    except ConfigError as error:
+        raise RunError(f"{path / 'run.json'}: {error}; a newer version of ahl may have made it: update ahl") from error
     state = folder.load("model.pt")
     if state is None:
         raise RunError(f"{path} holds a run that has not finished: run the same ahl train again, with --resume")

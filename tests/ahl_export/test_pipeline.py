@@ -121,7 +121,7 @@ def test_an_unknown_setting_of_a_newer_version_is_named(run: Run, tmp_path: Path
     record = json.loads((newer / "run.json").read_text())
     record["settings"]["warp"] = 9
     (newer / "run.json").write_text(json.dumps(record))
-    with pytest.raises(Exception, match="unknown settings: warp"):
+    with pytest.raises(RunError, match=r"no setting 'warp'.*update ahl"):
         export(newer, tmp_path / "x.ahl")
 
 
