@@ -118,9 +118,9 @@ def serve(make: Make, expected: type[Exception] | tuple[type[Exception], ...], *
 
 
 class Worker:
-    """A process that runs `serve`: the Python module `module` with its arguments, in the folder `cwd`."""
+    """A process that runs `serve`: the Python module `module` with its arguments."""
 
-    def __init__(self, name: str, module: str, *arguments: object, cwd: Path | None = None) -> None:
+    def __init__(self, name: str, module: str, *arguments: object) -> None:
         self.name = name
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed in __exit__)
         self._process = subprocess.Popen(
@@ -129,7 +129,6 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             text=True,
-            cwd=cwd,
         )
 
     def ask(self, do: str, **given: Any) -> Any:

@@ -3,6 +3,7 @@
 python -m benchmarks.speed.contestant KIND [FILE] [SIDE] [PRECISION]
 """
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,7 @@ def anomalib(threads: int | None, path: Path, side: int, precision: str = "") ->
 
     `precision`: OpenVINO's name of the precision to compute in. If it is empty, OpenVINO chooses it for the CPU.
     """
+    os.chdir(path.parent)  # anomalib leaves files in the working directory
     from anomalib.deploy import OpenVINOInferencer
 
     settings: dict[str, Any] = {} if threads is None else {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
@@ -81,7 +83,7 @@ def main(kind: str, *arguments: str) -> None:
     """Answer the requests of the bench."""
     makes: dict[str, Callable[[int | None], Score]] = {
         "paper": paper,
-        "anomalib": lambda threads: anomalib(threads, Path(arguments[0]), int(arguments[1]), *arguments[2:]),
+        "anomalib": lambda threads: anomalib(threads, Path(arguments[0]).absolute(), int(arguments[1]), *arguments[2:]),
         "onnxruntime": lambda threads: onnxruntime(threads, Path(arguments[0])),
         "openvino": lambda threads: openvino(threads, Path(arguments[0])),
     }

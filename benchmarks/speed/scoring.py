@@ -41,9 +41,7 @@ def measure(bundle: Bundle, folder: Path, seconds: float, report: Callable[[str]
             for name in ours
         ]
         for name, *arguments in contestants(bundle, folder, {_BARE[name] for name in ours}, report):
-            workers.append(
-                stack.enter_context(Worker(name, "benchmarks.speed.contestant", *arguments, cwd=folder.absolute()))
-            )
+            workers.append(stack.enter_context(Worker(name, "benchmarks.speed.contestant", *arguments)))
         report(f"scoring: {len(workers)} contestants in turn, {ROUNDS} rounds")
         timed = {found.name: found for found in in_turn(workers, seconds, ROUNDS, cores(None))}
     return {

@@ -230,7 +230,7 @@ def test_no_anomaly_left_to_test_is_said(cells, cache, tmp_path):
     for shots, left in ((6, 0), (5, 1)):
         said = []
         train(settings(cells, shots=shots, epochs=1), tmp_path / str(shots), cache=cache, report=said.append)
-        assert any("none is left to test" in line for line in said) == (left == 0)
+        assert any("none remains for the test" in line for line in said) == (left == 0)
 
 
 @pytest.mark.slow

@@ -54,8 +54,8 @@ def test_what_we_compare_with_scores(tmp_path: Path) -> None:
     exported = models.write_anomalib(tmp_path, "PaDiM", 64)
     with (
         Worker("paper", "benchmarks.speed.contestant", "paper") as paper,
-        Worker("padim", "benchmarks.speed.contestant", "anomalib", exported, 64, cwd=tmp_path) as padim,
-        Worker("exact", "benchmarks.speed.contestant", "anomalib", exported, 64, "f32", cwd=tmp_path) as exact,
+        Worker("padim", "benchmarks.speed.contestant", "anomalib", exported, 64) as padim,
+        Worker("exact", "benchmarks.speed.contestant", "anomalib", exported, 64, "f32") as exact,
     ):
         found = in_turn([paper, padim, exact], 0.02, 1, cores(None))
     assert [len(f.rounds[0]) >= 3 for f in found] == [True, True, True]
