@@ -127,7 +127,7 @@ def test_what_is_no_image_is_refused(data: bytes) -> None:
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"gone\.png: no such file"):
         decode(tmp_path / "gone.png")
-    with pytest.raises(ImageError, match="directory"):
+    with pytest.raises(ImageError, match="a folder: give an image file"):
         decode(tmp_path)
 
 

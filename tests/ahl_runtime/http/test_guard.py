@@ -232,14 +232,15 @@ def test_the_port_is_taken(served: Serve) -> None:
 
 @pytest.fixture
 def certificates(tmp_path: Path) -> Path:
-    """An authority, a server's and a client's certificate, made with openssl."""
+    """An authority, a server's and a client's certificate, made with openssl. Python 3.13 checks their extensions."""
 
     def run(*words: str) -> None:
         subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=tmp_path)
 
     new = ("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj")
-    run(*new, "/CN=authority", "-x509", "-keyout", "ca.key", "-out", "ca.pem", "-days", "2")
-    (tmp_path / "san").write_text("subjectAltName=IP:127.0.0.1")
+    usage = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
+    run(*new, "/CN=authority", "-x509", "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", *usage)
+    (tmp_path / "san").write_text("subjectAltName=IP:127.0.0.1\nauthorityKeyIdentifier=keyid\n")
     for name in ("server", "client"):
         run(*new, f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
         signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "san", "-days", "2")

@@ -68,7 +68,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
         ("[http]\nprot = 1", "http.prot: no such key; did you mean port?"),
         ('[[source]]\nname = "a"\nkind = "folder"\npaht = "x"', "source[2].paht: no such key; did you mean path?"),
         ('[[source]]\nname = "a"\nkind = "folder"\npaht = "x"', "source[2].path: missing"),
-        ('[[source]]\nname = "a"\nkind = "foldr"', "source[2]: Input tag 'foldr'"),
+        ('[[source]]\nname = "a"\nkind = "foldr"', "source[2]: no kind 'foldr'; known: 'folder', 'video'"),
         ('[[source]]\nname = "left"\nkind = "push"', "two [[source]] have the name 'left'"),
         (
             '[[source]]\nname = "a"\nkind = "push"\nroi = { x = 1, y = 1, width = 1, heigth = 1 }',
