@@ -13,6 +13,7 @@ import calibration
 from ahl_export.pipeline import export
 from ahl_export.report.calibration_plots import DriftStream
 from ahl_export.report.report import ReportData, ScoredFrame, write_report
+from ahl_runtime.core.types import Frame
 from ahl_runtime.score.scoring import Scorer
 from ahl_train.config import TrainConfig
 from ahl_train.data.images import Sample, load
@@ -85,7 +86,7 @@ def _score(scorer: Scorer, samples: tuple[Sample, ...]) -> tuple[tuple[ScoredFra
     for sample in samples:
         pixels = load(sample)
         started = perf_counter()
-        d = scorer.score(pixels)
+        d = scorer.decide(Frame(pixels))
         milliseconds.append(1e3 * (perf_counter() - started))
         frames.append(ScoredFrame(sample.path, sample.label, sample.kind, d.score, d.p_value, d.verdict, d.anomaly_map))
     return tuple(frames), milliseconds
@@ -104,7 +105,7 @@ def _drift(
         reports.append(alarm.observe(normals[i].score, calibration.frame_statistics(load(normals[i].path))))
     for i in order[:_DARKENED]:
         dark = (load(normals[i].path) * 0.8).astype(np.uint8)
-        reports.append(alarm.observe(scorer.score(dark).score, calibration.frame_statistics(dark)))
+        reports.append(alarm.observe(scorer.decide(Frame(dark)).score, calibration.frame_statistics(dark)))
     return DriftStream(tuple(reports), len(order), "light at 80%")
 
 

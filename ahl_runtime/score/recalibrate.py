@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 import calibration
 from ahl_runtime.core.decode import decode
 from ahl_runtime.core.errors import ImageError
+from ahl_runtime.core.types import Frame
 from ahl_runtime.score.decision import DecisionRule
 from ahl_runtime.score.scoring import Scorer
 from calibration import Calibration, FrameStatistics, ScoresError
@@ -72,7 +73,7 @@ def propose(
         if isinstance(image, ImageError):
             left_out.append(str(image))
             continue
-        scores.append(scorer.score(image).score)
+        scores.append(scorer.decide(Frame(image)).score)
         statistics.append(calibration.frame_statistics(image) if min(image.shape[:2]) >= 8 else None)
     fitted = fit(scorer.rule, scores, statistics, alpha=alpha, confidence=confidence, tail=tail)
     return replace(fitted, left_out=tuple(left_out))

@@ -37,7 +37,7 @@ def main(path: Path, digest: str, engine: str, threads: int | None) -> None:
     def make(own: int | None) -> Callable[[], object]:
         bundle = opened()  # freed with its bytes after loading, as in the service
         scorer, pixels = Scorer(bundle, engine, threads=own or threads), decode(frame(bundle, engine))
-        return lambda: scorer.score(pixels)
+        return lambda: scorer.decide(Frame(pixels))
 
     def stages(seconds: float) -> dict[str, list[float]]:
         """Milliseconds of each frame for decoding the file, for the session, and for what follows."""
