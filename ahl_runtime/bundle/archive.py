@@ -6,12 +6,13 @@ Any zip program can list and read the file. Only `pack` can write it: a file fro
 
 from __future__ import annotations
 
-import io
+import os
 import re
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
+from typing import BinaryIO
 
 MAX_MEMBERS = 256
 
@@ -61,31 +62,40 @@ def pack(members: Mapping[str, bytes]) -> Iterator[bytes]:
     yield central + _end(len(members), len(central), offset)
 
 
-def unpack(data: bytes) -> dict[str, memoryview]:
-    """The members of a zip that `pack` wrote, in its order, as views into `data`. Refused, with the reason."""
-    members: dict[str, memoryview] = {}
-    view = memoryview(data)
+def unpack(file: BinaryIO, max_bytes: int) -> dict[str, bytes]:
+    """The members of a zip that `pack` wrote, in its order. `file`: can be searched (`seek`). Refused, with the reason.
+
+    Each member is read once, and only these bytes are checked and returned: it does not matter if the file changes.
+    """
+    size = file.seek(0, os.SEEK_END)
+    if size > max_bytes:
+        raise Refused(f"larger than {max_bytes} bytes")
+    members: dict[str, bytes] = {}
     central = b""
     offset = 0
-    for info in _listed(data):
+    infos = _listed(file, size)
+    file.seek(0)
+    for info in infos:
         name = info.filename
-        start = offset + _LOCAL.size + len(name)
-        body = view[start : start + info.file_size]
+        found = file.read(_LOCAL.size + len(name))
+        body = file.read(info.file_size)
         crc = zlib.crc32(body)
-        if view[offset:start] != _local(name, len(body), crc):
+        local = _local(name, len(body), crc)
+        if found != local:
             raise Refused(f"member {name!r} is damaged or was packed again by another program")
         central += _central_entry(name, len(body), crc, offset)
         members[name] = body
-        offset = start + len(body)
-    if view[offset:] != central + _end(len(members), len(central), offset):
+        offset += len(local) + len(body)
+    end = central + _end(len(members), len(central), offset)
+    if file.read(len(end) + 1) != end:
         raise Refused("it has bytes outside its members: it was cut, appended to, or packed again")
     return members
 
 
-def _listed(data: bytes) -> list[zipfile.ZipInfo]:
+def _listed(file: BinaryIO, size: int) -> list[zipfile.ZipInfo]:
     """The members that the zip lists. Refused if a bundle cannot hold one of them."""
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        with zipfile.ZipFile(file) as archive:
             infos = archive.infolist()
     except _DAMAGED as error:
         raise Refused(f"not a bundle, or a bundle that was cut short ({error})") from error
@@ -101,7 +111,7 @@ def _listed(data: bytes) -> list[zipfile.ZipInfo]:
             raise Refused(f"member {name!r} is encrypted")
         if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
             raise Refused(f"member {name!r} is compressed: it was packed again by another program")
-        if info.file_size > len(data):
+        if info.file_size > size:
             raise Refused(f"member {name!r} claims {info.file_size} bytes, more than the file has")
     return infos
 

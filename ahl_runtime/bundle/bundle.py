@@ -47,12 +47,12 @@ class Bundle:
     manifest: Manifest
     digest: str
     signed: bool
-    _members: Mapping[str, memoryview] = field(repr=False)
+    _members: Mapping[str, bytes] = field(repr=False)
 
     def read(self, member: str) -> bytes:
         """The bytes of one member. BundleError if the bundle has no member of that name."""
         try:
-            return bytes(self._members[member])
+            return self._members[member]
         except KeyError:
             raise BundleError(f"{self.path}: no member {member!r}; it holds {', '.join(self._members)}") from None
 
@@ -135,40 +135,37 @@ def open_bundle(
     path = as_path(path, "the bundle", BundleError)
     try:
         with path.open("rb") as file:
-            # read() allocates all the bytes requested, so request the file's size. A pipe reports size 0.
-            data = file.read(min(os.fstat(file.fileno()).st_size or max_bytes, max_bytes) + 1)
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror or error}): check the path") from error
-    try:
-        if len(data) > max_bytes:
-            raise Refused(f"larger than {max_bytes} bytes")
-        members = archive.unpack(data)
-        text = bytes(members.pop(MANIFEST, b""))
+            # A pipe and a device report size 0. They cannot be searched: read them whole.
+            sized = file if os.fstat(file.fileno()).st_size else io.BytesIO(file.read(max_bytes + 1))
+            members = archive.unpack(sized, max_bytes)
+        text = members.pop(MANIFEST, b"")
         if not text:
             raise Refused(f"it has no {MANIFEST}: not a bundle")
         signed = _check_signature(members.pop(SIGNATURE, None), text, trust)
         manifest = _parse(text)
         _check_members(manifest, members)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror or error}): check the path") from error
     except Refused as error:
         raise BundleError(f"{path}: refused: {error}") from error
     return Bundle(path, manifest, hashlib.sha256(text).hexdigest(), signed, members)
 
 
-def _check_signature(found: memoryview | None, text: bytes, trust: Ed25519PublicKey | None) -> bool:
+def _check_signature(found: bytes | None, text: bytes, trust: Ed25519PublicKey | None) -> bool:
     """Is there a signature? If a key is trusted, that key must have signed these bytes. Refused."""
     if found is not None and len(found) != signature.SIZE:
         raise Refused(f"{SIGNATURE} has {len(found)} bytes, a signature has {signature.SIZE}: cut or altered")
     if trust is not None:
         if found is None:
             raise Refused("it is not signed, and this device accepts only signed bundles: export it with --sign")
-        if not signature.verifies(trust, bytes(found), text):
+        if not signature.verifies(trust, found, text):
             raise Refused(
                 "its signature does not match the trusted key: another key signed it, or its manifest was altered"
             )
     return found is not None
 
 
-def _member(body: bytes | memoryview) -> Member:
+def _member(body: bytes) -> Member:
     return Member(sha256=hashlib.sha256(body).hexdigest(), size=len(body))
 
 
@@ -197,7 +194,7 @@ def _wrong_fields(error: ValidationError) -> str:
     return printable(f"{MANIFEST}: " + "; ".join(wrong[:8]) + ("; ..." if len(wrong) > 8 else ""))
 
 
-def _check_members(manifest: Manifest, members: Mapping[str, memoryview]) -> None:
+def _check_members(manifest: Manifest, members: Mapping[str, bytes]) -> None:
     listed = manifest.members
     for what, names in (
         ("is missing", listed.keys() - members.keys()),

@@ -180,11 +180,11 @@ class SideFiles:
         way_out = "roll it back with calibrate --undo, or use --as-exported"
         try:
             with path.open("rb") as file:
-                members = archive.unpack(file.read(_MAX_BYTES))
+                members = archive.unpack(file, _MAX_BYTES)
             if set(members) != {_INFO, _CALIBRATION}:
                 raise Refused(f"it holds {', '.join(members)}: not a side file")
-            info = Info.model_validate_json(bytes(members[_INFO]))
-            body = bytes(members[_CALIBRATION])
+            info = Info.model_validate_json(members[_INFO])
+            body = members[_CALIBRATION]
             if hashlib.sha256(body).hexdigest() != info.sha256:
                 raise Refused("its calibration was altered (its SHA-256 does not match)")
             if info.bundle != self.digest:
