@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from ahl_runtime.core import lazy
 
 if TYPE_CHECKING:
-    from ahl_export.api import ExportOptions, export, inspect
+    from ahl_export.api import export, inspect
     from ahl_export.errors import ExportError
+    from ahl_export.options import ExportOptions
     from ahl_runtime.bundle.bundle import Bundle
 
     __version__: str
@@ -24,9 +25,10 @@ __all__ = ["Bundle", "ExportError", "ExportOptions", "export", "inspect"]
 __getattr__, __dir__ = lazy.door(
     __name__,
     {
-        **dict.fromkeys(("ExportOptions", "export", "inspect"), "ahl_export.api"),
+        **dict.fromkeys(("export", "inspect"), "ahl_export.api"),
         "Bundle": "ahl_runtime.bundle.bundle",
         "ExportError": "ahl_export.errors",
+        "ExportOptions": "ahl_export.options",
     },
     extra="export",
 )

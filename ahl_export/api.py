@@ -2,15 +2,11 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ahl_export import inspection, pipeline
-from ahl_export.backends.tensorrt_rtx import targets
 from ahl_export.errors import ExportError
-from ahl_export.pipeline import ArtefactChoice
+from ahl_export.options import ExportOptions
 from ahl_runtime.bundle.bundle import Bundle, open_bundle
 from ahl_runtime.core.errors import RuntimeFault, raised_as
 from ahl_runtime.core.files import as_path
@@ -20,53 +16,6 @@ from ahl_train.run import Run
 from calibration import CalibrationError
 
 AnyPath = str | os.PathLike[str]
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """The settings of `export`, as the options of ``ahl export``.
-
-    `alpha`: the false-reject rate that the threshold keeps, with `confidence`. `tail`: if there are too few normals for
-    alpha, fit a tail, which is a model and no guarantee. `openvino`, `int8`, `trt`: artefacts besides the float32 one.
-    `trt_rtx`: GPUs to compile for, such as ``("sm86", "sm89")``. `sign`: a private key's file. `triton`: a model
-    repository to add the graph to.
-    """
-
-    alpha: float = 0.01
-    confidence: float = 0.95
-    tail: bool = False
-    openvino: bool = False
-    int8: bool = False
-    trt: bool = False
-    trt_compat: bool = False
-    trt_hardware_compat: Literal["none", "same", "ampere"] = "none"
-    trt_rtx: tuple[str, ...] = ()
-    trt_precision: Literal["float16", "float32"] = "float16"
-    sign: Path | None = None
-    triton: Path | None = None
-
-    def __post_init__(self) -> None:
-        if (self.trt_compat or self.trt_hardware_compat != "none") and not self.trt:
-            raise ExportError("trt_compat and trt_hardware_compat are options of trt: give trt too")
-        for asked, module, extra in (
-            (self.openvino, "openvino", "openvino"),
-            (self.trt_rtx, "tensorrt_rtx", "tensorrt-rtx"),
-        ):
-            if asked and find_spec(module) is None:
-                raise ExportError(f"that needs the extra [{extra}]: pip install 'ahl[export,{extra}]'")
-
-    @property
-    def artefacts(self) -> ArtefactChoice:
-        """The artefacts that the pipeline builds. ExportError for an unknown GPU."""
-        return ArtefactChoice(
-            openvino=self.openvino,
-            int8=self.int8,
-            trt=self.trt,
-            trt_rtx=targets(",".join(self.trt_rtx)) if self.trt_rtx else (),
-            trt_precision=self.trt_precision,
-            trt_compatible=self.trt_compat,
-            trt_hardware=self.trt_hardware_compat,
-        )
 
 
 def export(
@@ -82,17 +31,7 @@ def export(
     asked = checked(ExportOptions, options, ExportError)
     folder = run.folder if isinstance(run, Run) else as_path(run, "the run", ExportError)
     with raised_as(ExportError, CalibrationError, RuntimeFault, TrainError):
-        return pipeline.export(
-            folder,
-            as_path(out, "out", ExportError),
-            alpha=asked.alpha,
-            confidence=asked.confidence,
-            tail=asked.tail,
-            wanted=asked.artefacts,
-            sign=asked.sign,
-            triton=asked.triton,
-            report=report,
-        ).bundle
+        return pipeline.export(folder, as_path(out, "out", ExportError), asked, report)
 
 
 def inspect(bundle: Bundle | AnyPath) -> dict[str, Any]:

@@ -2,16 +2,17 @@
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ahl_export.artefact import BuiltArtefact, ProvenArtefact, Targets, finish
+from ahl_export.backends import tensorrt_rtx
 from ahl_export.backends import triton as repository
 from ahl_export.errors import ExportError
 from ahl_export.graph.bands import banded
 from ahl_export.graph.onnx_graph import INPUT, OPSET, OUTPUTS, from_bytes, to_bytes, to_onnx
+from ahl_export.options import ExportOptions
 from ahl_export.verify.layer_differences import probe
 from ahl_export.verify.parity import Bounds, Evidence, spread
 from ahl_runtime.bundle.bundle import Bundle, write_bundle
@@ -25,57 +26,26 @@ from calibration.threshold import checked_rates
 
 _REFERENCES = 3
 _FLOAT32 = Bounds(score=1e-4, map=1e-4, flips=0.0, rank=1 - 1e-6)
-
-
-@dataclass(frozen=True)
-class ArtefactChoice:
-    """The artefacts that a bundle has besides the ONNX graph in float32.
-
-    `trt_rtx`: the GPUs to compile for, from ``tensorrt_rtx.targets``. `trt_precision`: float16 or float32, for both.
-    `trt_compatible`, `trt_hardware`: see ``ahl_runtime.engines.trt_build.Recipe``.
-    """
-
-    openvino: bool = False
-    int8: bool = False
-    trt: bool = False
-    trt_rtx: tuple[str, ...] = ()
-    trt_precision: str = "float16"
-    trt_compatible: bool = False
-    trt_hardware: str = "none"
-
-
-_ONLY_ONNX = ArtefactChoice()
-
-
-@dataclass(frozen=True)
-class Exported:
-    """The result of an export. `triton`: the new version in the model repository."""
-
-    bundle: Bundle
-    triton: Path | None = None
+_DEFAULTS = ExportOptions()
 
 
 def export(
     run_dir: Path,
     out: Path,
-    *,
-    alpha: float = 0.01,
-    confidence: float = 0.95,
-    tail: bool = False,
-    wanted: ArtefactChoice = _ONLY_ONNX,
-    sign: Path | None = None,
-    triton: Path | None = None,
+    options: ExportOptions = _DEFAULTS,
     report: Callable[[str], None] = lambda line: None,
-) -> Exported:
-    """Write the bundle of a run, signed with the private key in `sign`. Also add its graph to a Triton repository.
+) -> Bundle:
+    """Write the bundle of a run, signed if the options say so. Also add its graph to a Triton repository, if they do.
 
-    Raises ExportError, TrainError, CalibrationError, SigningError or BundleError; then nothing is written.
+    `report`: called with one line for each step. Raises ExportError, TrainError, CalibrationError, SigningError or
+    BundleError; then nothing is written.
     """
     _check_writable(out)
-    checked_rates(alpha, confidence, None)
-    if triton is not None:
-        repository.check_writable(triton)
-    key = load_private(sign) if sign else None
+    checked_rates(options.alpha, options.confidence, None)
+    gpus = tensorrt_rtx.targets(options.trt_rtx)
+    if options.triton is not None:
+        repository.check_writable(options.triton)
+    key = load_private(options.sign) if options.sign else None
     run = load_run(run_dir)
     if len(run.calibration_normals) < 2:
         raise ExportError(
@@ -86,8 +56,8 @@ def export(
     evidence = Evidence(run)
     references = {f"reference/{i}.png": load(s) for i, s in enumerate(run.calibration_normals[:_REFERENCES])}
     finished: list[ProvenArtefact] = []
-    model, targets = from_bytes(graph), Targets(alpha, confidence, tail)
-    for built in _artefacts(graph, wanted, evidence, finished, report):
+    model, targets = from_bytes(graph), Targets(options.alpha, options.confidence, options.tail)
+    for built in _artefacts(graph, options, gpus, evidence, finished, report):
         first = finished[0] if finished else None
         finished.append(finish(built, evidence, targets, references, model, first))
         del built  # frees its engine before the next one is built
@@ -110,12 +80,16 @@ def export(
     for artefact in finished:
         members |= artefact.members
     bundle = write_bundle(out, fields, members, sign=key)
-    return Exported(bundle, repository.write(bundle, triton) if triton is not None else None)
+    if options.triton is not None:
+        version = repository.write(bundle, options.triton)
+        report(f"written: {version}; next: tritonserver --model-repository={options.triton}")
+    return bundle
 
 
 def _artefacts(
     graph: bytes,
-    wanted: ArtefactChoice,
+    wanted: ExportOptions,
+    gpus: tuple[str, ...],
     evidence: Evidence,
     finished: list[ProvenArtefact],
     report: Callable[[str], None],
@@ -154,13 +128,11 @@ def _artefacts(
             wanted.trt_precision,
             report,
             unit=unit,
-            compatible=wanted.trt_compatible,
-            hardware=wanted.trt_hardware,
+            compatible=wanted.trt_compat,
+            hardware=wanted.trt_hardware_compat,
         )
-    if wanted.trt_rtx:
-        from ahl_export.backends import tensorrt_rtx
-
-        yield tensorrt_rtx.build(graph, evidence, wanted.trt_rtx, wanted.trt_precision, report, unit=unit)
+    if gpus:
+        yield tensorrt_rtx.build(graph, evidence, gpus, wanted.trt_precision, report, unit=unit)
 
 
 def _provenance(run: Run) -> dict[str, Any]:

@@ -62,10 +62,11 @@ def run(small_set: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="session")
 def full_bundle(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """All artefacts that can run here, each proven, from the small run."""
-    from ahl_export.pipeline import ArtefactChoice, export
+    from ahl_export.options import ExportOptions
+    from ahl_export.pipeline import export
 
     out = tmp_path_factory.mktemp("out") / "all.ahl"
-    return export(run.folder, out, alpha=0.1, wanted=ArtefactChoice(openvino=True, int8=True)).bundle
+    return export(run.folder, out, ExportOptions(alpha=0.1, openvino=True, int8=True))
 
 
 def write_elpv(root: Path, train: int, test: int) -> Path:

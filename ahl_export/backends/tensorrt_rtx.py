@@ -1,7 +1,7 @@
 """The artefact for TensorRT for RTX: a plan compiled here, without a GPU, for the named GPUs."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -27,9 +27,9 @@ _GPUS = {
 _ELSEWHERE = {"SM87": "Jetson Orin", "SM90": "Hopper", "SM100": "Blackwell for data centres", "SM110": "Jetson Thor"}
 
 
-def targets(text: str) -> tuple[str, ...]:
-    """`sm86,sm89` as SM86, SM89. ExportError for an unsupported GPU, with the way out."""
-    found = tuple(dict.fromkeys(part.strip().upper() for part in text.split(",")))
+def targets(names: Sequence[str]) -> tuple[str, ...]:
+    """`sm86`, `sm89` as SM86, SM89, each once. ExportError for an unsupported GPU, with the way out."""
+    found = tuple(dict.fromkeys(name.strip().upper() for name in names))
     for name in found:
         if name in _ELSEWHERE:
             raise ExportError(

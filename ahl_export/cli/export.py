@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ahl_export.cli import extras, options
+from ahl_export.options import ExportOptions, Hardware, Precision
 from ahl_runtime.cli import console
 
 
@@ -32,7 +33,7 @@ def export(
         ),
     ] = False,
     trt_hardware_compat: Annotated[
-        str,
+        Hardware,
         typer.Option(
             help="GPUs that can load the engine. none: this type. same: the same compute capability. ampere: Ampere "
             "and later."
@@ -42,9 +43,7 @@ def export(
         str | None,
         typer.Option(metavar="GPUS", help="Add models for TensorRT for RTX, for GPUs such as sm86,sm89,sm120."),
     ] = None,
-    trt_precision: Annotated[
-        str, typer.Option(help="Precision of the backbone in TensorRT: float16 or float32.")
-    ] = "float16",
+    trt_precision: Annotated[Precision, typer.Option(help="Precision of the backbone in TensorRT.")] = "float16",
     triton: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Add the graph to this Triton model repository too.")
     ] = None,
@@ -58,47 +57,23 @@ def export(
     The graph of the bundle is compared with the model. The thresholds come from normal images that the model was not
     trained on.
     """
-    _check_trt(trt, trt_compat, trt_hardware_compat, trt_precision)
     wanted = {"openvino": openvino, "tensorrt-rtx": trt_rtx is not None, "signing": sign is not None}
     extras.require("export", "export", *(extra for extra, asked in wanted.items() if asked))
-    from ahl_export.backends.tensorrt_rtx import targets
-    from ahl_export.pipeline import ArtefactChoice
     from ahl_export.pipeline import export as write
 
-    written = write(
-        run,
-        out,
+    settings = ExportOptions(
         alpha=alpha,
         confidence=confidence,
         tail=tail,
-        wanted=ArtefactChoice(
-            openvino=openvino,
-            int8=int8,
-            trt=trt,
-            trt_rtx=() if trt_rtx is None else targets(trt_rtx),
-            trt_precision=trt_precision,
-            trt_compatible=trt_compat,
-            trt_hardware=trt_hardware_compat,
-        ),
+        openvino=openvino,
+        int8=int8,
+        trt=trt,
+        trt_compat=trt_compat,
+        trt_hardware_compat=trt_hardware_compat,
+        trt_rtx=() if trt_rtx is None else tuple(trt_rtx.split(",")),
+        trt_precision=trt_precision,
         sign=sign,
         triton=triton,
-        report=console.say_progress,
     )
-    if written.triton:
-        console.say_progress(f"written: {written.triton}; next: tritonserver --model-repository={triton}")
-    path = written.bundle.path
+    path = write(run, out, settings, console.say_progress).path
     console.say_progress(f"written: {path}; next: ahl-runtime score --bundle {path} IMAGES")
-
-
-def _check_trt(trt: bool, compatible: bool, hardware: str, precision: str) -> None:
-    _choose("--trt-precision", precision, ("float16", "float32"))
-    _choose("--trt-hardware-compat", hardware, ("none", "same", "ampere"))
-    if (compatible or hardware != "none") and not trt:
-        raise typer.BadParameter(
-            "these are options of --trt: give --trt too", param_hint="'--trt-compat', '--trt-hardware-compat'"
-        )
-
-
-def _choose(option: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise typer.BadParameter(f"{value!r}: choose among {', '.join(choices)}", param_hint=f"'{option}'")

@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 import calibration
+from ahl_export.options import ExportOptions
 from ahl_export.pipeline import export
 from ahl_export.report.calibration_plots import DriftStream
 from ahl_export.report.report import ReportData, ScoredFrame, write_report
@@ -48,7 +49,7 @@ def demo(
     run = train(config, out / _RUN, resume=True, cache=cache, report=report)
     trained = perf_counter()
     report("exporting")
-    bundle = export(out / _RUN, out / _BUNDLE, alpha=alpha, report=report).bundle
+    bundle = export(out / _RUN, out / _BUNDLE, ExportOptions(alpha=alpha), report)
     exported = perf_counter()
     report(f"scoring {len(run.split.test)} test images")
     scorer = Scorer(bundle)

@@ -9,6 +9,7 @@ import torch
 
 from ahl_export.artefact import _carried
 from ahl_export.graph.onnx_graph import to_onnx
+from ahl_export.options import ExportOptions
 from ahl_export.pipeline import export
 from ahl_export.verify.parity import Evidence, survey
 from ahl_runtime.bundle.bundle import open_bundle
@@ -29,7 +30,7 @@ def crossed(small_set: Path, cache: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_thresholds_come_from_every_normal_out_of_fold(crossed: Run, tmp_path: Path) -> None:
-    export(crossed.folder, tmp_path / "crossed.ahl", alpha=0.1)
+    export(crossed.folder, tmp_path / "crossed.ahl", ExportOptions(alpha=0.1))
     bundle = open_bundle(tmp_path / "crossed.ahl")
     first = bundle.manifest.first
     fitted = bundle.calibration(first)

@@ -88,7 +88,7 @@ def test_what_is_no_run_is_refused_by_every_door(run: Any, tmp_path: Path) -> No
         ({"alpha": "low"}, "alpha is 'low'"),
         ({"int9": True}, "no setting 'int9': did you mean int8?"),
         ({"trt_precision": "int4"}, "trt_precision is 'int4'"),
-        ({"trt_compat": True}, "give trt too"),
+        ({"trt_compat": True}, "options of trt (--trt): give it too"),
         ({"trt_rtx": ("sm1",)}, "choose among"),
         ({"sign": "nowhere.key"}, "nowhere.key: cannot be read"),
         ({"out": "no/such/folder/x.ahl"}, "cannot be written"),

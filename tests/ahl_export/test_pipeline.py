@@ -10,7 +10,8 @@ import torch
 
 from ahl_export import pipeline as assemble
 from ahl_export.errors import ExportError
-from ahl_export.pipeline import ArtefactChoice, export
+from ahl_export.options import ExportOptions
+from ahl_export.pipeline import export
 from ahl_runtime.bundle.bundle import open_bundle
 from ahl_runtime.score.scoring import Scorer
 from ahl_train.config import TrainConfig
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def bundle(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out") / "small.ahl"
-    export(run.folder, out, alpha=0.1)
+    export(run.folder, out, ExportOptions(alpha=0.1))
     return out
 
 
@@ -41,7 +42,7 @@ def test_scores_on_the_device_are_the_models(run: Run, bundle: Path) -> None:
 
 def test_rates_that_are_none_are_refused_before_the_run_is_read(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"alpha is 1\.5: expected a number above 0 and below 1"):
-        export(tmp_path / "no-run", tmp_path / "out.ahl", alpha=1.5)
+        export(tmp_path / "no-run", tmp_path / "out.ahl", ExportOptions(alpha=1.5))
 
 
 def test_calibrated_on_the_held_out_normals_alone(run: Run, bundle: Path) -> None:
@@ -69,7 +70,7 @@ def test_normals_alone_are_enough(small_set: Path, cache: Path, tmp_path: Path) 
     shutil.copytree(small_set / "train", tmp_path / "cells" / "train")
     config = TrainConfig(str(tmp_path / "cells"), shots=0, calibration=15)
     run = train(config, tmp_path / "run", cache=cache)
-    opened = export(run.folder, tmp_path / "none.ahl", alpha=0.1, wanted=ArtefactChoice(openvino=True)).bundle
+    opened = export(run.folder, tmp_path / "none.ahl", ExportOptions(alpha=0.1, openvino=True))
     for artefact in opened.manifest.artefacts:
         scorer = Scorer(opened, artefact.engine)
         for sample in run.split.test[:3]:
@@ -82,7 +83,7 @@ def test_normals_alone_are_enough(small_set: Path, cache: Path, tmp_path: Path) 
 
 def test_too_few_normals_for_alpha_says_what_would_do(run: Run, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"you have 20: .*--alpha 0\.048 or more, --tail") as error:
-        export(run.folder, tmp_path / "x.ahl", alpha=0.01)
+        export(run.folder, tmp_path / "x.ahl", ExportOptions(alpha=0.01))
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -101,7 +102,7 @@ def test_a_graph_that_disagrees_is_not_written(run: Run, tmp_path: Path, monkeyp
 
     monkeypatch.setattr(assemble, "to_onnx", tampered)
     with pytest.raises(ExportError, match="disagrees with the model"):
-        export(run.folder, tmp_path / "x.ahl", alpha=0.1)
+        export(run.folder, tmp_path / "x.ahl", ExportOptions(alpha=0.1))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 
+from ahl_export.options import ExportOptions
 from ahl_export.pipeline import export
 from ahl_train.config import TrainConfig
 from ahl_train.training import train
@@ -25,7 +26,7 @@ def test_a_vit_is_trained_exported_and_scores(elpv_cells, tmp_path: Path) -> Non
         str(data), shots=2, epochs=1, calibration=20, clusters=2, backbone=name, backbone_weights=weights
     )
     run = train(config, tmp_path / "run", cache=tmp_path / "cache")
-    bundle = export(run.folder, tmp_path / "vit.ahl", alpha=0.1).bundle
+    bundle = export(run.folder, tmp_path / "vit.ahl", ExportOptions(alpha=0.1))
     parity = bundle.manifest.first.parity
     assert parity is not None and parity.score_max < 1e-4 and parity.map_max < 1e-4
     command = [sys.executable, "-m", "ahl_runtime.cli.main", "score", "--bundle", bundle.path, next(data.glob("*/*/*"))]

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from ahl_export.backends import tensorrt as tensorrt_engine
-from ahl_export.pipeline import ArtefactChoice, Exported, export
+from ahl_export.options import ExportOptions
+from ahl_export.pipeline import export
 from ahl_export.verify.parity import Evidence, compare, departs
+from ahl_runtime.bundle.bundle import Bundle
 from ahl_runtime.engines import cuda, trt_build
 from ahl_runtime.engines.ort import OrtEngine
 from ahl_runtime.score import selfcheck
@@ -19,16 +21,16 @@ NO_GPU = pytest.mark.skipif(cuda.missing() is None, reason="says what is said wh
 
 
 @pytest.fixture(scope="module")
-def exported(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def exported(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx comes for x86-64 alone")
     folder = tmp_path_factory.mktemp("out")
-    wanted = ArtefactChoice(trt=True, trt_rtx=("SM89",), trt_compatible=True)
-    return export(run.folder, folder / "line.ahl", alpha=0.1, wanted=wanted, triton=folder / "models")
+    options = ExportOptions(alpha=0.1, trt=True, trt_rtx=("sm89",), trt_compat=True, triton=folder / "models")
+    return export(run.folder, folder / "line.ahl", options)
 
 
 @NO_GPU
-def test_the_bundle_carries_graph_recipe_and_plan(exported: Exported) -> None:
-    manifest = exported.bundle.manifest
+def test_the_bundle_carries_graph_recipe_and_plan(exported: Bundle) -> None:
+    manifest = exported.manifest
     assert [a.engine for a in manifest.artefacts] == ["onnxruntime", "tensorrt", "tensorrt-rtx"]
     _, trt, rtx = manifest.artefacts
     assert trt.files == [tensorrt_engine.MODEL] and trt.parity is None
@@ -38,21 +40,21 @@ def test_the_bundle_carries_graph_recipe_and_plan(exported: Exported) -> None:
     assert promise.startswith("not proven") and promise.endswith(manifest.first.decision.promise)
     assert trt.decision == manifest.first.decision.model_copy(update={"promise": promise})
     assert 0 < trt.extras["graph_on_cpu"]["score_max"] < 0.1
-    assert exported.triton is not None and exported.triton.name == "1"
+    assert (exported.path.with_name("models") / "line" / "1" / "model.onnx").is_file()
 
 
 @NO_GPU
-def test_the_self_check_says_what_is_missing(exported: Exported) -> None:
-    report = selfcheck.check(exported.bundle)
+def test_the_self_check_says_what_is_missing(exported: Bundle) -> None:
+    report = selfcheck.check(exported)
     assert report.passed and report.chosen == "onnxruntime"
     assert {c.engine for c in report.checks if c.passed is None} >= {"tensorrt", "tensorrt-rtx"}
 
 
-def test_the_carried_graph_keeps_the_self_checks_tolerance(exported: Exported) -> None:
-    artefact = exported.bundle.manifest.artefact("tensorrt")
+def test_the_carried_graph_keeps_the_self_checks_tolerance(exported: Bundle) -> None:
+    artefact = exported.manifest.artefact("tensorrt")
     assert artefact is not None
-    engine = OrtEngine(exported.bundle.read(artefact.files[0]))
-    for _, image, expected in exported.bundle.reference(artefact):
+    engine = OrtEngine(exported.read(artefact.files[0]))
+    for _, image, expected in exported.reference(artefact):
         off = abs(float(engine.infer(image[None]).score[0]) - expected) / max(1.0, abs(expected))
         assert off < artefact.tolerance
 
@@ -61,9 +63,9 @@ def test_the_carried_graph_keeps_the_self_checks_tolerance(exported: Exported) -
     ("options", "why"),
     [
         (["--trt-rtx", "sm90"], "does not run on sm90 (Hopper): take --trt"),
-        (["--trt", "--trt-precision", "int8"], "choose among float16, float32"),
-        (["--trt", "--trt-hardware-compat", "all"], "choose among none, same, ampere"),
-        (["--trt-compat"], "give --trt too"),
+        (["--trt", "--trt-precision", "int8"], "'int8' is not one of 'float16', 'float32'"),
+        (["--trt", "--trt-hardware-compat", "all"], "'all' is not one of 'none', 'same', 'ampere'"),
+        (["--trt-compat"], "options of trt (--trt): give it too"),
     ],
 )
 def test_options_that_are_refused(run: Run, tmp_path: Path, options: list[str], why: str) -> None:

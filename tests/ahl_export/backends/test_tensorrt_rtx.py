@@ -17,7 +17,7 @@ trt: Any = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx comes for x8
 
 
 def test_names_of_gpus() -> None:
-    assert tensorrt_rtx.targets("sm89, SM120,sm89") == ("SM89", "SM120")
+    assert tensorrt_rtx.targets(["sm89", " SM120", "sm89"]) == ("SM89", "SM120")
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_names_of_gpus() -> None:
 )
 def test_gpus_that_cannot_be_compiled_for(text: str, why: str) -> None:
     with pytest.raises(ExportError, match=why):
-        tensorrt_rtx.targets(text)
+        tensorrt_rtx.targets(text.split(","))
 
 
 def test_every_gpu_that_we_name_is_the_librarys() -> None:

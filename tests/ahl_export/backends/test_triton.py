@@ -14,6 +14,7 @@ from google.protobuf import text_format
 
 from ahl_export.backends import triton
 from ahl_export.errors import ExportError
+from ahl_export.options import ExportOptions
 from ahl_export.pipeline import export
 from ahl_runtime.bundle.bundle import Bundle
 from ahl_train.run import Run
@@ -34,7 +35,7 @@ def schema() -> Any:
 
 @pytest.fixture(scope="module")
 def bundle(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return export(run.folder, tmp_path_factory.mktemp("out") / "all 1.ahl", alpha=0.1).bundle
+    return export(run.folder, tmp_path_factory.mktemp("out") / "all 1.ahl", ExportOptions(alpha=0.1))
 
 
 def _config(schema: Any, version: Path) -> Any:

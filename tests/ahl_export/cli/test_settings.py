@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from ahl_export.cli import extras
 from ahl_export.cli.main import app
+from ahl_export.options import ExportOptions
 from ahl_train.config import TrainConfig
 
 
@@ -25,9 +26,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         found.update(grid=grid, out=out, **others)
         return out
 
-    def export(run: Path, out: Path, **others: Any) -> SimpleNamespace:
-        found.update(run=run, out=out, **others)
-        return SimpleNamespace(triton=None, bundle=SimpleNamespace(path=out))
+    def export(run: Path, out: Path, options: ExportOptions, report: Any) -> SimpleNamespace:
+        found.update(run=run, out=out, options=options)
+        return SimpleNamespace(path=out)
 
     monkeypatch.setattr("ahl_train.training.train", train)
     monkeypatch.setattr("ahl_train.benchmark.grid.run_grid", run_grid)
@@ -92,10 +93,7 @@ def test_a_grid_has_its_lists(asked: dict[str, Any]) -> None:
 def test_an_export_has_its_rates_and_artefacts(asked: dict[str, Any]) -> None:
     call("export", "run", "--out", "x.ahl", "--alpha", "0.1", "--confidence", "0.9", "--tail", "--int8", "--trt")
     assert (asked["run"], asked["out"]) == (Path("run"), Path("x.ahl"))
-    assert (asked["alpha"], asked["confidence"], asked["tail"]) == (0.1, 0.9, True)
-    wanted = asked["wanted"]
-    assert (wanted.openvino, wanted.int8, wanted.trt, wanted.trt_rtx) == (False, True, True, ())
-    assert (wanted.trt_precision, wanted.trt_compatible, wanted.trt_hardware) == ("float16", False, "none")
+    assert asked["options"] == ExportOptions(alpha=0.1, confidence=0.9, tail=True, int8=True, trt=True)
 
 
 def test_all_missing_extras_are_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
