@@ -31,8 +31,8 @@ class Stream(Enum):
     DISTRIBUTIONS = (3,)  # HADG; also which normals the density is fitted on, and the rows of the last batch norms
     DONORS = (4,)  # images whose patches go into a normal's pseudo anomaly
     FOLDS = (5,)
-    PROMISE_ORDER = (6,)  # of the calibration normals, in benchmarks/promise.py
-    PROMISE_NORMALS = (7,)  # the normals that benchmarks/promise.py trains on
+    FALSE_REJECT_ORDER = (6,)  # of the calibration normals, in benchmarks/false_rejects.py
+    FALSE_REJECT_NORMALS = (7,)  # the normals that benchmarks/false_rejects.py trains on
     DEMO_ORDER = (8,)  # of the frames that the demo's drift alarm sees
     PSEUDO_ANOMALY = ()  # the place is 64 bits of the image's digest: cached features are of these pixels
     CDL_EPOCH = "cdl epoch"

@@ -20,8 +20,8 @@ NUMBERED = {
     Stream.DISTRIBUTIONS: 3,
     Stream.DONORS: 4,
     Stream.FOLDS: 5,
-    Stream.PROMISE_ORDER: 6,
-    Stream.PROMISE_NORMALS: 7,
+    Stream.FALSE_REJECT_ORDER: 6,
+    Stream.FALSE_REJECT_NORMALS: 7,
     Stream.DEMO_ORDER: 8,
 }
 

@@ -25,7 +25,7 @@ def test_the_tables_are_written() -> None:
         ("drift", "benchmarks.simulate"),
         ("tail", "benchmarks.simulate"),
         ("elpv", "elpv"),
-        ("kept", "benchmarks.promise"),
+        ("kept", "benchmarks.false_rejects"),
     ):
         table = page.split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0]
         assert "Written by" in table and command in table

@@ -105,7 +105,7 @@ class Bench:
         if config.fold_count:
             held_out = [np.array(f.scores) for f in folds] or self._whole_folds(config, dealt)
         else:
-            order = generator(config.seed, Stream.PROMISE_ORDER).permutation(len(dealt.calibration_normal))
+            order = generator(config.seed, Stream.FALSE_REJECT_ORDER).permutation(len(dealt.calibration_normal))
             held_out = [self._score(final, [dealt.calibration_normal[i] for i in order])]
         return SplitScores(
             np.concatenate(held_out),
@@ -129,7 +129,7 @@ class Bench:
             return self.dataset
         whole = split(self.dataset, shots=0, seed=seed, calibration=0)
         tested = {(s.path, s.crop) for s in whole.test}
-        drawn = generator(seed, Stream.PROMISE_NORMALS).permutation(len(whole.train_normal))[:normals]
+        drawn = generator(seed, Stream.FALSE_REJECT_NORMALS).permutation(len(whole.train_normal))[:normals]
         samples = [replace(whole.train_normal[i], split="train") for i in sorted(drawn)]
         samples += [replace(s, split="test") for s in self.dataset.normals if (s.path, s.crop) in tested]
         return replace(self.dataset, samples=(*samples, *self.dataset.anomalies))
@@ -248,14 +248,14 @@ def _say(line: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print the table. Returns 0 if every promise held, 1 if one did not, 2 for a wrong setting."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.promise", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.false_rejects", description=__doc__)
     parser.add_argument("--data", default="elpv")
     parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("--shots", type=int, default=10)
     parser.add_argument("--epochs", type=int, help="number of epochs; default: that of the schedule")
     parser.add_argument("--normals", type=int, help="compare held-out and cross-calibration with so many train normals")
     parser.add_argument("--calibrate", choices=get_args(Calibrate), default="auto", help="as for ahl train")
-    parser.add_argument("--out", type=Path, default=Path("promise"), help="folder for the scores of each split")
+    parser.add_argument("--out", type=Path, default=Path("false-rejects"), help="folder for the scores of each split")
     parser.add_argument("--cache", type=Path, help="feature cache, as for ahl train")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the table between FILE's markers")
     given = sys.argv[1:] if arguments is None else arguments
@@ -274,7 +274,7 @@ def main(arguments: list[str] | None = None) -> int:
         tested = (
             f"{len(first.normal)} normals and {len(first.anomalous)} defects tested in each of {len(splits)} splits"
         )
-        shown = shlex.join(["python", "-m", "benchmarks.promise", *_without_folders(given)])
+        shown = shlex.join(["python", "-m", "benchmarks.false_rejects", *_without_folders(given)])
         text = f"{text}\n\nWritten by `{shown}` ({tested}; {cpu()})."
         if options.write:
             write_between(options.write, name, text)

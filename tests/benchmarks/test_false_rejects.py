@@ -8,7 +8,7 @@ import pytest
 
 import calibration
 from ahl_train.config import TrainConfig
-from benchmarks.promise import SplitScores, SplitTrainer, few_table, kept, main, table
+from benchmarks.false_rejects import SplitScores, SplitTrainer, few_table, kept, main, table
 
 
 def drawn(seed: int, shift: float) -> SplitScores:
