@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from calibration.errors import ScoresError, SettingsError
 
 FloatArray = NDArray[np.float64]
+T = TypeVar("T")
 
 _LEAST = 1e-9  # the smallest rate
 
@@ -54,3 +57,10 @@ def sample(name: str, values: ArrayLike, least: int = 2) -> FloatArray:
     if array.size < least:
         raise ScoresError(f"{name} hold {array.size}: at least {least} are needed; add normal frames")
     return np.sort(array)
+
+
+def listed(name: str, values: Iterable[T], expected: str) -> list[T]:
+    """`values` as a list. ScoresError, which says what was `expected`, if it is none, or a text."""
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise ScoresError(f"{name} are {values!r:.80}: expected {expected}")
+    return list(values)

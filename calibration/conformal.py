@@ -58,7 +58,8 @@ def cross_p_values(scores_by_fold: Sequence[ArrayLike], fold_scores: ArrayLike) 
 
 
 def _folds(scores_by_fold: Sequence[ArrayLike]) -> list[FloatArray]:
-    folds = [checks.sample(f"fold {k}'s scores", f, least=1) for k, f in enumerate(scores_by_fold)]
+    given = checks.listed("folds", scores_by_fold, "a list of arrays, the scores of each fold")
+    folds = [checks.sample(f"fold {k}'s scores", f, least=1) for k, f in enumerate(given)]
     if len(folds) < 2:
         raise ScoresError(f"{len(folds)} fold given: at least 2 are needed; use fit for one held-out set")
     return folds
@@ -121,11 +122,12 @@ def fit_mondrian(
 
 
 def _rows(scores: FloatArray, sources: Sequence[str]) -> dict[str, NDArray[np.intp]]:
-    if scores.ndim != 1 or isinstance(sources, str) or len(sources) != scores.size:
+    given = checks.listed("sources", sources, "a list of names, one per score")
+    if scores.ndim != 1 or len(given) != scores.size:
         raise ScoresError(
-            f"scores of shape {list(scores.shape)} and {len(sources)} sources: expected one name per score, shape [n]"
+            f"scores of shape {list(scores.shape)} and {len(given)} sources: expected one name per score, shape [n]"
         )
-    names = np.asarray(list(sources), dtype=np.str_)
+    names = np.asarray(given, dtype=np.str_)
     return {str(name): np.flatnonzero(names == name) for name in np.unique(names)}
 
 

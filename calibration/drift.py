@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from calibration import checks, frames
-from calibration.errors import ScoresError, StateError
+from calibration.errors import ScoresError, SettingsError, StateError
 from calibration.frames import FrameStatistics
 from calibration.martingale import BETS, Martingales
 from calibration.threshold import Calibration
@@ -47,6 +47,8 @@ class Drift:
 
     def __init__(self, calibration: Calibration, *, bound: float = 0.01, seed: int = 0) -> None:
         """ScoresError for fewer than 30 normals, SettingsError for a bound outside (0, 1)."""
+        if not isinstance(calibration, Calibration):
+            raise SettingsError(f"calibration is {calibration!r:.80}: expected a Calibration, as from fit")
         self.bound = checks.rate("bound", bound)
         if calibration.n < frames.FEWEST:
             raise ScoresError(f"{calibration.n} calibration normals: the drift alarm needs at least {frames.FEWEST}")

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration import checks
 from calibration.checks import FloatArray
 from calibration.errors import ScoresError
 
@@ -39,6 +40,8 @@ def frame_statistics(image: NDArray[np.uint8]) -> FrameStatistics:
 
     They are computed on the grey image (mean of the channels). A larger image is decimated to about 320 x 320.
     """
+    if not isinstance(image, np.ndarray):
+        raise ScoresError(f"image is {image!r:.80}: expected an array, uint8 [H, W, 3], H and W at least 8")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < 8:
         raise ScoresError(f"image is {image.dtype} {list(image.shape)}: expected uint8 [H, W, 3], H and W at least 8")
     H, W = image.shape[:2]
@@ -114,10 +117,13 @@ def shapers(n: int) -> int:
 
 def frame_reference(frames: Sequence[FrameStatistics], *, seed: int = 0) -> FrameReference:
     """The reference of n >= 30 normal frames, split at random (seeded) into shapers and bag. ScoresError."""
-    n = len(frames)
+    given = checks.listed("frames", frames, "a list from frame_statistics")
+    n = len(given)
+    if wrong := [frame for frame in given if not isinstance(frame, FrameStatistics)]:
+        raise ScoresError(f"a frame is {wrong[0]!r:.80}: expected the result of frame_statistics")
     if n < FEWEST:
         raise ScoresError(f"{n} frames: the drift alarm needs at least {FEWEST} normal frames")
-    dealt = [frames[i] for i in np.random.default_rng(seed).permutation(n)]
+    dealt = [given[i] for i in np.random.default_rng(seed).permutation(n)]
     template = np.mean([f.profiles for f in dealt[: shapers(n)]], axis=0)
     empty = FrameReference(template, np.zeros((0, len(NAMES))))
     return FrameReference(template, np.stack([empty.measure(f) for f in dealt]))

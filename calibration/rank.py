@@ -82,10 +82,11 @@ def cross_bound(alpha: float, fold_sizes: Sequence[int]) -> float:
     2 * alpha for jackknife+ (Barber et al. 2021, theorems 1 and 4).
     """
     alpha = checks.rate("alpha", alpha)
-    K, n = len(fold_sizes), sum(fold_sizes)
-    if K < 2 or min(fold_sizes) < 1:
-        raise ScoresError(f"fold sizes are {list(fold_sizes)}: expected at least 2 folds of at least 1 normal")
+    sizes = checks.listed("fold sizes", fold_sizes, "a list of numbers")
+    K, n = len(sizes), int(checks.finite("fold sizes", sizes).sum())
+    if K < 2 or min(sizes) < 1:
+        raise ScoresError(f"fold sizes are {sizes}: expected at least 2 folds of at least 1 normal")
     bound = 2.0 * (alpha * (n + 1) + K - 1) / (n + K)
-    if len(set(fold_sizes)) == 1:
+    if len(set(sizes)) == 1:
         bound = min(bound, 2.0 * alpha + (1.0 - K / n) / (K + 1))
     return min(1.0, bound)

@@ -43,9 +43,13 @@ def write(
     text = json.dumps(header, ensure_ascii=False).encode()
     members: dict[str, Any] = {**arrays, "meta": np.frombuffer(text, dtype=np.uint8)}
     if not isinstance(target, str | PathLike):
+        if not hasattr(target, "write"):
+            raise CalibrationFileError(f"target is {target!r:.80}: expected a path or a binary file, open for writing")
         np.savez(target, allow_pickle=False, **members)
         return
     path = Path(target)
+    if "\0" in str(path):
+        raise refuse(path, "a path cannot hold a zero byte")
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with aside.open("wb") as file:

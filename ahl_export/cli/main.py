@@ -34,9 +34,10 @@ def _expected(error: Exception) -> bool:
     return isinstance(error, CalibrationError | ExportError | RuntimeFault | TrainError)
 
 
-@app.callback()
-def _before(context: typer.Context) -> None:
+@app.callback(invoke_without_command=True)
+def _before(context: typer.Context, version: console.VersionOption = False) -> None:
     """Report a missing extra before the command's options are checked."""
+    console.without_command(context, "ahl", version)
     command = context.invoked_subcommand or ""
     if command in _EXTRA:
         extras.require(command, _EXTRA[command])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Generator
 from contextlib import closing
@@ -14,6 +13,7 @@ import typer
 
 from ahl_runtime.cli import console, options
 from ahl_runtime.core.errors import ConfigError, ImageError
+from ahl_runtime.core.text import without_password
 from ahl_runtime.line.sources.kinds import placed, places
 
 if TYPE_CHECKING:
@@ -129,8 +129,7 @@ def _images(
     sources = {settings.name: settings for settings in line.sources}
     if name not in sources:
         raise ConfigError(f"{config}: no source {name!r}: there is {', '.join(sources) or 'none'}")
-    shown = re.sub(r"//[^/]*@", "//", source)  # without a camera's password
-    return shown, collect(sources[name], most, every, console.say_progress)
+    return without_password(source), collect(sources[name], most, every, console.say_progress)
 
 
 def _preview(proposal: Proposal, where: str) -> list[str]:

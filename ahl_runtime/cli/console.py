@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from typer.main import get_command
 
 from ahl_runtime.core.text import printable
+from ahl_runtime.service import log
 
 
 class UsageError(typer.BadParameter):
@@ -31,12 +32,27 @@ def application(text: str) -> typer.Typer:
     )
 
 
+VersionOption = Annotated[bool, typer.Option("--version", help="Print the version and exit.")]
+
+
+def without_command(context: typer.Context, name: str, version: bool) -> None:
+    """Print the version of the program `name`, if it is asked for, or its help if there is no command."""
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"{name} {installed('ahl')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
 def run(app: typer.Typer, name: str, expected: Callable[[Exception], bool]) -> NoReturn:
     """Run the command line in `sys.argv` and exit.
 
     The exit code is 0, the command's own, 2 for a usage error and for an error that is `expected`, or 130 for an
     interrupt. Any other exception is a fault of this program: it keeps its traceback.
     """
+    log.plain()
     command = get_command(app)
     try:
         with command.make_context(name, sys.argv[1:]) as context:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated
 
 import typer
 
@@ -43,17 +42,8 @@ def _expected(error: Exception) -> bool:
     return isinstance(error, RuntimeFault | CalibrationError)
 
 
-def _without_command(
-    context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-) -> None:
-    if version:
-        from importlib.metadata import version as installed
-
-        typer.echo(f"{_NAME} {installed('ahl')}")
-        raise typer.Exit
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+def _without_command(context: typer.Context, version: console.VersionOption = False) -> None:
+    console.without_command(context, _NAME, version)
 
 
 if __name__ == "__main__":

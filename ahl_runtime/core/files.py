@@ -53,9 +53,11 @@ def _temporary(path: Path, chunks: Iterable[bytes | memoryview], mode: int) -> I
             file.flush()
             os.fsync(file.fileno())
         yield temporary
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError) and error.filename == str(temporary):
+            error.filename = str(path)  # the file that the caller named
         raise
 
 

@@ -42,6 +42,7 @@ from ahl_runtime.line.store import retention
 from ahl_runtime.line.store.images import Images
 from ahl_runtime.line.store.journal import Journal
 from ahl_runtime.line.store.recorder import Recorder
+from ahl_runtime.line.store.store import removed_after_failure
 from ahl_runtime.score.decision import DecisionRule
 from ahl_runtime.score.recalibrate import Proposal
 
@@ -60,7 +61,10 @@ class Line:
         self.config = config
         self.store_path = config.store.path
         self._source_settings: dict[str, SourceSettings] = {s.name: s for s in config.sources}
-        with Journal(self.store_path, create=True) as journal:
+        self._sources = {
+            name: open_source(settings, self.store_path) for name, settings in self._source_settings.items()
+        }
+        with removed_after_failure(self.store_path), Journal(self.store_path, create=True) as journal:
             for name, count in journal.join([s.name for s in config.sink]).items():
                 log.warning("a sink is no longer configured", extra={"sink": name, "not_sent": count})
             self._owner = ModelOwner(config, journal, self._recent_rejects, self._follow)
@@ -74,9 +78,6 @@ class Line:
         self._scoring = ScoringStage(self._queues, scored, self._owner, threads, pipeline.batch, pipeline.linger)
         self._recorder = Recorder(config, scored, self._monitors, self._latencies, self._wake)
         self._outboxes = [Outbox(settings, config.store, partial(open_sink, settings)) for settings in config.sink]
-        self._sources = {
-            name: open_source(settings, self.store_path) for name, settings in self._source_settings.items()
-        }
         self._stopping, self._sinks_end, self._abort = threading.Event(), threading.Event(), threading.Event()
         self._threads: dict[str, list[threading.Thread]] = {"source": [], "pipeline": [], "sink": [], "retention": []}
         self.failure = ""

@@ -98,7 +98,7 @@ def test_sources_that_do_not_fit_are_refused() -> None:
         m.decide([1.0], ["b"])
     with pytest.raises(ScoresError, match="one name per score"):
         m.decide([1.0, 2.0], ["a"])
-    with pytest.raises(ScoresError, match="one name per score"):
+    with pytest.raises(ScoresError, match="sources are 'ab': expected a list of names, one per score"):
         calibration.fit_mondrian([1.0, 2.0], "ab")
     with pytest.raises(ScoresError, match=r"source 'b': .*at least 2"):
         calibration.fit_mondrian([1.0, 2.0, 3.0], ["a", "a", "b"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import threading
 import time
@@ -17,6 +18,7 @@ from ahl_runtime.score.decision import DecisionRule
 from calibration import CalibrationError, Drift, FrameStatistics
 from calibration.frames import FEWEST
 
+log = logging.getLogger(__name__)
 _RECENT = 60  # decisions on the score strip of the page
 _KEPT = 1000  # scores for a calibration
 _PIXELS = 8_000_000  # bytes of the newest frames; an operator can still mark these if their image was not kept
@@ -65,9 +67,12 @@ class SourceMonitor:
                     saved = None  # the state of a calibration that is no longer active
 
     def set_state(self, state: str, message: str) -> None:
-        """Set the state of the source: one word, and one sentence for the operator."""
+        """Set the state of the source: one word, and one sentence for the operator. A new failure is logged."""
         with self._lock:
+            new = (state, message) != (self._state, self._message)
             self._state, self._message = state, message
+        if new and state in ("gone", "frozen"):
+            log.warning("a source fails", extra={"source": self.name, "error": message})
 
     def accepted(self, count: int = 1) -> None:
         """Count accepted frames."""

@@ -18,6 +18,7 @@ from ahl_runtime.line.sources.open import open_source
 from ahl_runtime.line.sources.settings import SourceSettings
 
 _PATIENCE = 60.0  # seconds without a frame
+_ABSENT = 10.0  # seconds for the first frame of a source that says why it has none
 _PROGRESS = 5.0  # seconds between progress messages
 
 
@@ -27,7 +28,8 @@ def collect(
     """Yield at most `most` frames, uint8 [H, W, 3], at least `every` seconds apart; an ImageError for a damaged one.
 
     Ends early if the source ends, such as a video. `progress`: called with a progress message every 5 seconds.
-    SourceError for a source that gives no frame for a minute, and for push and folder sources.
+    SourceError for a source that gives no frame for a minute, for one that cannot be opened for 10 seconds, and for
+    push and folder sources.
     """
     source = None if isinstance(settings, FolderSource) else open_source(settings, Path())
     if source is None:
@@ -64,8 +66,9 @@ def collect(
             except Empty:
                 if (state[0] == "ended" or not thread.is_alive()) and frames.empty():
                     return
-                if time.monotonic() - received > _PATIENCE + every:
-                    raise SourceError(f"{settings.name}: no frame for {_PATIENCE + every:g} s: {state[1]}") from None
+                patience = _ABSENT if count == 0 and state[0] == "gone" else _PATIENCE + every
+                if time.monotonic() - received > patience:
+                    raise SourceError(f"{settings.name}: no frame for {patience:g} s: {state[1]}") from None
                 continue
             count, received = count + 1, time.monotonic()
             if received - reported > _PROGRESS:

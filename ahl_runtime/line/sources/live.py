@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
@@ -14,13 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ahl_runtime.core.backoff import Backoff
-from ahl_runtime.core.errors import ImageError, SourceError
+from ahl_runtime.core.errors import ImageError, RuntimeFault, SourceError
 from ahl_runtime.core.types import Frame
 from ahl_runtime.line.queues import PendingFrame
 from ahl_runtime.line.sources.base import Give, Lost, Report, Stopped, cropped
 from ahl_runtime.line.sources.settings import StreamSettings
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,17 +74,18 @@ class Live(ABC):
                     report("ended", ended)
                     return
                 reason = "the stream ended"
-            except SourceError as error:
+            except RuntimeFault as error:
                 reason = str(error)
             except Exception as error:  # FFmpeg's errors, and errors from damaged streams
-                reason = f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
+                file = getattr(error, "filename", None)
+                reason = f"{file}: " if file else ""
+                reason += f"{getattr(error, 'strerror', None) or error} ({type(error).__name__})"
             if stopped(0.0):
                 return
             if self._count > before:
                 backoff.reset()
             pause = backoff.next()
             report("frozen" if self._frozen else "gone", f"{self._hidden(reason)}; next attempt in {pause:g} s")
-            log.warning("a source fails", extra={"source": settings.name, "error": self._hidden(reason)})
             stopped(pause)
 
     def _hand_on(self, captured_frame: CapturedFrame, give: Give, report: Report) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ahl_runtime.core.errors import ImageError, SourceError
+from ahl_runtime.core.text import without_password
 from ahl_runtime.line.secret import read_secret
 from ahl_runtime.line.settings import Policy
 from ahl_runtime.line.sources.base import Lost, Report, Stopped
@@ -83,6 +84,7 @@ class Stream(Live):
             raise SourceError(f"source {settings.name} needs the extra [camera]: pip install 'ahl[camera]'") from error
         av.logging.set_level(av.logging.PANIC)  # its errors are raised; do not print them on stderr too
         self._av: Any = av
+        self._address = ""  # as last read from `url_file`
 
     def _captured(self, report: Report, stopped: Stopped, lost: Lost) -> Generator[CapturedFrame, None, None]:
         yield from self._once(stopped)
@@ -131,7 +133,7 @@ class Stream(Live):
         settings = self._settings
         url = settings.url if isinstance(settings, RtspSource | MjpegSource) else None
         if isinstance(settings, RtspSource | MjpegSource) and settings.url_file is not None:
-            url = read_secret(settings.url_file)
+            url = self._address = read_secret(settings.url_file)
         if url is None or not url.startswith(schemes):
             raise SourceError(f"source {settings.name}: the address must begin with {' or '.join(schemes)}")
         return url
@@ -157,10 +159,10 @@ class Stream(Live):
                 yield frame, frame.time
 
     def _hidden(self, reason: str) -> str:
-        """The reason without the address, which may contain a password."""
-        if isinstance(self._settings, RtspSource | MjpegSource) and self._settings.url_file is not None:
-            return reason.replace(read_secret(self._settings.url_file), "the address")
-        return reason
+        """The reason without an address from a file, and without the user and password of any other."""
+        if self._address:
+            reason = reason.replace(self._address, "the address")
+        return without_password(reason)
 
 
 def _pixels(frame: Any) -> NDArray[np.uint8]:

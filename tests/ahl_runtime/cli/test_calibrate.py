@@ -231,9 +231,14 @@ def test_a_source_of_the_settings_is_cut_out_as_the_line_does(bundle: Path, film
 
 def test_a_camera_that_is_not_there(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     part = VideoSource(name="film", kind="video", path=Path("gone.avi"), retry=0.1)
-    monkeypatch.setattr("ahl_runtime.line.sources.collect._PATIENCE", 1.0)
+    monkeypatch.setattr("ahl_runtime.line.sources.collect._ABSENT", 1.0)
     with pytest.raises(SourceError, match=r"film: no frame for 1 s: .*gone\.avi: no such file"):
         list(collect(part, 3, 0.0, lambda said: None))
+
+
+def test_an_absent_camera_is_named(bundle: Path, tmp_path: Path) -> None:
+    done = run("calibrate", "--bundle", bundle, "--source", f"camera:{tmp_path}/video9", "--yes", code=2)
+    assert f"error: camera1: no frame for 10 s: {tmp_path}/video9: No such file or directory" in done.stderr
 
 
 def test_frames_are_taken_apart(film: Path) -> None:

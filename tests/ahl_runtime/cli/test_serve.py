@@ -13,6 +13,15 @@ def test_a_wrong_key_is_one_line(tmp_path: Path) -> None:
     assert "model.bundel: no such key; did you mean bundle?" in done.stderr
 
 
+def test_a_start_that_fails_leaves_no_store(tmp_path: Path, bundle_path: Path) -> None:
+    store = tmp_path / "decisions.sqlite"
+    damaged = tmp_path / "damaged.ahl"
+    damaged.write_bytes(bundle_path.read_bytes()[:-1])
+    done = run("serve", "--bundle", damaged, "--store", store, code=2)
+    assert f"error: {damaged}: refused: " in done.stderr
+    assert list(tmp_path.iterdir()) == [damaged]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -213,16 +213,23 @@ def test_one_damaged_frame_in_ten(running: Callable[..., Line], camera: Camera, 
     assert decided == line.state().sources[0].frames - line.state().sources[0].dropped
 
 
+@pytest.mark.parametrize("in_file", [True, False])
 def test_an_address_with_a_password_is_never_shown(
-    running: Callable[..., Line], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    running: Callable[..., Line], tmp_path: Path, caplog: pytest.LogCaptureFixture, in_file: bool
 ) -> None:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    (tmp_path / "url").write_text(f"rtsp://ann:hunter2@127.0.0.1:{port}/live")
-    line = running(source=[{"name": "cam", "kind": "rtsp", "url_file": tmp_path / "url", "retry": 0.1}])
+    address = f"rtsp://ann:hunter2@127.0.0.1:{port}/live"
+    (tmp_path / "url").write_text(address)
+    given = {"url_file": tmp_path / "url"} if in_file else {"url": address}
+    line = running(source=[{"name": "cam", "kind": "rtsp", "retry": 0.1, **given}])
     (fault,) = until(lambda: line.state().faults)
     assert fault.startswith("cam: ") and "hunter2" not in fault + caplog.text
+    assert "a source fails" in caplog.text
+    (tmp_path / "url").unlink()
+    until(lambda: not in_file or "url: cannot be read" in line.state().sources[0].said)
+    assert line.healthy
 
 
 @pytest.mark.slow
