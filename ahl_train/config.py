@@ -84,7 +84,10 @@ class TrainConfig:
             (self.epochs is None or self.epochs >= 1, f"epochs is {self.epochs}, expected 1 or more"),
             (self.clusters >= 2, f"clusters is {self.clusters}, expected 2 or more"),
             (self.setting in ("general", "hard"), f"setting is {self.setting!r}, choose general or hard"),
-            (self.setting == "general" or self.seen_class is not None, "setting hard needs a seen class"),
+            (
+                self.setting == "general" or self.seen_class is not None,
+                "setting hard needs a seen class (seen_class, --seen-class)",
+            ),
             (
                 self.calibrate in get_args(Calibrate),
                 f"calibrate is {self.calibrate!r}, choose auto, split or cross",
@@ -113,7 +116,8 @@ class TrainConfig:
             ),
             (
                 set(self.augmentations) <= set(AUGMENTATIONS),
-                f"augmentations are {', '.join(self.augmentations)}, choose among {', '.join(AUGMENTATIONS)}",
+                f"augmentations (--pseudo) are {', '.join(self.augmentations)}, "
+                f"choose among {', '.join(AUGMENTATIONS)}",
             ),
         )
         wrong = [message for ok, message in checks if not ok]

@@ -138,7 +138,7 @@ def benjamini_hochberg(p_values: ArrayLike, q: float = 0.05) -> NDArray[np.bool_
     valid for conformal p-values from one shared calibration set, because their dependence is positive (Bates, Candes,
     Lei, Romano & Sesia 2023, Annals of Statistics 51). ScoresError, SettingsError.
     """
-    q = checks.rate("q", q)
+    q = checks.rate("q (the false discovery rate)", q)
     p = checks.finite("p-values", p_values)
     if p.ndim != 1:
         raise ScoresError(f"p-values have shape {list(p.shape)}: expected [N]")

@@ -1,5 +1,6 @@
 """The frozen backbone: timm architectures, their packaged or given weights, features of chosen stages."""
 
+import difflib
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
@@ -106,6 +107,12 @@ class Backbone(nn.Module):
 
 def load_network(spec: BackboneSpec) -> nn.Module:
     """The architecture with its weights, never random ones. A WeightsError names both ways to get the weights."""
+    if ":" not in spec.name and not timm.is_model(spec.name):  # "hf-hub:" and "local-dir:" are timm's
+        near = difflib.get_close_matches(spec.name, timm.list_models(), 3)
+        raise WeightsError(
+            f"timm has no network {spec.name!r}: "
+            + (f"did you mean {', '.join(near)}?" if near else "check --backbone")
+        )
     try:
         if spec.file is None:
             published = _DOWNLOADED.get(spec.name, spec.name)

@@ -28,7 +28,7 @@ def test_every_wrong_setting_is_reported_at_once():
         TrainConfig("elpv", **WRONG)
     for name, value in WRONG.items():
         shown = ", ".join(value) if isinstance(value, tuple) else str(value)
-        assert f"{name} {'are' if name == 'augmentations' else 'is'}" in str(raised.value)
+        assert f"{name} {'(--pseudo) are' if name == 'augmentations' else 'is'}" in str(raised.value)
         assert shown in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -49,7 +49,7 @@ def test_choices_are_named(name, choices):
 
 
 def test_the_hard_setting_needs_a_seen_class():
-    with pytest.raises(ConfigError, match="needs a seen class"):
+    with pytest.raises(ConfigError, match=r"needs a seen class \(seen_class"):
         TrainConfig("elpv", setting="hard")
     assert TrainConfig("elpv", setting="hard", seen_class="mono").seen_class == "mono"
 

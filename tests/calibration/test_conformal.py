@@ -132,7 +132,7 @@ def test_bad_batches_and_folds_are_refused() -> None:
     for bad in ([0.5, 1.5], [-0.1], [[0.1]], [float("nan")]):
         with pytest.raises(ScoresError):
             calibration.benjamini_hochberg(bad)
-    with pytest.raises(SettingsError, match="q is 1"):
+    with pytest.raises(SettingsError, match=r"q \(the false discovery rate\) is 1"):
         calibration.benjamini_hochberg([0.5], 1)
     with pytest.raises(ScoresError, match="at least 2"):
         calibration.fit_cross([[1.0, 2.0]])

@@ -37,8 +37,11 @@ def test_same_seed_same_scores(small_set: Path, cache: Path, tmp_path: Path) -> 
         (["--schedule", "long"], "schedule is 'long', choose auto, paper or light or short"),
         (["--system", "nobody"], "unknown system 'nobody': choose among"),
         (["--shots", "9"], "9 shots requested, but there are 8 anomalies"),
-        (["--pseudo", "glitter"], "augmentations are glitter, choose among cutmix, cutpaste, draem"),
-        (["--setting", "hard"], "setting hard needs a seen class"),
+        (
+            ["--pseudo", "glitter"],
+            "augmentations (--pseudo) are glitter, choose among cutmix, cutpaste, draem",
+        ),
+        (["--setting", "hard"], "setting hard needs a seen class (seen_class, --seen-class)"),
         (["--backbone-weights", "nowhere.pth"], "no weights file nowhere.pth"),
         (["--warp"], "--warp"),
     ],

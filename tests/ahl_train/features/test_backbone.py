@@ -141,8 +141,8 @@ def test_without_the_package_it_and_the_file_are_named(monkeypatch):
 
 
 def test_an_unknown_backbone_is_named():
-    with pytest.raises(WeightsError, match="nonsense"):
-        opened(BackboneSpec("nonsense"))
+    with pytest.raises(WeightsError, match=r"timm has no network 'resnet81': did you mean resnet18"):
+        opened(BackboneSpec("resnet81"))
 
 
 def test_a_missing_file_is_named(tmp_path):
