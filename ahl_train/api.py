@@ -35,7 +35,9 @@ def train(
     """
     if not callable(report):
         raise ConfigError(f"report is {report!r:.80}: expected a function of a line of text")
-    config = TrainConfig.checked({**settings, "data": data})
+    if not isinstance(resume, bool):
+        raise ConfigError(f"resume is {resume!r:.80}: expected True or False")
+    config = TrainConfig.checked({**settings, "data": os.fspath(as_path(data, "data", ConfigError))})
     kept = None if cache is None else as_path(cache, "cache", RunError)
     where = {"device": device, "precision": precision}
     with raised_as(DataError, RuntimeFault):

@@ -109,7 +109,7 @@ class RunFolder:
         file = self.path / name
         try:
             data = json.loads(file.read_text())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise RunError(
                 f"{self.path} is not a run folder: {name} is missing; train with --out {self.path}"
             ) from None

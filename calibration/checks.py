@@ -59,6 +59,17 @@ def sample(name: str, values: ArrayLike, least: int = 2) -> FloatArray:
     return np.sort(array)
 
 
+def text(name: str, value: object) -> str:
+    """`value`, if it is text that UTF-8 can hold. SettingsError."""
+    try:
+        if isinstance(value, str):
+            value.encode()
+            return value
+    except UnicodeEncodeError:
+        pass
+    raise SettingsError(f"{name} is {value!r:.80}: expected text")
+
+
 def listed(name: str, values: Iterable[T], expected: str) -> list[T]:
     """`values` as a list. ScoresError, which says what was `expected`, if it is none, or a text."""
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):

@@ -127,6 +127,8 @@ def _rows(scores: FloatArray, sources: Sequence[str]) -> dict[str, NDArray[np.in
         raise ScoresError(
             f"scores of shape {list(scores.shape)} and {len(given)} sources: expected one name per score, shape [n]"
         )
+    if wrong := [source for source in given if not isinstance(source, str)]:
+        raise ScoresError(f"a source is {wrong[0]!r:.80}: expected its name")
     names = np.asarray(given, dtype=np.str_)
     return {str(name): np.flatnonzero(names == name) for name in np.unique(names)}
 

@@ -43,13 +43,16 @@ def write(
     text = json.dumps(header, ensure_ascii=False).encode()
     members: dict[str, Any] = {**arrays, "meta": np.frombuffer(text, dtype=np.uint8)}
     if not isinstance(target, str | PathLike):
-        if not hasattr(target, "write"):
-            raise CalibrationFileError(f"target is {target!r:.80}: expected a path or a binary file, open for writing")
-        np.savez(target, allow_pickle=False, **members)
+        try:
+            np.savez(target, allow_pickle=False, **members)
+        except (OSError, ValueError, TypeError, AttributeError) as error:  # a text file, one open for reading, None
+            raise CalibrationFileError(
+                f"target is {target!r:.80}: expected a path or a binary file, open for writing ({error})"
+            ) from error
         return
     path = Path(target)
-    if "\0" in str(path):
-        raise refuse(path, "a path cannot hold a zero byte")
+    if "\0" in str(path) or not path.name:
+        raise CalibrationFileError(f"target is {str(target)!r:.80}: expected the path of a file")
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with aside.open("wb") as file:
@@ -66,6 +69,8 @@ def write(
 
 def read(source: str | PathLike[str] | IO[bytes]) -> tuple[dict[str, FloatArray], dict[str, Any], Promise]:
     """Arrays, meta and promise of a file that `write` wrote. CalibrationFileError for anything else."""
+    if not isinstance(source, str | PathLike) and not hasattr(source, "seek"):
+        raise CalibrationFileError(f"source is {source!r:.80}: expected a path or a binary file")
     try:
         with zipfile.ZipFile(source) as archive:
             infos = archive.infolist()

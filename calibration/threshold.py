@@ -176,7 +176,7 @@ def calibrate(
     scores.flags.writeable = False
     if folds:
         promise = cross_promise(promise, folds)
-    return Calibration(scores, threshold, unsure, unsure_alpha, promise, subject, None, folds)
+    return Calibration(scores, threshold, unsure, unsure_alpha, promise, checks.text("subject", subject), None, folds)
 
 
 def checked_rates(alpha: float, confidence: float, unsure_alpha: float | None) -> tuple[float, float, float]:

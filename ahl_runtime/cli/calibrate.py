@@ -90,7 +90,7 @@ def calibrate(
         return
     change = Change(who or user(), why, {**_facts(proposal), "frames_from": where})
     side = SideFiles(opened).add(scorer.artefact, name, proposal.new, change)
-    console.say(f"activated: {side.name}, written to {side.path}")
+    console.say(f"activated: {side.name}, written to {side.path}; a running line uses it after its next start")
 
 
 def _roll_back(bundle: Bundle, engine: str | None, name: str, who: str | None, why: str) -> None:

@@ -62,8 +62,12 @@ class SinkError(RuntimeFault):
 
 @contextmanager
 def raised_as(own: type[Exception], *foreign: type[Exception]) -> Iterator[None]:
-    """Raise errors of the `foreign` types as `own`, with the same message. For the public functions of a package."""
+    """Raise errors of the `foreign` types, and OSErrors, as `own`. For the public functions of a package."""
     try:
         yield
     except foreign as error:
         raise own(str(error)) from error
+    except OSError as error:
+        raise own(
+            f"{error.filename or 'the output'}: {error.strerror or error}: check the place and its free space"
+        ) from error

@@ -49,6 +49,10 @@ class Registry(MutableMapping[str, T], Generic[T]):
             raise self._error(f"{name!r} is defined by {claims}: uninstall one of them")
         return self._loaded(points[0])
 
+    def owner(self, name: str) -> str:
+        """Who defines this name, in words: ahl, a plug-in with its version, or this process."""
+        return "this process" if name in self._set else _owner((self._plugins.get(name) or [self._own[name]])[0])
+
     def __setitem__(self, name: str, value: T) -> None:
         """Add a value for this process only, without a package."""
         self._set[name] = value

@@ -6,7 +6,8 @@ import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -17,11 +18,15 @@ Settings = TypeVar("Settings")
 def checked(kind: type[Settings], given: Mapping[str, Any], error: type[Exception]) -> Settings:
     """The dataclass `kind` with the `given` values, each of its field's type. `error` names every wrong key and value.
 
-    Text is accepted for a path or a number, and a list for a tuple.
+    Text is accepted for a path or a number, and for a tuple, with commas, as on the command line.
     """
     known = [f.name for f in fields(kind)]  # type: ignore[arg-type]  # a dataclass, which no type can say
     wrong = [_unknown(name, known) for name in given if name not in known]
-    plain = {name: _plain(value) for name, value in given.items() if name in known}
+    hints = get_type_hints(kind)
+    wrong += [
+        f"{name} is '': expected a path" for name, value in given.items() if value == "" and _is_path(hints.get(name))
+    ]
+    plain = {name: _plain(value, hints[name]) for name, value in given.items() if name in known}
     try:
         made = TypeAdapter(kind).validate_python(plain)
     except ValidationError as failed:
@@ -31,11 +36,17 @@ def checked(kind: type[Settings], given: Mapping[str, Any], error: type[Exceptio
     return made
 
 
-def _plain(value: Any) -> Any:
-    """Convert a NumPy scalar to a Python one and a path to text. Other values stay as they are."""
+def _plain(value: Any, hint: Any) -> Any:
+    """Convert a NumPy scalar to a Python one, a path to text and text with commas to a tuple, where one is expected."""
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, str) and get_origin(hint) is tuple:
+        return tuple(part.strip() for part in value.split(",") if part.strip())
     return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _is_path(hint: Any) -> bool:
+    return hint is Path or Path in get_args(hint)
 
 
 def _unknown(name: str, known: list[str]) -> str:

@@ -24,13 +24,20 @@ _CONNECTIONS = 256
 class Server:
     """Serves an application while the context is open. `port`: the real one if the settings have 0.
 
-    `stopping`: called before it stops, to end streams. ServerError if it cannot listen on the address.
+    `stopping`: called before it stops, to end streams. `listening`: the socket from `listen`, None for a new one.
+    ServerError if it cannot listen on the address.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, stopping: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        stopping: Callable[[], None] = lambda: None,
+        listening: socket.socket | None = None,
+    ) -> None:
         self._stopping = stopping
         context = _tls(settings)
-        self._socket = _listen(settings)
+        self._socket = listening or listen(settings)
         self.port: int = self._socket.getsockname()[1]
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         self.url = f"{'https' if context else 'http'}://{host}:{self.port}"
@@ -86,7 +93,8 @@ class Server:
             self._socket.close()
 
 
-def _listen(settings: Settings) -> socket.socket:
+def listen(settings: Settings) -> socket.socket:
+    """A socket on the address of the settings, which no one else can take any more. ServerError."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -41,8 +41,8 @@ from ahl_runtime.line.sources.settings import SourceSettings
 from ahl_runtime.line.store import retention
 from ahl_runtime.line.store.images import Images
 from ahl_runtime.line.store.journal import Journal
+from ahl_runtime.line.store.lock import StoreLock
 from ahl_runtime.line.store.recorder import Recorder
-from ahl_runtime.line.store.store import removed_after_failure
 from ahl_runtime.score.decision import DecisionRule
 from ahl_runtime.score.recalibrate import Proposal
 
@@ -64,7 +64,8 @@ class Line:
         self._sources = {
             name: open_source(settings, self.store_path) for name, settings in self._source_settings.items()
         }
-        with removed_after_failure(self.store_path), Journal(self.store_path, create=True) as journal:
+        self._lock = StoreLock(self.store_path)
+        with self._lock.starting(), Journal(self.store_path, create=True) as journal:
             for name, count in journal.join([s.name for s in config.sink]).items():
                 log.warning("a sink is no longer configured", extra={"sink": name, "not_sent": count})
             self._owner = ModelOwner(config, journal, self._recent_rejects, self._follow)
@@ -126,6 +127,7 @@ class Line:
         _join([t for some in self._threads.values() for t in some], time.monotonic() + 2.0)
         for outbox in self._outboxes:
             outbox.close()
+        self._lock.release()
         if left or not stored:
             log.warning("stopped before everything was decided", extra={"frames": left})
         return stored and not left

@@ -9,7 +9,8 @@ from types import FrameType
 
 from ahl_runtime.core import memory
 from ahl_runtime.http.app import build
-from ahl_runtime.http.server import Server
+from ahl_runtime.http.server import Server, listen
+from ahl_runtime.http.settings import check_exposure
 from ahl_runtime.line.line import Line
 from ahl_runtime.service import log as logs
 from ahl_runtime.service.config import ServiceConfig
@@ -33,9 +34,16 @@ def run(config: ServiceConfig) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     notify = Notify()
-    line = Line(config)
-    app = build(line, config.http)
-    with Server(app.asgi, config.http, app.stop) as server:
+    check_exposure(config.http, config.http.token())
+    listening = listen(config.http)  # before the store is touched: another line may run here
+    try:
+        line = Line(config)
+        app = build(line, config.http)
+        serving = Server(app.asgi, config.http, app.stop, listening)
+    except BaseException:
+        listening.close()
+        raise
+    with serving as server:
         line.start()
         model = line.model
         log.info("serving", extra={"url": server.url, "bundle": str(model.path), "engine": model.engine})

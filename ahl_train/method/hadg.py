@@ -38,9 +38,10 @@ class Distribution:
 def check_clusters(clusters: int, normals: int) -> None:
     """ConfigError for fewer than 4 train normals per cluster."""
     if normals < 4 * clusters:
+        fewer = f"ask for {normals // 4} clusters or fewer, " if normals >= 8 else ""
         raise ConfigError(
             f"{clusters} clusters need at least {4 * clusters} train normals, there are {normals}: "
-            f"ask for {max(2, normals // 4)} or fewer, or add images of good parts"
+            f"{fewer}hold fewer out with --calibration, or add images of good parts"
         )
 
 

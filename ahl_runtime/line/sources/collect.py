@@ -68,7 +68,10 @@ def collect(
                     return
                 patience = _ABSENT if count == 0 and state[0] == "gone" else _PATIENCE + every
                 if time.monotonic() - received > patience:
-                    raise SourceError(f"{settings.name}: no frame for {patience:g} s: {state[1]}") from None
+                    why = state[1].partition("; next attempt")[0]
+                    raise SourceError(
+                        f"{settings.name}: no frame for {patience:g} s: {why}: check that it is there and not in use"
+                    ) from None
                 continue
             count, received = count + 1, time.monotonic()
             if received - reported > _PROGRESS:

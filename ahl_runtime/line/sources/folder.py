@@ -78,7 +78,7 @@ class Folder:
                 self._scan(give, self._known, stopped)
                 report("live", f"watching {self._settings.path}")
             except OSError as error:
-                report("gone", f"{self._settings.path}: {error.strerror or error}")
+                report("gone", f"{self._settings.path}: {error.strerror or error}: mount or make this folder")
             except StoreError as error:
                 report("waiting", str(error))
             if stopped(self._settings.every):

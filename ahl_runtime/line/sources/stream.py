@@ -99,6 +99,8 @@ class Stream(Live):
         settings = self._settings
         start = time.monotonic()
         with self._open() as container:
+            if container.format.name == "tty" or not container.streams.video:  # FFmpeg draws any text as a film
+                raise SourceError(f"source {settings.name}: no video: give a video file or a stream of one")
             stream = container.streams.video[0]
             stream.thread_type = "NONE"  # a decoded frame comes out without delay
             if not (isinstance(settings, RtspSource) and stream.codec_context.name == "mjpeg"):

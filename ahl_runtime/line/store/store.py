@@ -111,18 +111,6 @@ class Feedback:
     about: dict[str, Any]
 
 
-@contextmanager
-def removed_after_failure(path: Path) -> Iterator[None]:
-    """A block that may create the store at `path`: if the block fails, a store that was not there before is removed."""
-    existed = path.exists()
-    try:
-        yield
-    except BaseException:
-        for end in () if existed else ("", "-wal", "-shm"):
-            path.with_name(path.name + end).unlink(missing_ok=True)
-        raise
-
-
 class Store:
     """An open store, a context manager; StoreError from every method. `create`: create a missing file.
 

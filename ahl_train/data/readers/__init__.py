@@ -60,7 +60,10 @@ def _read(name: str, folder: Path) -> Dataset:
     except TrainError:
         raise
     except Exception as error:  # from a plug-in's reader
-        raise DataError(f"{name}: {folder} cannot be read ({type(error).__name__}: {error})") from error
+        raise DataError(
+            f"{name}: {folder} cannot be read by {READERS.owner(name)} ({type(error).__name__}: {error}): "
+            "check the folder, or update the plug-in"
+        ) from error
     if not isinstance(found, Dataset):
         raise DataError(f"{name}: its reader returned {type(found).__name__}, expected ahl_train.data.samples.Dataset")
     return found

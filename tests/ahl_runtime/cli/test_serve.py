@@ -1,5 +1,6 @@
 """What `ahl-runtime serve` refuses before it starts; a running one is in service/test_process.py."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,22 @@ def test_a_start_that_fails_leaves_no_store(tmp_path: Path, bundle_path: Path) -
     done = run("serve", "--bundle", damaged, "--store", store, code=2)
     assert f"error: {damaged}: refused: " in done.stderr
     assert list(tmp_path.iterdir()) == [damaged]
+
+
+def test_a_port_in_use_is_said_before_the_store_is_touched(tmp_path: Path, bundle_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        place = ("--store", tmp_path / "decisions.sqlite", "--port", port)
+        done = run("serve", "--bundle", bundle_path, *place, code=2)
+    assert f"127.0.0.1:{port}: cannot listen there" in done.stderr and list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_exposure_is_said_before_the_store_is_touched(tmp_path: Path, bundle_path: Path) -> None:
+    place = ("--store", tmp_path / "decisions.sqlite", "--port", 0, "--host", "0.0.0.0")
+    assert "token" in run("serve", "--bundle", bundle_path, *place, code=2).stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
