@@ -1,6 +1,7 @@
 """The commands of the workstation and the device, one after the other."""
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,6 @@ def test_the_road(small_set: Path, cache: Path, tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["paint"], "No such command 'paint'"),
-        ([], "Missing command"),
         (["export"], "Missing argument 'RUN'; see 'ahl export --help'"),
         (["benchmark"], "Missing option '--data'; see 'ahl benchmark --help'"),
         (["benchmark", "--data", "elpv"], "Missing option '--out'; see 'ahl benchmark --help'"),
@@ -48,6 +48,11 @@ def test_the_road(small_set: Path, cache: Path, tmp_path: Path) -> None:
 )
 def test_errors_are_one_line(arguments: list[str], said: str) -> None:
     assert said in refused(ahl(*arguments))
+
+
+def test_without_a_command_it_is_the_help_and_its_version_is_told() -> None:
+    assert ahl().stdout == ahl("--help").stdout and "Commands:" in ahl().stdout
+    assert ahl("--version").stdout == f"ahl {version('ahl')}\n"
 
 
 @pytest.mark.parametrize(
