@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import threading
@@ -17,6 +18,7 @@ from ahl_runtime.service.config import ServiceConfig
 from ahl_runtime.service.systemd import Notify
 
 log = logging.getLogger(__name__)
+_COLLECT = (700, 10, 10)  # Python's own thresholds: a service runs for months, and the command line raised them
 _LOOK = 1.0  # seconds between health checks
 _STOP = 20.0  # seconds for the line to stop
 UNHEALTHY = 70  # exit code: restart the process
@@ -26,6 +28,7 @@ def run(config: ServiceConfig) -> int:
     """Run until SIGTERM or SIGINT: 0. UNHEALTHY if a thread failed or hangs. RuntimeFault if the line cannot start."""
     logs.setup(config.log.level)
     memory.give_back()
+    gc.set_threshold(*_COLLECT)
     stop = threading.Event()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
