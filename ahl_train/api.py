@@ -37,7 +37,8 @@ def train(
         raise ConfigError(f"report is {report!r:.80}: expected a function of a line of text")
     if not isinstance(resume, bool):
         raise ConfigError(f"resume is {resume!r:.80}: expected True or False")
-    config = TrainConfig.checked({**settings, "data": os.fspath(as_path(data, "data", ConfigError))})
+    as_path(data, "data", ConfigError)  # for its check: the run records the text as it was given
+    config = TrainConfig.checked({**settings, "data": data})
     kept = None if cache is None else as_path(cache, "cache", RunError)
     where = {"device": device, "precision": precision}
     with raised_as(DataError, RuntimeFault):
