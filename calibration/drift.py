@@ -77,8 +77,8 @@ class Drift:
         ScoresError for a NaN or infinite score, and for frame statistics that are missing or not expected. The state is
         then unchanged.
         """
-        if not isinstance(frame, FrameStatistics | None):
-            raise ScoresError(f"frame is {frame!r:.80}: expected the result of frame_statistics")
+        if frame is not None:
+            frames.checked(frame)
         if (frame is None) != (self._reference is None):
             without = self._reference is None
             raise ScoresError(

@@ -110,6 +110,13 @@ class FrameReference:
         return np.array([frame.brightness, frame.contrast, frame.sharpness, *positions])
 
 
+def checked(frame: FrameStatistics) -> FrameStatistics:
+    """`frame`. ScoresError, unless `frame_statistics` made it."""
+    if not isinstance(frame, FrameStatistics):
+        raise ScoresError(f"a frame is {frame!r:.80}: expected the result of frame_statistics")
+    return frame
+
+
 def shapers(n: int) -> int:
     """How many of n calibration normals give the template and the bins. The others are counted in the bag."""
     return n // 3
@@ -117,10 +124,8 @@ def shapers(n: int) -> int:
 
 def frame_reference(frames: Sequence[FrameStatistics], *, seed: int = 0) -> FrameReference:
     """The reference of n >= 30 normal frames, split at random (seeded) into shapers and bag. ScoresError."""
-    given = checks.listed("frames", frames, "a list from frame_statistics")
+    given = [checked(frame) for frame in checks.listed("frames", frames, "a list from frame_statistics")]
     n = len(given)
-    if wrong := [frame for frame in given if not isinstance(frame, FrameStatistics)]:
-        raise ScoresError(f"a frame is {wrong[0]!r:.80}: expected the result of frame_statistics")
     if n < FEWEST:
         raise ScoresError(f"{n} frames: the drift alarm needs at least {FEWEST} normal frames")
     dealt = [given[i] for i in np.random.default_rng(seed).permutation(n)]

@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 from typer.main import get_command
 
+from ahl_runtime.core.errors import about
 from ahl_runtime.core.text import printable
 from ahl_runtime.service import log
 
@@ -62,7 +63,7 @@ def run(app: typer.Typer, name: str, expected: Callable[[Exception], bool]) -> N
     except KeyboardInterrupt:
         sys.exit(130)
     except OSError as error:
-        fail(f"{error.filename or 'the output'}: {error.strerror or error}: check the place and its free space")
+        fail(about(error))
     except Exception as error:
         if (usage := _usage_message(error, name)) is not None:
             fail(usage)

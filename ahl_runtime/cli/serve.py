@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ahl_runtime.cli import console, options
+from ahl_runtime.cli import OWN_THRESHOLDS, console, options
 from ahl_runtime.line.sources.kinds import placed, places
 
 
@@ -60,6 +61,7 @@ def serve(
         "store": {"path": store},
         "http": {"host": host, "port": port},
     }
+    gc.set_threshold(*OWN_THRESHOLDS)  # the start is over, and a service runs for months
     raise typer.Exit(run(load(config, _settings(given, sources or []))))
 
 

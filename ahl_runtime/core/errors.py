@@ -60,6 +60,11 @@ class SinkError(RuntimeFault):
     """A receiver that did not accept a message."""
 
 
+def about(error: OSError) -> str:
+    """What a file or folder failed with, and the way out, for a person."""
+    return f"{error.filename or 'the output'}: {error.strerror or error}: check the place and its free space"
+
+
 @contextmanager
 def raised_as(own: type[Exception], *foreign: type[Exception]) -> Iterator[None]:
     """Raise errors of the `foreign` types, and OSErrors, as `own`. For the public functions of a package."""
@@ -68,6 +73,4 @@ def raised_as(own: type[Exception], *foreign: type[Exception]) -> Iterator[None]
     except foreign as error:
         raise own(str(error)) from error
     except OSError as error:
-        raise own(
-            f"{error.filename or 'the output'}: {error.strerror or error}: check the place and its free space"
-        ) from error
+        raise own(about(error)) from error

@@ -43,7 +43,7 @@ class Registry(MutableMapping[str, T], Generic[T]):
     def __getitem__(self, name: str) -> T:
         if name in self._set:
             return self._set[name]
-        points = [self._own[name]] if name in self._own else self._plugins[name]
+        points = self._points(name)
         if len(points) > 1:
             claims = " and ".join(_owner(point) for point in points)
             raise self._error(f"{name!r} is defined by {claims}: uninstall one of them")
@@ -51,7 +51,7 @@ class Registry(MutableMapping[str, T], Generic[T]):
 
     def owner(self, name: str) -> str:
         """Who defines this name, in words: ahl, a plug-in with its version, or this process."""
-        return "this process" if name in self._set else _owner((self._plugins.get(name) or [self._own[name]])[0])
+        return "this process" if name in self._set else _owner(self._points(name)[0])
 
     def __setitem__(self, name: str, value: T) -> None:
         """Add a value for this process only, without a package."""
@@ -69,6 +69,10 @@ class Registry(MutableMapping[str, T], Generic[T]):
 
     def __len__(self) -> int:
         return len(list(iter(self)))
+
+    def _points(self, name: str) -> list[EntryPoint]:
+        """Where the name is defined: by ahl, or by plug-ins, of which there may be several. KeyError."""
+        return [self._own[name]] if name in self._own else self._plugins[name]
 
     @cached_property
     def _plugins(self) -> dict[str, list[EntryPoint]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import signal
 import threading
@@ -18,7 +17,6 @@ from ahl_runtime.service.config import ServiceConfig
 from ahl_runtime.service.systemd import Notify
 
 log = logging.getLogger(__name__)
-_COLLECT = (700, 10, 10)  # Python's own thresholds: a service runs for months, and the command line raised them
 _LOOK = 1.0  # seconds between health checks
 _STOP = 20.0  # seconds for the line to stop
 UNHEALTHY = 70  # exit code: restart the process
@@ -28,7 +26,6 @@ def run(config: ServiceConfig) -> int:
     """Run until SIGTERM or SIGINT: 0. UNHEALTHY if a thread failed or hangs. RuntimeFault if the line cannot start."""
     logs.setup(config.log.level)
     memory.give_back()
-    gc.set_threshold(*_COLLECT)
     stop = threading.Event()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -38,27 +35,22 @@ def run(config: ServiceConfig) -> int:
         signal.signal(number, on_signal)
     notify = Notify()
     check_exposure(config.http, config.http.token())
-    listening = listen(config.http)  # before the store is touched: another line may run here
-    try:
+    with listen(config.http) as listening:  # before the store is touched: another line may run here
         line = Line(config)
         app = build(line, config.http)
-        serving = Server(app.asgi, config.http, app.stop, listening)
-    except BaseException:
-        listening.close()
-        raise
-    with serving as server:
-        line.start()
-        model = line.model
-        log.info("serving", extra={"url": server.url, "bundle": str(model.path), "engine": model.engine})
-        notify.send("READY=1")
-        healthy = True
-        while healthy and not stop.wait(min(notify.interval or _LOOK, _LOOK)):
-            healthy = line.healthy and server.alive
-            if healthy:
-                notify.send("WATCHDOG=1")
-        notify.send("STOPPING=1")
-        if not healthy:
-            log.critical("the service cannot continue", extra={"reason": line.failure or "a thread hangs"})
-        stored = line.stop(_STOP)
+        with Server(app.asgi, config.http, app.stop, listening) as server:
+            line.start()
+            model = line.model
+            log.info("serving", extra={"url": server.url, "bundle": str(model.path), "engine": model.engine})
+            notify.send("READY=1")
+            healthy = True
+            while healthy and not stop.wait(min(notify.interval or _LOOK, _LOOK)):
+                healthy = line.healthy and server.alive
+                if healthy:
+                    notify.send("WATCHDOG=1")
+            notify.send("STOPPING=1")
+            if not healthy:
+                log.critical("the service cannot continue", extra={"reason": line.failure or "a thread hangs"})
+            stored = line.stop(_STOP)
     log.info("stopped", extra={"all_stored": stored})
     return 0 if healthy else UNHEALTHY
